@@ -1,0 +1,132 @@
+/* The tables of kernels, one column per instruction set; the choice at import; threads.
+ *
+ * Design:
+ * - The best instruction set that the CPU has is chosen once, by the launch layer, which asks here. No ifunc, no
+ *   target_clones: both depend on the loader, and neither can be forced to a lower set by a test.
+ * - libgomp's threads do not survive a fork, and waiting for them would hang: a forked child runs on one thread.
+ */
+#define _POSIX_C_SOURCE 200809L
+#include "dispatch.h"
+
+#include <pthread.h>
+#include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#define DECLARE(isa) extern const fg_entry fg_elementwise_##isa[], fg_reduce_##isa[], fg_gemm_##isa[];
+#define COLUMN(isa) {#isa, {fg_elementwise_##isa, fg_reduce_##isa, fg_gemm_##isa, NULL}}
+
+/* Best last. */
+#if defined(__x86_64__)
+DECLARE(baseline)
+DECLARE(avx2)
+#else
+DECLARE(baseline)
+#endif
+
+static const struct {
+    const char *name;
+    const fg_entry *family[4];
+} isas[] = {
+    COLUMN(baseline),
+#if defined(__x86_64__)
+    COLUMN(avx2),
+#endif
+};
+
+int fg_isa_count(void)
+{
+    return (int)(sizeof isas / sizeof *isas);
+}
+
+const char *fg_isa_name(int isa)
+{
+    return isas[isa].name;
+}
+
+int fg_isa_supported(int isa)
+{
+#if defined(__x86_64__)
+    if (isa == 1)
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+    return isa == 0;
+}
+
+const fg_entry *fg_entry_at(int isa, int index)
+{
+    for (const fg_entry *const *family = isas[isa].family; *family; family++)
+        for (const fg_entry *entry = *family; entry->name; entry++)
+            if (index-- == 0)
+                return entry;
+    return NULL;
+}
+
+const fg_entry *fg_find(int isa, const char *name)
+{
+    const fg_entry *entry;
+    for (int i = 0; (entry = fg_entry_at(isa, i)); i++)
+        if (strcmp(entry->name, name) == 0)
+            return entry;
+    return NULL;
+}
+
+static int forked; /* written in the child before any other thread exists there */
+
+static void after_fork_in_child(void)
+{
+    forked = 1;
+}
+
+void fg_watch_fork(void)
+{
+    pthread_atfork(NULL, NULL, after_fork_in_child);
+}
+
+int fg_forked(void)
+{
+    return forked;
+}
+
+int fg_omp_max_threads(void)
+{
+#ifdef _OPENMP
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
+
+void fg_omp_set_threads(int threads)
+{
+#ifdef _OPENMP
+    omp_set_num_threads(threads);
+#else
+    (void)threads;
+#endif
+}
+
+void fg_merge_dims(fg_call *call, int operands)
+{
+    int to = 0;
+    for (int d = 0; d < call->ndim; d++) {
+        if (call->dim[d] == 1)
+            continue;
+        int mergeable = to > 0;
+        for (int i = 0; mergeable && i < operands; i++)
+            mergeable = call->stride[i][to - 1] == call->stride[i][d] * call->dim[d];
+        if (mergeable)
+            call->dim[to - 1] *= call->dim[d];
+        else
+            call->dim[to++] = call->dim[d];
+        for (int i = 0; i < operands; i++)
+            call->stride[i][to - 1] = call->stride[i][d];
+    }
+    if (to == 0) {
+        call->dim[to++] = 1;
+        for (int i = 0; i < operands; i++)
+            call->stride[i][0] = 0;
+    }
+    call->ndim = to;
+}

@@ -1,0 +1,238 @@
+"""Gradients of functions of tensors: grad, the modes of recording, and numerical checks.
+
+Plain Python over the tape's engine (fastgrad/tape.py).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastgrad import ops
+from fastgrad.dispatch import get_grad_enabled, put_grad_enabled
+from fastgrad.tape import check_gradient, run_backward
+from fastgrad.tape import backward as _backward_of_one
+from fastgrad.tape import retain_grad as _retain_grad
+from fastgrad.tensor import Tensor, bind
+
+__all__ = ["backward", "enable_grad", "grad", "gradcheck", "gradgradcheck", "is_grad_enabled", "no_grad",
+           "set_grad_enabled"]
+
+is_grad_enabled = get_grad_enabled
+
+
+class _GradMode:
+    """A mode of recording: a context manager, and a decorator."""
+
+    mode = False
+
+    def __enter__(self) -> None:
+        self._before = get_grad_enabled()
+        put_grad_enabled(self.mode)
+
+    def __exit__(self, *exception: object) -> None:
+        put_grad_enabled(self._before)
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with type(self)():
+                return function(*args, **kwargs)
+
+        return wrapped
+
+    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
+        mode = object.__new__(cls)
+        return mode if function is None else mode(function)  # @no_grad without parentheses
+
+
+class no_grad(_GradMode):
+    """Nothing is recorded within: `with no_grad():`, or `@no_grad()` on a function. Per thread."""
+
+    mode = False
+
+
+class enable_grad(_GradMode):
+    """Recording is on within, also inside no_grad. Per thread."""
+
+    mode = True
+
+
+class set_grad_enabled:
+    """Turn recording on or off: from the call on, or within `with set_grad_enabled(mode):`. Per thread."""
+
+    def __init__(self, mode: bool) -> None:
+        self._before = get_grad_enabled()
+        put_grad_enabled(bool(mode))
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exception: object) -> None:
+        put_grad_enabled(self._before)
+
+
+Tensors = Tensor | Sequence[Tensor]
+
+
+def _tuple(tensors: Tensors) -> tuple[Tensor, ...]:
+    return (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
+
+
+def _initial(outputs: tuple[Tensor, ...], gradients: Any) -> list[Tensor]:
+    """The gradient that each output starts with: as given, or 1 for a single element."""
+    given = (None,) * len(outputs) if gradients is None else (
+        (gradients,) if isinstance(gradients, Tensor) else tuple(gradients))
+    if len(given) != len(outputs):
+        raise RuntimeError(f"got {len(outputs)} tensors and {len(given)} gradients")
+    found = []
+    for i, (out, gradient) in enumerate(zip(outputs, given, strict=True)):
+        if not out.requires_grad:
+            raise RuntimeError(f"element {i} of tensors does not require grad and does not have a grad_fn")
+        if gradient is None:
+            if out.numel() != 1:
+                raise RuntimeError(f"grad can be implicitly created only for scalar outputs: element {i} has shape "
+                                   f"{list(out.shape)}")
+            gradient = ops.ones_like(out)
+        found.append(check_gradient(out, gradient))
+    return found
+
+
+def backward(tensors: Tensors, grad_tensors: Any = None, retain_graph: bool | None = None, create_graph: bool = False,
+             inputs: Tensors | None = None) -> None:
+    """Add the sum of the gradients of several tensors to the leaves' `.grad`; see `Tensor.backward`."""
+    outputs = _tuple(tensors)
+    keep = create_graph if retain_graph is None else retain_graph
+    run_backward(outputs, _initial(outputs, grad_tensors), keep, create_graph,
+                 None if inputs is None else _tuple(inputs))
+
+
+def grad(outputs: Tensors, inputs: Tensors, grad_outputs: Any = None, retain_graph: bool | None = None,
+         create_graph: bool = False, allow_unused: bool | None = None,
+         materialize_grads: bool = False) -> tuple[Tensor | None, ...]:
+    """The gradients of the sum of `outputs` with respect to each of `inputs`; no `.grad` is changed.
+
+    Only what leads to the inputs is computed. With `create_graph` the result is on the tape. RuntimeError if an input
+    was not used, unless `allow_unused` (its gradient is None) or `materialize_grads` (it is zeros).
+
+    >>> x = Tensor([3.0], requires_grad=True)
+    >>> grad(x * x, x)
+    (tensor([6.]),)
+    """
+    outs, ins = _tuple(outputs), _tuple(inputs)
+    if not ins:
+        raise ValueError("grad requires non-empty inputs.")
+    for x in ins:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"grad: inputs must be Tensors, not {type(x).__name__}")
+        if not x.requires_grad:
+            raise RuntimeError("One of the differentiated Tensors does not require grad")
+    keep = create_graph if retain_graph is None else retain_graph
+    found = run_backward(outs, _initial(outs, grad_outputs), keep, create_graph, ins, False)
+    if materialize_grads:
+        return tuple(ops.zeros_like(x) if g is None else g for x, g in zip(ins, found, strict=True))
+    if not allow_unused and any(g is None for g in found):
+        raise RuntimeError("One of the differentiated Tensors appears to not have been used in the graph. Set "
+                           "allow_unused=True if this is the desired behavior.")
+    return tuple(found)
+
+
+# ---------------------------------------------------------------------------------------------- numerical checks
+
+
+class GradcheckError(RuntimeError):
+    """An analytical gradient differs from the numerical one."""
+
+
+def _as_tuple(result: Any) -> tuple[Tensor, ...]:
+    return tuple(r for r in ((result,) if isinstance(result, Tensor) else result) if r.is_floating_point())
+
+
+def gradcheck(function: Callable[..., Any], inputs: Tensors, *, eps: float = 1e-6, atol: float = 1e-5,
+              rtol: float = 1e-3, raise_exception: bool = True) -> bool:
+    """Compare the gradients of `function` with central differences, for every input that requires grad.
+
+    `inputs` should be float64; function may return a tensor or several. GradcheckError (a RuntimeError) names the
+    input, the output and both Jacobians where |analytical - numerical| > atol + rtol |numerical|.
+    """
+    arguments = _tuple(inputs)
+    checked = [i for i, x in enumerate(arguments) if isinstance(x, Tensor) and x.requires_grad]
+    if not checked:
+        raise ValueError("gradcheck expects all tensor inputs that are to be checked to require grad")
+    outputs = _as_tuple(function(*arguments))
+    analytical = [[np.zeros((arguments[i].numel(), out.numel())) for out in outputs] for i in checked]
+    wanted = [arguments[i] for i in checked]
+    for o, out in enumerate(outputs):
+        if not out.requires_grad:
+            continue
+        for k in range(out.numel()):
+            one = np.zeros(out.numel(), out.dtype.numpy)
+            one[k] = 1
+            found = grad(out, wanted, ops.tensor(one.reshape(out.shape)), retain_graph=True, allow_unused=True)
+            for i, g in enumerate(found):
+                if g is not None:
+                    analytical[i][o][:, k] = g.detach().numpy().reshape(-1)
+    for i, position in enumerate(checked):
+        numerical = _numerical_jacobian(function, arguments, position, eps)
+        for o in range(len(outputs)):
+            if not np.allclose(analytical[i][o], numerical[o], rtol, atol, equal_nan=True):
+                if not raise_exception:
+                    return False
+                raise GradcheckError(f"Jacobian mismatch for output {o} with respect to input {position}:\n"
+                                     f"numerical:\n{numerical[o]}\nanalytical:\n{analytical[i][o]}")
+    return True
+
+
+def _numerical_jacobian(function: Callable[..., Any], arguments: tuple, position: int, eps: float) -> list[np.ndarray]:
+    """d outputs / d arguments[position] by central differences: for each output, (inputs, outputs)."""
+    start = arguments[position].detach().numpy()
+
+    def at(values: np.ndarray) -> list[np.ndarray]:
+        moved = ops.tensor(values).requires_grad_(True)  # functions may ask for a gradient of their own
+        result = function(*arguments[:position], moved, *arguments[position + 1:])
+        return [np.array(r.detach().numpy(), np.float64).reshape(-1) for r in _as_tuple(result)]
+
+    columns = []
+    for k in range(start.size):
+        values = start.copy()
+        flat = values.reshape(-1)
+        flat[k] = start.reshape(-1)[k] + eps
+        above = at(values)
+        flat[k] = start.reshape(-1)[k] - eps
+        below = at(values)
+        columns.append([(a - b) / (2 * eps) for a, b in zip(above, below, strict=True)])
+    if not columns:
+        return [np.zeros((0, r.size)) for r in at(start)]
+    return [np.stack([column[o] for column in columns]) for o in range(len(columns[0]))]
+
+
+def gradgradcheck(function: Callable[..., Any], inputs: Tensors, grad_outputs: Any = None, *, eps: float = 1e-6,
+                  atol: float = 1e-5, rtol: float = 1e-3, raise_exception: bool = True) -> bool:
+    """Compare second derivatives with central differences of first ones; see `gradcheck`.
+
+    `grad_outputs`: what the outputs receive; random numbers if None.
+    """
+    arguments = _tuple(inputs)
+    checked = [i for i, x in enumerate(arguments) if isinstance(x, Tensor) and x.requires_grad]
+    outputs = _as_tuple(function(*arguments))
+    if grad_outputs is None:
+        rng = np.random.default_rng(0)
+        grad_outputs = [ops.tensor(rng.uniform(0.5, 1.5, tuple(out.shape)).astype(out.dtype.numpy)) for out in outputs]
+    seeds = [g.detach().requires_grad_(True) for g in _tuple(grad_outputs)]
+
+    def first(*everything: Tensor) -> tuple[Tensor, ...]:
+        given, received = everything[:len(arguments)], everything[len(arguments):]
+        outs = _as_tuple(function(*given))
+        pairs = [(out, g) for out, g in zip(outs, received, strict=True) if out.requires_grad]
+        found = grad([out for out, _ in pairs], [given[i] for i in checked], [g for _, g in pairs],
+                     create_graph=True, allow_unused=True)
+        return tuple(g for g in found if g is not None and g.requires_grad)
+
+    return gradcheck(first, (*arguments, *seeds), eps=eps, atol=atol, rtol=rtol, raise_exception=raise_exception)
+
+
+bind("backward", _backward_of_one)
+bind("retain_grad", _retain_grad)

@@ -1,0 +1,1237 @@
+# From a call of an op to a launch: arguments, promotion, broadcasting, the output, the launch, the record.
+# Knows kinds of ops (elementwise, reduction, ...), not names.
+#
+# Design:
+# - Python numbers are operands of a launch without becoming tensors: they stand in the call itself.
+# - Elementwise ops take any strides; the loop's dimensions are merged first, so that contiguous operands are one loop.
+# - float32 and float64 have kernels; integer and boolean arithmetic is done by NumPy (the op's `ref`).
+# - Every kind ends in `finish`, where the result gets its node.
+
+cimport cython
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
+from cpython.long cimport PyLong_Check
+from cpython.object cimport PyObject_Call, PyTypeObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from fastgrad.runtime cimport (
+    BOOL, FLOAT32, FLOAT64, INT32, INT64, RELEASE_GIL_ABOVE, UINT8, Kernel, block_decref, block_incref, fg_block,
+    fg_call, merge_dims, find_kernel, grad_enabled, itemsize_of, launch, next_stamp, set_grad_enabled,
+)
+from fastgrad.tape cimport Op, record, recording_mask
+from fastgrad.tensor cimport (
+    CONTIGUOUS, LEAF_REQUIRES_GRAD, UNTRACKED, VIEW, WRAPPED, Tensor, alias, array_of, check_writable, contiguous,
+    copy_data, is_contiguous, make_view, mark_written, new_tensor, normalize_dim, requires_grad, same_sizes,
+    scalar_value, sizes_list, tensor_of,
+)
+
+import numpy as np
+
+from fastgrad.tensor import as_tensor, dtypes_by_code
+
+cdef extern from *:
+    """
+    /* Ops are called through the vectorcall protocol, and bind as methods do. Cython has no syntax for either. */
+    typedef PyObject *(*fg_vectorcall)(PyObject *, PyObject *const *, size_t, PyObject *);
+    static void fg_enable_vectorcall(PyTypeObject *type, Py_ssize_t offset)
+    {
+        type->tp_vectorcall_offset = offset;
+        type->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR;
+        PyType_Modified(type);
+    }
+    #define FG_NARGS(n) PyVectorcall_NARGS(n)
+    """
+    ctypedef PyObject *(*fg_vectorcall)(PyObject *, PyObject **, size_t, PyObject *) except NULL
+    void fg_enable_vectorcall(PyTypeObject *type, Py_ssize_t offset)
+    Py_ssize_t FG_NARGS(size_t n)
+
+cdef extern from "Python.h":
+    object PyMethod_New(object function, object self)
+    bint PyBool_Check(object)
+    PyTypeObject *Py_TYPE(PyObject *)
+
+ndarray = np.ndarray
+np_generic = np.generic
+
+
+cdef enum Kind:
+    ELEMENTWISE      # kernel over broadcast operands
+    COMPARISON       # the same, into bool
+    REDUCTION        # (x, dim, keepdim): kernel over (outer, n, inner)
+    INDEXED          # the same, with a second output of indices
+    ROWWISE          # (x.., dim): kernel over (outer, n, inner) into the same shape
+    MATMUL           # (x, y)
+    LINEAR           # (x, weight, bias)
+    PYTHON           # the declaration's body computes it, off the tape
+    INPLACE          # the body changes its first argument
+
+kinds = {
+    "unary": ELEMENTWISE, "binary": ELEMENTWISE, "ternary": ELEMENTWISE, "comparison": COMPARISON,
+    "reduction": REDUCTION, "indexed": INDEXED, "rowwise": ROWWISE, "matmul": MATMUL, "linear": LINEAR,
+    "python": PYTHON, "inplace": INPLACE,
+}
+
+
+cdef int describe(object function, str name, object doc) except -1:
+    setattr(function, "__name__", name)
+    setattr(function, "__qualname__", name)
+    setattr(function, "__doc__", doc)
+    return 0
+
+
+cdef class Primitive(Op):
+    """An op: callable, with a kernel or a body, and its derivative rules."""
+
+    cdef fg_vectorcall vectorcall
+    cdef int kind_code
+    cdef int n_params
+    cdef bint takes_alpha        # the second operand may come with a factor, `alpha`
+    cdef bint first_is_mask      # the first operand is a condition (bool), which takes no part in promotion
+    cdef int cost                # of one element, against an addition
+    cdef object integers         # "float": integers become float32; "ref": NumPy computes them
+    cdef Kernel kernel
+    cdef tuple defaults
+    cdef object body
+    cdef readonly str kind
+    cdef readonly object ref, domain, sample
+    cdef readonly tuple methods
+    cdef object __weakref__
+    cdef dict __dict__
+
+    def __cinit__(self):
+        self.vectorcall = <fg_vectorcall>op_vectorcall
+
+    def __init__(self, body, *, kind, kernel=None, ref=None, domain=None, sample=None, integers="float", mask=False,
+                 alpha=False, cost=1):
+        code = body.__code__
+        count = code.co_argcount + code.co_kwonlyargcount
+        params = code.co_varnames[:count]
+        annotations = body.__annotations__
+        self._declare(body.__name__.rstrip("_") if kind == "python" else body.__name__, params,
+                      [p for p in params if "Sequence[Tensor]" in str(annotations.get(p, ""))])
+        defaults = body.__defaults__ or ()
+        positional = [_MISSING] * (code.co_argcount - len(defaults)) + list(defaults)
+        keywords = body.__kwdefaults__ or {}
+        self.defaults = tuple(positional + [keywords.get(p, _MISSING) for p in params[code.co_argcount:]])
+        self.n_params = count
+        self.kind = kind
+        self.kind_code = kinds[kind]
+        self.kernel = None if kernel is None else find_kernel(kernel)
+        self.ref = ref
+        self.domain = domain
+        self.sample = sample
+        self.integers = integers
+        self.first_is_mask = mask
+        self.cost = cost
+        self.takes_alpha = alpha
+        self.body = body
+        describe(self, body.__name__, body.__doc__)
+        setattr(self, "__module__", body.__module__)
+        setattr(self, "__wrapped__", body)
+        setattr(self, "__annotations__", annotations)
+
+    def __call__(self, *args, **kwargs):
+        return self.call_any(args, kwargs)
+
+    def __get__(self, instance, owner):
+        return self if instance is None else PyMethod_New(self, instance)
+
+    def __repr__(self):
+        return f"<op {self.name}>"
+
+    def __reduce__(self):
+        return self.body.__name__
+
+    # -------------------------------------------------------------------------------------- entries
+
+    cdef object call1(self, object a):
+        cdef PyObject *args[1]
+        args[0] = <PyObject *>a
+        return self.run(args, 1, None)
+
+    cdef object call2(self, object a, object b):
+        cdef PyObject *args[2]
+        args[0] = <PyObject *>a
+        args[1] = <PyObject *>b
+        return self.run(args, 2, None)
+
+    cdef object call_inplace(self, Tensor a, object b):
+        cdef PyObject *args[2]
+        args[0] = <PyObject *>a
+        args[1] = <PyObject *>b
+        return self.run(args, 2, a)
+
+    cdef object call_any(self, tuple given, dict keywords):
+        cdef PyObject *args[15]
+        cdef int i
+        cdef Tensor out = None
+        bound = list(given)
+        if len(bound) > self.n_params:
+            raise TypeError(f"{self.name}() takes {self.n_params} arguments but {len(bound)} were given")
+        bound.extend(self.defaults[len(bound):])
+        for name, value in keywords.items():
+            name = _SPELLINGS.get(name, name)
+            if name == "out":
+                if value is not None and not isinstance(value, Tensor):
+                    raise TypeError(f"{self.name}(): argument 'out' must be Tensor, not {type(value).__name__}")
+                out = value
+                continue
+            if name == "alpha" and self.takes_alpha and len(bound) == 2:
+                bound[1] = bound[1] * value
+                continue
+            if name not in self.params:
+                raise TypeError(f"{self.name}() got an unexpected keyword argument '{name}'")
+            i = self.params.index(name)
+            if i < len(given):
+                raise TypeError(f"{self.name}() got multiple values for argument '{name}'")
+            bound[i] = value
+        for i in range(self.n_params):
+            if bound[i] is _MISSING:
+                raise TypeError(f"{self.name}() missing required argument: '{self.params[i]}'")
+            args[i] = <PyObject *>bound[i]
+        return self.checked(args, out)
+
+    cdef object checked(self, PyObject **args, Tensor out):
+        """Run outside of an operator, where nobody else can be asked: what is not understood is a TypeError."""
+        cdef int i
+        result = self.run(args, self.n_params, out) if out is None else self.run_out(args, out)
+        if result is NotImplemented:
+            names = ", ".join([type(<object>args[i]).__name__ for i in range(self.n_params)])
+            raise TypeError(f"{self.name}(): expected tensors and numbers, got ({names})")
+        return result
+
+    cdef object run_out(self, PyObject **args, Tensor out):
+        cdef int i
+        if grad_enabled() and (requires_grad(out) or recording_mask(self, args, self.n_params)):
+            raise RuntimeError(f"{self.name}(): functions with out=... arguments don't support automatic "
+                               f"differentiation, but one of the arguments requires grad.")
+        if self.kind_code <= COMPARISON:
+            return self.run(args, self.n_params, out)
+        result = self.run(args, self.n_params, None)
+        if not isinstance(result, Tensor):
+            raise TypeError(f"{self.name}(): out=... is for ops with one output")
+        if not same_sizes(out, <Tensor>result):
+            raise RuntimeError(f"{self.name}(): out has shape {sizes_list(out)}, the result {sizes_list(<Tensor>result)}")
+        check_writable(out)
+        copy_data(out, cast(<Tensor>result, out.dt))
+        mark_written(out)
+        return out
+
+    cdef object run(self, PyObject **args, int n, Tensor out):
+        """The one way in. `out` is the tensor to change in place (elementwise ops only), or None."""
+        cdef int kind = self.kind_code
+        if kind <= COMPARISON:
+            return elementwise(self, args, n, out)
+        if out is not None:
+            raise TypeError(f"{self.name} has no in-place form")
+        if kind == MATMUL:
+            return matmul(self, args)
+        if n < self.n_params:
+            raise TypeError(f"{self.name}() takes {self.n_params} arguments but {n} were given")
+        if kind == LINEAR:
+            return linear(self, args)
+        if kind == REDUCTION or kind == INDEXED:
+            return reduction(self, args)
+        if kind == ROWWISE:
+            return rowwise(self, args)
+        if kind == PYTHON:
+            return python(self, args)
+        return inplace(self, args)
+
+
+_MISSING = object()
+_SPELLINGS = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's names, accepted as PyTorch accepts them
+
+
+cdef PyObject *op_vectorcall(PyObject *callee, PyObject **args, size_t nargsf, PyObject *names) except NULL:
+    cdef Primitive op = <Primitive>callee
+    cdef Py_ssize_t n = FG_NARGS(nargsf), i
+    cdef PyObject *full[15]
+    cdef dict keywords
+    if names is NULL and n <= op.n_params:
+        for i in range(n):
+            full[i] = args[i]
+        for i in range(n, op.n_params):
+            full[i] = <PyObject *>op.defaults[i]
+            if <object>full[i] is _MISSING:
+                raise TypeError(f"{op.name}() missing required argument: '{op.params[i]}'")
+        result = op.checked(full, None)
+    else:
+        keywords = {}
+        if names is not NULL:
+            for i in range(len(<tuple>names)):
+                keywords[(<tuple>names)[i]] = <object>args[n + i]
+        result = op.call_any(tuple([<object>args[i] for i in range(n)]), keywords)
+    Py_INCREF(result)
+    return <PyObject *>result
+
+
+cdef void _enable():
+    cdef Primitive probe = Primitive.__new__(Primitive)
+    fg_enable_vectorcall(<PyTypeObject *>Primitive, <char *>&probe.vectorcall - <char *><PyObject *>probe)
+
+_enable()
+
+
+cdef class InplaceForm:
+    """`name_` of an elementwise op: its first argument is changed and returned."""
+    cdef Primitive op
+    cdef dict __dict__
+
+    def __init__(self, Primitive op):
+        self.op = op
+        describe(self, op.name + "_", f"In-place form of `{op.name}`: changes and returns its first argument.")
+
+    def __call__(self, Tensor x, *args, alpha=None):
+        cdef PyObject *full[3]
+        cdef int i, n = 1 + len(args)
+        if alpha is not None:
+            if not self.op.takes_alpha or n != 2:
+                raise TypeError(f"{self.op.name}_() got an unexpected keyword argument 'alpha'")
+            args = (args[0] * alpha,)
+        if n > self.op.n_params or n > 3:
+            raise TypeError(f"{self.op.name}_() takes {self.op.n_params} arguments but {n} were given")
+        full[0] = <PyObject *>x
+        for i in range(1, n):
+            full[i] = <PyObject *>args[i - 1]
+        result = self.op.run(full, n, x)
+        if result is NotImplemented:
+            raise TypeError(f"{self.op.name}_(): expected tensors and numbers")
+        return result
+
+    def __get__(self, instance, owner):
+        return self if instance is None else PyMethod_New(self, instance)
+
+# ---------------------------------------------------------------------------------------------- shared by the kinds
+
+
+cdef int go(Kernel kernel, int column, fg_call *call, int64_t work, Tensor a, Tensor b, Tensor c, Tensor d) except -1:
+    """Launch. While the GIL is released, another thread may rebind a tensor: the blocks in use are held."""
+    cdef fg_block *held[4]
+    cdef int i, n = 0
+    if work < RELEASE_GIL_ABOVE:
+        return launch(kernel, column, call, work)
+    for t in (a, b, c, d):
+        if t is not None:
+            held[n] = (<Tensor>t).block
+            block_incref(held[n])
+            n += 1
+    try:
+        launch(kernel, column, call, work)
+    finally:
+        for i in range(n):
+            block_decref(held[i])
+    return 0
+
+
+cdef inline object finish(Primitive op, PyObject **args, int n, Tensor out):
+    """The result, recorded if some argument asks for it."""
+    if grad_enabled() and out.dt >= FLOAT32 and recording_mask(op, args, n):
+        record(op, args, n, out, None)
+    return out
+
+
+cdef Kernel cast_f32_f64 = find_kernel("cast_f32_f64"), cast_f64_f32 = find_kernel("cast_f64_f32")
+cdef Kernel cast_u8 = find_kernel("cast_u8"), cast_i32 = find_kernel("cast_i32"), cast_i64 = find_kernel("cast_i64")
+
+
+cdef Tensor cast(Tensor t, int dt):
+    """`t` in another dtype, off the tape; `t` itself if it has that dtype."""
+    cdef Tensor out
+    cdef Kernel kernel = None
+    cdef int column = 0, d
+    cdef fg_call call
+    if t.dt == dt:
+        return t
+    if dt >= FLOAT32:
+        column = dt - FLOAT32
+        if t.dt >= FLOAT32:
+            kernel = cast_f32_f64 if dt == FLOAT64 else cast_f64_f32
+            column = 0
+        elif t.dt == INT64:
+            kernel = cast_i64
+        elif t.dt == INT32:
+            kernel = cast_i32
+        elif t.dt == UINT8 or t.dt == BOOL:
+            kernel = cast_u8
+    if kernel is None:
+        with np.errstate(invalid="ignore", over="ignore"):
+            return tensor_of(np.asarray(array_of(t).astype(dtypes_by_code[dt].numpy)), True)
+    out = new_tensor(dt, t.nd, t.sizes)
+    call.ptr[0] = out.ptr
+    call.ptr[1] = t.ptr
+    call.ndim = t.nd
+    for d in range(t.nd):
+        call.dim[d] = t.sizes[d]
+        call.stride[0][d] = out.strides[d]
+        call.stride[1][d] = t.strides[d]
+    merge_dims(&call, 2)
+    if out.numel_:
+        go(kernel, column, &call, out.numel_, t, out, None, None)
+    return out
+
+
+cdef inline int category(int dt) noexcept:
+    return 0 if dt == BOOL else 1 if dt < FLOAT32 else 2
+
+
+cdef int promote(int a, int b) noexcept:
+    """The smallest dtype that holds both."""
+    if a == b or b == BOOL:
+        return a
+    if a == BOOL:
+        return b
+    if a < FLOAT32 and b < FLOAT32 and (a == UINT8 or b == UINT8):
+        a = max(a, b)
+        return INT32 - 1 if a <= 2 else a  # uint8 with int8: int16
+    return max(a, b)
+
+
+cdef int read_number(object thing, double *value) except -2:
+    """Write a Python or NumPy number to `value` and return its category (0 bool, 1 integer, 2 float); -1: no number."""
+    if PyFloat_Check(thing):
+        value[0] = PyFloat_AS_DOUBLE(thing)
+        return 2
+    if PyBool_Check(thing):
+        value[0] = thing is True
+        return 0
+    if PyLong_Check(thing):
+        try:
+            value[0] = thing
+        except OverflowError:
+            raise RuntimeError(f"integer {thing} is too large for a double") from None
+        return 1
+    if isinstance(thing, np_generic):
+        if thing.dtype.kind == "f":
+            value[0] = thing
+            return 2
+        if thing.dtype.kind in "iu":
+            value[0] = int(thing)
+            return 1
+        if thing.dtype.kind == "b":
+            value[0] = bool(thing)
+            return 0
+    return -1
+
+
+cdef int broadcast_error(Primitive op, Tensor a, Tensor b, int dim) except -1:
+    raise RuntimeError(
+        f"{op.name}: shapes {sizes_list(a)} and {sizes_list(b)} do not broadcast: the size of tensor a "
+        f"({a.sizes[dim + a.nd] if dim + a.nd >= 0 else 1}) must match the size of tensor b "
+        f"({b.sizes[dim + b.nd] if dim + b.nd >= 0 else 1}) at dimension {dim}, or one of them must be 1")
+
+# ---------------------------------------------------------------------------------------------- elementwise
+
+
+cdef object elementwise(Primitive op, PyObject **args, int n, Tensor target):
+    """`op` over up to four broadcast operands; into `target`, if given."""
+    cdef fg_call call
+    cdef PyObject *operand[4]        # a tensor, or NULL for a number
+    cdef PyObject *saved[4]          # what the tape sees
+    cdef double number[4]
+    cdef list keep = None            # references to tensors made on the way
+    cdef Tensor t, first = None, out
+    cdef int i, d, k, dt = -1, found, dim_dt = -1, zero_dt = -1, number_cat = -1, nd = 0, out_dt
+    cdef bint wants_grad = False, simple = True, mixed = False
+    cdef int64_t sizes[8]
+    cdef int64_t size
+
+    if n > 4 or n != op.n_params:
+        raise TypeError(f"{op.name}() takes {op.n_params} arguments but {n} were given")
+    for i in range(n):
+        thing = <object>args[i]
+        saved[i] = args[i]
+        if isinstance(thing, Tensor):
+            operand[i] = args[i]
+        else:
+            found = read_number(thing, &number[i])
+            if found >= 0:
+                if op.first_is_mask and i == 0:
+                    raise TypeError(f"{op.name}(): the condition must be a bool tensor")
+                operand[i] = NULL
+                if found > number_cat:
+                    number_cat = found
+                continue
+            if not isinstance(thing, ndarray):
+                return NotImplemented
+            thing = tensor_of(thing, True)
+            if keep is None:
+                keep = []
+            keep.append(thing)
+            operand[i] = saved[i] = <PyObject *>thing
+        t = <Tensor>operand[i]
+        if requires_grad(t):
+            wants_grad = True
+        if first is None:
+            first = t
+        elif simple and not same_sizes(first, t):
+            simple = False
+        if not t.flags & CONTIGUOUS:
+            simple = False
+        if t.nd > nd:
+            nd = t.nd
+        if op.first_is_mask and i == 0:
+            if t.dt != BOOL and t.dt != UINT8:
+                raise RuntimeError(f"{op.name}(): the condition must be a bool tensor, not {dtypes_by_code[t.dt].name}")
+            continue
+        if t.flags & WRAPPED:
+            if category(t.dt) > number_cat:
+                number_cat = category(t.dt)
+        elif t.nd:
+            dim_dt = t.dt if dim_dt < 0 else promote(dim_dt, t.dt)
+        else:
+            zero_dt = t.dt if zero_dt < 0 else promote(zero_dt, t.dt)
+    if first is None:
+        first = as_tensor(<object>args[0], None, True)  # numbers only: the first becomes a tensor
+        operand[0] = saved[0] = <PyObject *>first
+        zero_dt = first.dt
+
+    # Promotion, as in PyTorch: 0-d tensors, and after them numbers, count only where their category is higher.
+    dt = dim_dt
+    if zero_dt >= 0 and (dt < 0 or category(zero_dt) > category(dt)):
+        dt = zero_dt if dt < 0 else promote(dt, zero_dt)
+    if number_cat >= 0 and (dt < 0 or number_cat > category(dt)):
+        dt = FLOAT32 if number_cat == 2 else INT64 if number_cat == 1 else BOOL
+    if dt < FLOAT32 and op.integers == "float":
+        dt = FLOAT32
+    if dt < FLOAT32 or op.kernel is None:
+        return by_reference(op, saved, operand, n, target, dt)
+
+    # The output's shape.
+    if simple:
+        nd = first.nd
+        for d in range(nd):
+            sizes[d] = first.sizes[d]
+    else:
+        for d in range(nd):
+            sizes[d] = 1
+        for i in range(n):
+            if operand[i] is NULL:
+                continue
+            t = <Tensor>operand[i]
+            for d in range(t.nd):
+                size = t.sizes[d]
+                k = d + nd - t.nd
+                if size != sizes[k] and size != 1:
+                    if sizes[k] != 1:
+                        for k in range(n):  # name the two that differ
+                            if operand[k] is not NULL and (<Tensor>operand[k]).nd >= t.nd - d:
+                                if (<Tensor>operand[k]).sizes[d - t.nd + (<Tensor>operand[k]).nd] not in (1, size):
+                                    broadcast_error(op, <Tensor>operand[k], t, d - t.nd)
+                    sizes[k] = size
+
+    out_dt = BOOL if op.kind_code == COMPARISON else dt
+    if target is not None:
+        prepare_target(op, target, nd, sizes, out_dt)
+        if grad_enabled() and (wants_grad or requires_grad(target)):
+            check_inplace(op, target)
+            if target.numel_ and (<object>saved[0]) is target and saves_first(op, saved, n):
+                thing = alias_with_node(clone(target), target)
+                keep = [thing] if keep is None else keep + [thing]
+                saved[0] = <PyObject *>thing
+        if target.dt != out_dt:
+            out = new_tensor(out_dt, nd, sizes)
+        else:
+            out = target
+    else:
+        out = new_tensor(out_dt, nd, sizes)
+
+    # The call.
+    call.ptr[0] = out.ptr
+    for i in range(n):
+        if operand[i] is NULL:
+            call.ptr[i + 1] = &call.scalar[i + 1]
+            if dt == FLOAT32:
+                call.scalar[i + 1].f32 = <float>number[i]
+            else:
+                call.scalar[i + 1].f64 = number[i]
+            continue
+        t = <Tensor>operand[i]
+        if t.dt != dt and not (op.first_is_mask and i == 0):
+            t = cast(t, dt)
+            if keep is None:
+                keep = []
+            keep.append(t)
+            operand[i] = <PyObject *>t
+            if not t.flags & CONTIGUOUS:
+                simple = False
+        if target is not None and t.block == out.block and overlaps(t, out):
+            t = clone(t)
+            if keep is None:
+                keep = []
+            keep.append(t)
+            operand[i] = <PyObject *>t
+        call.ptr[i + 1] = t.ptr
+    if simple and out.flags & CONTIGUOUS:
+        call.ndim = 1
+        call.dim[0] = out.numel_
+        call.stride[0][0] = 1
+        for i in range(n):
+            call.stride[i + 1][0] = operand[i] is not NULL
+    else:
+        call.ndim = nd
+        for d in range(nd):
+            call.dim[d] = sizes[d]
+            call.stride[0][d] = out.strides[d]
+        for i in range(n):
+            for d in range(nd):
+                call.stride[i + 1][d] = 0
+            if operand[i] is not NULL:
+                t = <Tensor>operand[i]
+                for d in range(t.nd):
+                    if t.sizes[d] != 1:
+                        call.stride[i + 1][d + nd - t.nd] = t.strides[d]
+        merge_dims(&call, n + 1)
+    if out.numel_:
+        go(op.kernel, dt - FLOAT32, &call, out.numel_ * op.cost, out, first,
+           <Tensor>operand[1] if n > 1 and operand[1] is not NULL else None,
+           <Tensor>operand[2] if n > 2 and operand[2] is not NULL else None)
+    if target is None:
+        if wants_grad and grad_enabled():
+            return finish(op, saved, n, out)
+        return out
+    if out is not target:
+        copy_data(target, cast(out, target.dt))
+    written(op, saved, n, target)
+    return target
+
+
+cdef Tensor clone(Tensor t):
+    cdef Tensor copy = new_tensor(t.dt, t.nd, t.sizes)
+    copy_data(copy, t)
+    return copy
+
+
+cdef bint overlaps(Tensor t, Tensor out) noexcept:
+    """May writing `out` change `t` before it is read? Exactly the same elements in the same order may not."""
+    cdef int d
+    if t.ptr == out.ptr and same_sizes(t, out):
+        for d in range(t.nd):
+            if t.sizes[d] != 1 and t.strides[d] != out.strides[d]:
+                return True
+        return False
+    return True
+
+
+cdef int prepare_target(Primitive op, Tensor target, int nd, const int64_t *sizes, int dt) except -1:
+    """Can the result be written into `target`?"""
+    cdef int d
+    cdef bint fits = nd <= target.nd
+    check_writable(target)
+    if fits and op.kind_code != COMPARISON and nd != target.nd:
+        fits = False
+    for d in range(nd):
+        if fits and sizes[d] != target.sizes[d]:
+            fits = False
+    if not fits:
+        raise RuntimeError(f"{op.name}: output with shape {sizes_list(target)} doesn't match the broadcast shape "
+                           f"{[sizes[d] for d in range(nd)]}")
+    if category(dt) > category(target.dt):
+        raise RuntimeError(f"{op.name}: result type {dtypes_by_code[dt].name} can't be cast to the desired output "
+                           f"type {dtypes_by_code[target.dt].name}")
+    for d in range(target.nd):
+        if target.strides[d] == 0 and target.sizes[d] > 1:
+            raise RuntimeError(f"{op.name}: more than one element of the written-to tensor refers to a single memory "
+                               f"location. Please clone() the tensor before performing the operation.")
+    return 0
+
+
+cdef int check_inplace(Op op, Tensor target) except -1:
+    """A recorded in-place change: is `target` a tensor that can take part?"""
+    if target.node is NULL and requires_grad(target):
+        raise RuntimeError(f"{op.name}: a leaf Variable that requires grad is being used in an in-place operation. "
+                           f"Do it under no_grad(), or on a clone().")
+    if target.flags & VIEW:
+        raise RuntimeError(f"{op.name}: a view is being changed in place by an operation that the tape records. "
+                           f"Change the base by assignment (base[index] = value), or a clone() of the view.")
+    return 0
+
+
+cdef bint saves_first(Primitive op, PyObject **args, int n) noexcept:
+    """Would a rule that is going to run ask for the first argument as it was?"""
+    cdef uint32_t mask = recording_mask(op, args, n)
+    cdef int i
+    for i in range(n):
+        if mask >> i & 1 and op.saves[i] & 1:
+            return True
+    return False
+
+
+cdef Tensor alias_with_node(Tensor t, Tensor source):
+    """`t`, computed by the node that computed `source`."""
+    if source.node is not NULL:
+        Py_INCREF(<object>source.node)
+        t.node = source.node
+        t.out_index = source.out_index
+    return t
+
+
+cdef int written(Op op, PyObject **args, int n, Tensor target) except -1:
+    """`target` has been changed: renew its stamp, and record the change if the tape asks for it."""
+    mark_written(target)
+    if grad_enabled() and target.dt >= FLOAT32 and recording_mask(op, args, n):
+        target.block.rebased = target.block.stamp
+        record(op, args, n, target, None)
+    return 0
+
+
+cdef object by_reference(Primitive op, PyObject **args, PyObject **operand, int n, Tensor target, int dt):
+    """Integers and booleans: NumPy computes them."""
+    cdef int i, d
+    cdef Tensor out
+    cdef int64_t sizes[8]
+    if op.ref is None:
+        raise RuntimeError(f"{op.name} is not implemented for {dtypes_by_code[dt].name}")
+    arrays = []
+    for i in range(n):
+        if operand[i] is NULL:
+            arrays.append(np.asarray(<object>args[i]).astype(dtypes_by_code[dt].numpy))
+        elif op.first_is_mask and i == 0:
+            arrays.append(array_of(<Tensor>operand[i]).astype(np.bool_))
+        else:
+            arrays.append(array_of(<Tensor>operand[i]).astype(dtypes_by_code[dt].numpy))
+    try:
+        with np.errstate(all="ignore"):
+            result = np.asarray(op.ref(*arrays))
+    except ValueError as error:
+        if op.integers == "ref" and "broadcast" not in str(error):
+            raise RuntimeError(f"{op.name}: {error}") from None
+        raise RuntimeError(f"{op.name}: shapes {' and '.join([str(list(a.shape)) for a in arrays])} do not "
+                           f"broadcast") from None
+    except TypeError as error:
+        raise RuntimeError(f"{op.name} is not implemented for {dtypes_by_code[dt].name}: {error}") from None
+    if op.kind_code != COMPARISON and result.dtype.kind != "f":
+        result = result.astype(dtypes_by_code[dt].numpy, copy=False)
+    out = tensor_of(result, True)
+    if target is None:
+        return finish(op, args, n, out)
+    for d in range(out.nd):
+        sizes[d] = out.sizes[d]
+    prepare_target(op, target, out.nd, sizes, out.dt)
+    if grad_enabled() and (requires_grad(target) or recording_mask(op, args, n)):
+        raise RuntimeError(f"{op.name}_ cannot be recorded in place; use {op.name}")
+    copy_data(target, cast(out, target.dt))
+    mark_written(target)
+    return target
+
+# ---------------------------------------------------------------------------------------------- reductions
+
+
+cdef int read_dims(object dim, int nd, bint *reduced) except -1:
+    """Mark the dimensions that `dim` (None: all; an integer; a sequence) names."""
+    cdef int d
+    for d in range(8):
+        reduced[d] = dim is None
+    if dim is None:
+        return 0
+    if isinstance(dim, (tuple, list)):
+        if len(dim) == 0:
+            for d in range(8):
+                reduced[d] = True
+            return 0
+        for one in dim:
+            d = normalize_dim(one, nd)
+            if reduced[d]:
+                raise RuntimeError(f"dim {d} appears multiple times in the list of dims")
+            reduced[d] = True
+    else:
+        reduced[normalize_dim(dim, nd)] = True
+    return 0
+
+
+cdef Tensor rows(Tensor x, const bint *reduced, int64_t *layout):
+    """`x`, contiguous, with the reduced dimensions side by side; `layout` receives (outer, n, inner)."""
+    cdef int d, first = -1, last = -1, k = 0
+    cdef bint adjacent = True
+    cdef int64_t sizes[8]
+    cdef int64_t strides[8]
+    for d in range(x.nd):
+        if reduced[d] and x.sizes[d] != 1:
+            if first < 0:
+                first = d
+            last = d
+    for d in range(first, last + 1):
+        if d >= 0 and not reduced[d] and x.sizes[d] != 1:
+            adjacent = False
+    layout[0] = layout[1] = layout[2] = 1
+    if adjacent:
+        for d in range(x.nd):
+            layout[1 if reduced[d] else 0 if d < first else 2] *= x.sizes[d]
+        return contiguous(x)
+    for d in range(x.nd):
+        if not reduced[d]:
+            sizes[k] = x.sizes[d]
+            strides[k] = x.strides[d]
+            layout[0] *= x.sizes[d]
+            k += 1
+    for d in range(x.nd):
+        if reduced[d]:
+            sizes[k] = x.sizes[d]
+            strides[k] = x.strides[d]
+            layout[1] *= x.sizes[d]
+            k += 1
+    return contiguous(make_view(x, x.ptr, x.nd, sizes, strides))
+
+
+cdef Tensor tensor_argument(Op op, PyObject *arg, int position):
+    """A tensor argument; arrays are taken as tensors."""
+    thing = <object>arg
+    if isinstance(thing, Tensor):
+        return <Tensor>thing
+    if isinstance(thing, ndarray):
+        return tensor_of(thing, True)
+    if isinstance(thing, np_generic):
+        return as_tensor(thing, None, True)
+    raise TypeError(f"{op.name}(): argument '{op.params[position]}' (position {position + 1}) must be Tensor, "
+                    f"not {type(thing).__name__}")
+
+
+cdef object reduction(Primitive op, PyObject **args):
+    """(x, dim, keepdim) -> x reduced over dim."""
+    cdef Tensor x = tensor_argument(op, args[0], 0), data, out, indices = None
+    cdef bint reduced[8]
+    cdef bint keepdim = <object>args[2]
+    cdef int64_t layout[3]
+    cdef int64_t sizes[8]
+    cdef int d, nd = 0
+    cdef fg_call call
+    cdef PyObject *saved[3]
+    read_dims(<object>args[1], x.nd, reduced)
+    if x.dt < FLOAT32:
+        if op.integers != "float":
+            return reduce_by_reference(op, x, reduced, keepdim)
+        raise RuntimeError(f"{op.name}(): input dtype must be a floating point dtype, got {dtypes_by_code[x.dt].name}; "
+                           f"convert it with .float()")
+    for d in range(x.nd):
+        if not reduced[d] or keepdim:
+            sizes[nd] = 1 if reduced[d] else x.sizes[d]
+            nd += 1
+    data = rows(x, reduced, layout)
+    out = new_tensor(x.dt, nd, sizes)
+    if layout[1] == 0 and out.numel_ and op.integers == "nonempty":
+        raise IndexError(f"{op.name}(): Expected reduction dim to have a non-zero size: shape {sizes_list(x)}")
+    call.ptr[0] = out.ptr
+    call.ptr[1] = data.ptr
+    if op.kind_code == INDEXED:
+        indices = new_tensor(INT64, nd, sizes)
+        call.ptr[1] = indices.ptr
+        call.ptr[2] = data.ptr
+    call.ndim = 3
+    for d in range(3):
+        call.dim[d] = layout[d]
+    if out.numel_:
+        go(op.kernel, x.dt - FLOAT32, &call, x.numel_ + out.numel_, data, out, indices, None)
+    saved[0] = <PyObject *>x
+    saved[1] = args[1]
+    saved[2] = args[2]
+    if indices is None:
+        return finish(op, saved, 3, out)
+    outs = (out, indices)
+    if grad_enabled() and recording_mask(op, saved, 3):
+        record(op, saved, 3, out, outs)
+    return outs
+
+
+cdef object reduce_by_reference(Primitive op, Tensor x, const bint *reduced, bint keepdim):
+    cdef int d
+    axes = tuple([d for d in range(x.nd) if reduced[d]])
+    try:
+        result = op.ref(array_of(x), axes if op.kind_code == REDUCTION or len(axes) != 1 else axes[0], keepdim)
+    except ValueError as error:
+        raise IndexError(f"{op.name}(): {error}") from None
+    if isinstance(result, tuple):
+        return tuple([tensor_of(np.asarray(r), True) for r in result])
+    result = np.asarray(result)
+    if result.dtype.kind == "u" and result.dtype.itemsize > 1:
+        result = result.astype(np.int64)
+    return tensor_of(result, True)
+
+
+cdef object rowwise(Primitive op, PyObject **args):
+    """(x, .., dim) -> along dim, the same shape as x. All tensors have one shape."""
+    cdef int count = op.n_params - 1, i, d
+    cdef Tensor x = tensor_argument(op, args[0], 0), t, out
+    cdef bint reduced[8]
+    cdef int64_t layout[3]
+    cdef fg_call call
+    cdef PyObject *saved[4]
+    keep = []
+    read_dims(<object>args[count], x.nd, reduced)
+    if x.dt < FLOAT32:
+        raise RuntimeError(f"{op.name}(): input dtype must be a floating point dtype, got {dtypes_by_code[x.dt].name}; "
+                           f"convert it with .float()")
+    out = new_tensor(x.dt, x.nd, x.sizes)
+    call.ptr[0] = out.ptr
+    for i in range(count):
+        t = tensor_argument(op, args[i], i)
+        keep.append(t)
+        saved[i] = <PyObject *>t
+        if t.dt != x.dt or not same_sizes(t, x):
+            raise RuntimeError(f"{op.name}(): expected shape {sizes_list(x)} and dtype {dtypes_by_code[x.dt].name}, "
+                               f"got {sizes_list(t)} and {dtypes_by_code[t.dt].name}")
+        t = contiguous(t)
+        keep.append(t)
+        call.ptr[i + 1] = t.ptr
+    saved[count] = args[count]
+    layout[0] = layout[1] = layout[2] = 1
+    i = 0
+    for d in range(x.nd):
+        if reduced[d]:
+            i = 1
+            layout[1] = x.sizes[d]
+        else:
+            layout[0 if i == 0 else 2] *= x.sizes[d]
+    call.ndim = 3
+    for d in range(3):
+        call.dim[d] = layout[d]
+    if out.numel_:
+        go(op.kernel, x.dt - FLOAT32, &call, out.numel_ * op.cost, out, <Tensor>keep[1], <Tensor>keep[len(keep) - 1],
+           None)
+    return finish(op, saved, op.n_params, out)
+
+# ---------------------------------------------------------------------------------------------- matrix products
+
+
+cdef Tensor tileable(Tensor t):
+    """`t` itself if one of its last two strides is 1 (or does not matter), else a contiguous copy."""
+    cdef int r = t.nd - 2, c = t.nd - 1
+    if t.strides[c] == 1 or t.strides[r] == 1 or t.sizes[c] == 1 or t.sizes[r] == 1:
+        return t
+    return contiguous(t)
+
+
+cdef inline void put_matrix(fg_call *call, int operand, Tensor t, int64_t rows_, int64_t columns) noexcept:
+    """The last two strides; where an extent is 1, its stride is set so that one of the two is 1."""
+    cdef int64_t row = t.strides[t.nd - 2], column = t.strides[t.nd - 1]
+    if columns <= 1 and row != 1:
+        column = 1
+    elif rows_ <= 1 and column != 1:
+        row = 1
+    call.ptr[operand] = t.ptr
+    call.stride[operand][0] = row
+    call.stride[operand][1] = column
+
+
+cdef object matmul(Primitive op, PyObject **args):
+    """PyTorch's matmul: vectors, matrices, batches with broadcasting."""
+    cdef Tensor x, y, a, b, out, viewed
+    cdef fg_call call
+    cdef PyObject *saved[2]
+    cdef int64_t sizes[8]
+    cdef int64_t steps[8]
+    cdef int64_t m, n, k, size
+    cdef int d, nb, nd, dt
+    for d in range(2):
+        if not isinstance(<object>args[d], (Tensor, ndarray)):
+            return NotImplemented
+    x = tensor_argument(op, args[0], 0)
+    y = tensor_argument(op, args[1], 1)
+    saved[0] = <PyObject *>x
+    saved[1] = <PyObject *>y
+    if x.nd == 0 or y.nd == 0:
+        raise RuntimeError(f"{op.name}: both arguments need to be at least 1-D, but they are {x.nd}-D and {y.nd}-D")
+    dt = promote(x.dt, y.dt)
+    a = cast(x, dt)
+    b = cast(y, dt)
+    if a.nd == 1:
+        sizes[0] = 1
+        sizes[1] = a.sizes[0]
+        steps[0] = 1
+        steps[1] = a.strides[0]
+        a = make_view(a, a.ptr, 2, sizes, steps)
+    if b.nd == 1:
+        sizes[0] = b.sizes[0]
+        sizes[1] = 1
+        steps[0] = b.strides[0]
+        steps[1] = 1
+        b = make_view(b, b.ptr, 2, sizes, steps)
+    m = a.sizes[a.nd - 2]
+    k = a.sizes[a.nd - 1]
+    n = b.sizes[b.nd - 1]
+    if b.sizes[b.nd - 2] != k:
+        raise RuntimeError(f"{op.name}: shapes {sizes_list(x)} and {sizes_list(y)} cannot be multiplied: "
+                           f"{k} columns against {b.sizes[b.nd - 2]} rows")
+    if dt < FLOAT32:
+        return tensor_of(np.asarray(np.matmul(array_of(cast(x, dt)), array_of(cast(y, dt)))), True)
+    a = tileable(a)
+    b = tileable(b)
+    nb = max(a.nd, b.nd) - 2
+    for d in range(nb):
+        sizes[d] = 1
+    for viewed in (a, b):
+        for d in range(viewed.nd - 2):
+            size = viewed.sizes[d]
+            if size != 1 and size != sizes[d + nb + 2 - viewed.nd]:
+                if sizes[d + nb + 2 - viewed.nd] != 1:
+                    raise RuntimeError(f"{op.name}: batch dimensions of shapes {sizes_list(x)} and {sizes_list(y)} "
+                                       f"do not broadcast")
+                sizes[d + nb + 2 - viewed.nd] = size
+    nd = nb
+    if x.nd > 1:
+        sizes[nd] = m
+        nd += 1
+    if y.nd > 1:
+        sizes[nd] = n
+        nd += 1
+    out = new_tensor(dt, nd, sizes)
+    call.flags = 0
+    call.ptr[0] = out.ptr
+    call.stride[0][0] = n
+    call.stride[0][1] = 1
+    put_matrix(&call, 1, a, m, k)
+    put_matrix(&call, 2, b, k, n)
+    call.ptr[3] = NULL
+    # A batch of row-major matrices against one matrix is one tall matrix.
+    if b.nd == 2 and a.nd > 2 and a.flags & CONTIGUOUS:
+        for d in range(nb):
+            m *= sizes[d]
+        nb = 0
+    call.dim[0] = m
+    call.dim[1] = n
+    call.dim[2] = k
+    call.ndim = nb
+    size = m * n
+    for d in range(nb - 1, -1, -1):
+        call.dim[3 + d] = sizes[d]
+        call.stride[0][3 + d] = size
+        size *= sizes[d]
+        call.stride[1][3 + d] = batch_stride(a, d - nb)
+        call.stride[2][3 + d] = batch_stride(b, d - nb)
+    if out.numel_:
+        if nb > FG_BATCH_DIMS:
+            raise RuntimeError(f"{op.name}: at most {FG_BATCH_DIMS} batch dimensions, got {nb}")
+        go(op.kernel, dt - FLOAT32, &call, out.numel_ * (k + 1) // 8, a, b, out, None)
+    return finish(op, saved, 2, out)
+
+
+cdef enum:
+    FG_BATCH_DIMS = 5
+
+
+cdef int64_t batch_stride(Tensor t, int d) noexcept:
+    """The stride of a batch dimension, counted from the last one (-1)."""
+    d += t.nd - 2
+    if d < 0 or t.sizes[d] == 1:
+        return 0
+    return t.strides[d]
+
+
+cdef object linear(Primitive op, PyObject **args):
+    """x (.., k), weight (n, k), bias (n) or None -> x weight^T + bias (.., n), in one launch."""
+    cdef Tensor x = tensor_argument(op, args[0], 0), weight = tensor_argument(op, args[1], 1), bias = None
+    cdef Tensor a, b, c = None, out
+    cdef fg_call call
+    cdef PyObject *saved[3]
+    cdef int64_t sizes[8]
+    cdef int64_t m = 1, n, k
+    cdef int d, dt
+    saved[0] = <PyObject *>x
+    saved[1] = <PyObject *>weight
+    saved[2] = args[2]
+    if <object>args[2] is not None:
+        bias = tensor_argument(op, args[2], 2)
+        saved[2] = <PyObject *>bias
+    if x.nd == 0 or weight.nd != 2 or x.sizes[x.nd - 1] != weight.sizes[1]:
+        raise RuntimeError(f"{op.name}: x of shape {sizes_list(x)} and weight of shape {sizes_list(weight)} cannot be "
+                           f"multiplied: x needs the weight's second size as its last")
+    n = weight.sizes[0]
+    k = weight.sizes[1]
+    if bias is not None and not (bias.nd <= 1 and (bias.numel_ == n or bias.numel_ == 1)):
+        raise RuntimeError(f"{op.name}: bias of shape {sizes_list(bias)} does not fit weight of shape "
+                           f"{sizes_list(weight)}: expected [{n}]")
+    dt = promote(x.dt, weight.dt)
+    if bias is not None:
+        dt = promote(dt, bias.dt)
+    if dt < FLOAT32:
+        raise RuntimeError(f"{op.name} is not implemented for {dtypes_by_code[dt].name}")
+    a = contiguous(cast(x, dt))
+    b = cast(weight, dt)
+    if not (b.strides[1] == 1 or b.strides[0] == 1 or b.sizes[0] == 1 or b.sizes[1] == 1):
+        b = contiguous(b)
+    for d in range(x.nd - 1):
+        sizes[d] = x.sizes[d]
+        m *= x.sizes[d]
+    sizes[x.nd - 1] = n
+    out = new_tensor(dt, x.nd, sizes)
+    call.flags = 0
+    call.ndim = 0
+    call.dim[0] = m
+    call.dim[1] = n
+    call.dim[2] = k
+    call.ptr[0] = out.ptr
+    call.stride[0][0] = n
+    call.stride[0][1] = 1
+    call.ptr[1] = a.ptr
+    call.stride[1][0] = k
+    call.stride[1][1] = 1
+    put_matrix(&call, 2, b, n, k)
+    call.stride[2][0], call.stride[2][1] = call.stride[2][1], call.stride[2][0]  # the transpose
+    call.ptr[3] = NULL
+    if bias is not None:
+        c = cast(bias, dt)
+        call.ptr[3] = c.ptr
+        call.stride[3][0] = 0
+        call.stride[3][1] = 0 if c.numel_ == 1 else c.strides[0]
+    if out.numel_:
+        go(op.kernel, dt - FLOAT32, &call, out.numel_ * (k + 1) // 8, a, b, c, out)
+    return finish(op, saved, 3, out)
+
+# ---------------------------------------------------------------------------------------------- bodies
+
+
+cdef object python(Primitive op, PyObject **args):
+    """The declaration's body computes the result off the tape, on tensors or through NumPy."""
+    cdef int i
+    cdef bint before = grad_enabled()
+    cdef list values = [None] * op.n_params
+    cdef PyObject *saved[15]
+    for i in range(op.n_params):
+        thing = <object>args[i]
+        if isinstance(thing, ndarray) and op.differentiable >> i & 1 and not op.sequences >> i & 1:
+            thing = tensor_of(thing, True)
+        values[i] = thing
+        saved[i] = <PyObject *>thing
+    set_grad_enabled(False)
+    try:
+        result = PyObject_Call(op.body, tuple(values), None)
+    finally:
+        set_grad_enabled(before)
+    if isinstance(result, Tensor):
+        for i in range(op.n_params):
+            if result is values[i]:
+                result = alias(<Tensor>result)
+                break
+        return finish(op, saved, op.n_params, <Tensor>result)
+    if before and recording_mask(op, saved, op.n_params):
+        record(op, saved, op.n_params, <Tensor>result[0], tuple(result))
+    return result
+
+
+cdef object inplace(Primitive op, PyObject **args):
+    """The body changes its first argument, a tensor."""
+    cdef int i
+    cdef Tensor target = tensor_argument(op, args[0], 0)
+    cdef bint before = grad_enabled(), recorded = False
+    check_writable(target)
+    if before and (requires_grad(target) or recording_mask(op, args, op.n_params)):
+        check_inplace(op, target)
+    for i in range(target.nd):
+        if target.strides[i] == 0 and target.sizes[i] > 1:
+            raise RuntimeError(f"{op.name}: more than one element of the written-to tensor refers to a single memory "
+                               f"location. Please clone() the tensor before performing the operation.")
+    set_grad_enabled(False)
+    try:
+        PyObject_Call(op.body, tuple([<object>args[i] for i in range(op.n_params)]), None)
+    finally:
+        set_grad_enabled(before)
+    written(op, args, op.n_params, target)
+    return target
+
+
+# What bodies are written with.
+
+def fill(Tensor x, value):
+    """Set every element of `x` to a number."""
+    cdef fg_call call
+    cdef int d
+    cdef double number
+    if x.dt < FLOAT32 or not x.flags & CONTIGUOUS or isinstance(value, Tensor):
+        array_of(x)[...] = array_of(<Tensor>value) if isinstance(value, Tensor) else value
+        return
+    if read_number(value, &number) < 0:
+        raise TypeError(f"expected a number, got {type(value).__name__}")
+    call.ptr[0] = x.ptr
+    call.ptr[1] = &call.scalar[1]
+    if x.dt == FLOAT32:
+        call.scalar[1].f32 = <float>number
+    else:
+        call.scalar[1].f64 = number
+    call.ndim = 1
+    call.dim[0] = x.numel_
+    call.stride[0][0] = 1
+    call.stride[1][0] = 0
+    if x.numel_:
+        go(_copy4 if x.dt == FLOAT32 else _copy8, 0, &call, x.numel_, x, None, None, None)
+
+
+cdef Kernel _copy4 = find_kernel("copy4"), _copy8 = find_kernel("copy8")
+
+
+def copy_into(Tensor x, source):
+    """Write `source` (tensor, array or number), broadcast and converted, into `x`."""
+    cdef Tensor t
+    if not isinstance(source, Tensor):
+        source = as_tensor(source, None, False)
+    t = cast(<Tensor>source, x.dt)
+    if t.block == x.block:
+        t = clone(t)
+    if same_sizes(x, t) or t.nd == 0:
+        copy_data(x, t)
+        return
+    try:
+        array_of(x)[...] = array_of(t)
+    except ValueError:
+        raise RuntimeError(f"shape {sizes_list(t)} cannot be broadcast to shape {sizes_list(x)}") from None
+
+
+def to_dtype(Tensor x, dtype):
+    """`x` in another dtype, off the tape; the memory is shared if it has that dtype already."""
+    return cast(x, dtype.code)
+
+
+def make_contiguous(Tensor x):
+    return contiguous(x)
+
+
+def launch_raw(str name, *tensors):
+    """Launch an elementwise kernel over contiguous float tensors of one dtype, the first being changed; None is NULL.
+
+    For fused updates: `tensors[0]` sets the count and the dtype.
+    """
+    cdef fg_call call
+    cdef Tensor first = tensors[0], t
+    cdef int i = 0
+    for thing in tensors:
+        call.ptr[i] = NULL
+        if thing is not None:
+            t = <Tensor?>thing
+            if not t.flags & CONTIGUOUS:
+                raise RuntimeError(f"{name}: expected contiguous tensors")
+            call.ptr[i] = t.ptr
+        call.stride[i][0] = 1
+        i += 1
+    call.ndim = 1
+    call.dim[0] = first.numel_
+    check_writable(first)
+    if first.numel_:
+        launch(_kernel(name), first.dt - FLOAT32, &call, min(first.numel_, RELEASE_GIL_ABOVE - 1)
+               if first.numel_ < 4 * RELEASE_GIL_ABOVE else first.numel_)
+
+
+cdef dict _kernels = {}
+
+
+cdef Kernel _kernel(str name):
+    kernel = _kernels.get(name)
+    if kernel is None:
+        kernel = _kernels[name] = find_kernel(name)
+    return kernel
+
+
+def touch(Tensor x):
+    """Renew the stamp of `x`, which has been written by a launch."""
+    mark_written(x)
+
+
+class no_grad_state:
+    """The state behind no_grad and enable_grad."""
+
+
+def get_grad_enabled() -> bool:
+    return bool(grad_enabled())
+
+
+def put_grad_enabled(bint enabled) -> None:
+    set_grad_enabled(enabled)

@@ -1,0 +1,197 @@
+"""Tensors from data, constants and random numbers."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastgrad.dispatch import fill
+from fastgrad.tensor import Tensor, as_dtype, dtype, empty_tensor, float32, from_numpy, int64
+from fastgrad.tensor import as_tensor as _as_tensor
+
+_default = float32
+
+
+def set_default_dtype(d: Any) -> None:
+    """The dtype of new tensors of floats that give none: float32, unless this says float64."""
+    global _default
+    chosen = as_dtype(d)
+    if not chosen.is_floating_point:
+        raise TypeError("only floating-point types are supported as the default type")
+    _default = chosen
+
+
+def get_default_dtype() -> dtype:
+    """The dtype of new tensors of floats that give none."""
+    return _default
+
+
+def _finish(x: Tensor, requires_grad: bool) -> Tensor:
+    if requires_grad:
+        x.requires_grad = True
+    return x
+
+
+def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor with a copy of `data`: a number, nested sequences, an array or a tensor.
+
+    Python floats give float32 (the default dtype), integers int64, booleans bool; arrays keep their dtype. TypeError
+    for what holds no numbers, ValueError for ragged sequences.
+
+    >>> tensor([[1, 2], [3, 4]])
+    tensor([[1, 2],
+            [3, 4]])
+    """
+    wanted = None if dtype is None else as_dtype(dtype)
+    if wanted is None and _default is not float32 and not isinstance(data, Tensor | np.ndarray | np.generic):
+        made = _as_tensor(data, None, True)
+        if made.dtype is float32:
+            made = _as_tensor(data, _default, True)
+        return _finish(made, requires_grad)
+    return _finish(_as_tensor(data, wanted, True), requires_grad)
+
+
+def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
+    """`data` itself if it is a tensor of that dtype, a tensor that shares an array's memory, else a copy."""
+    wanted = None if dtype is None else as_dtype(dtype)
+    if isinstance(data, Tensor) and (wanted is None or data.dtype is wanted):
+        return data
+    return _as_tensor(data, wanted, False)
+
+
+def _size(size: tuple) -> Sequence[int]:
+    return size[0] if len(size) == 1 and not isinstance(size[0], int | np.integer) else size
+
+
+def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Uninitialised memory of a shape."""
+    return _finish(empty_tensor(_size(size), _default if dtype is None else as_dtype(dtype)), requires_grad)
+
+
+def full(size: Sequence[int], fill_value: Any, *, dtype: Any = None, device: Any = None,
+         requires_grad: bool = False) -> Tensor:
+    """A shape filled with one number, whose type gives the dtype."""
+    if isinstance(fill_value, Tensor):
+        fill_value = fill_value.item()
+    if dtype is None:
+        dtype = bool if isinstance(fill_value, builtins.bool | np.bool_) else \
+            int64 if isinstance(fill_value, int | np.integer) else _default
+    x = empty_tensor((size,) if isinstance(size, int) else size, as_dtype(dtype))
+    fill(x, fill_value)
+    return _finish(x, requires_grad)
+
+
+def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A shape filled with 0."""
+    return full(_size(size), 0, dtype=_default if dtype is None else dtype, requires_grad=requires_grad)
+
+
+def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A shape filled with 1."""
+    return full(_size(size), 1, dtype=_default if dtype is None else dtype, requires_grad=requires_grad)
+
+
+def zeros_like(x: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros in the shape and dtype of x."""
+    return full(x.shape, 0, dtype=dtype or x.dtype, requires_grad=requires_grad)
+
+
+def ones_like(x: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones in the shape and dtype of x."""
+    return full(x.shape, 1, dtype=dtype or x.dtype, requires_grad=requires_grad)
+
+
+def full_like(x: Tensor, fill_value: Any, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """The shape and dtype of x, filled with one number."""
+    return full(x.shape, fill_value, dtype=dtype or x.dtype, requires_grad=requires_grad)
+
+
+def empty_like(x: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Uninitialised memory in the shape and dtype of x."""
+    return empty(x.shape, dtype=dtype or x.dtype, requires_grad=requires_grad)
+
+
+def arange(start: float, end: float | None = None, step: float = 1, *, dtype: Any = None, device: Any = None,
+           requires_grad: bool = False) -> Tensor:
+    """start, start + step, ... below end. int64 if all three are integers. RuntimeError if step leads away from end."""
+    if end is None:
+        start, end = 0, start
+    if step == 0:
+        raise RuntimeError("step must be nonzero")
+    if (end - start) * step < 0:
+        raise RuntimeError("upper bound and lower bound inconsistent with step sign")
+    if dtype is None:
+        dtype = int64 if builtins.all(isinstance(n, int | np.integer) for n in (start, end, step)) else _default
+    return tensor(np.arange(start, end, step), dtype=dtype, requires_grad=requires_grad)
+
+
+def linspace(start: float, end: float, steps: int, *, dtype: Any = None, device: Any = None,
+             requires_grad: bool = False) -> Tensor:
+    """`steps` numbers evenly spaced from start to end, both included."""
+    if steps < 0:
+        raise RuntimeError("number of steps must be non-negative")
+    return tensor(np.linspace(start, end, steps), dtype=dtype or _default, requires_grad=requires_grad)
+
+
+def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones on the diagonal of an (n, m) matrix of zeros."""
+    return tensor(np.eye(n, m), dtype=dtype or _default, requires_grad=requires_grad)
+
+
+# ---------------------------------------------------------------------------------------------- random numbers
+
+_seed: int | None = None
+_generator: Any = None
+
+
+def generator() -> np.random.Generator:
+    """NumPy's generator (PCG64) that random tensors are drawn from."""
+    global _generator
+    if _generator is None:
+        _generator = np.random.default_rng(_seed)
+    return _generator
+
+
+def manual_seed(seed: int) -> None:
+    """Start the stream of random numbers at `seed`: the same seed gives the same numbers."""
+    global _seed, _generator
+    _seed = int(seed) % 2**64
+    _generator = None
+
+
+def rand(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Uniform random numbers in [0, 1)."""
+    wanted = _default if dtype is None else as_dtype(dtype)
+    return _finish(from_numpy(np.asarray(generator().random(tuple(_size(size)), dtype=wanted.numpy))), requires_grad)
+
+
+def randn(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Normal random numbers, mean 0 and variance 1."""
+    wanted = _default if dtype is None else as_dtype(dtype)
+    drawn = generator().standard_normal(tuple(_size(size)), dtype=wanted.numpy)
+    return _finish(from_numpy(np.asarray(drawn)), requires_grad)
+
+
+def rand_like(x: Tensor, *, requires_grad: bool = False) -> Tensor:
+    """Uniform random numbers in the shape and dtype of x."""
+    return rand(x.shape, dtype=x.dtype, requires_grad=requires_grad)
+
+
+def randn_like(x: Tensor, *, requires_grad: bool = False) -> Tensor:
+    """Normal random numbers in the shape and dtype of x."""
+    return randn(x.shape, dtype=x.dtype, requires_grad=requires_grad)
+
+
+def randint(low: int, high: Any = None, size: Any = None, *, dtype: Any = None) -> Tensor:
+    """Random integers from low to high - 1 (from 0, if only one bound is given), int64."""
+    if not isinstance(high, int | np.integer):
+        low, high, size = 0, low, high if size is None else size
+    return tensor(generator().integers(low, high, tuple(size)), dtype=dtype or int64)
+
+
+def randperm(n: int, *, dtype: Any = None) -> Tensor:
+    """The integers below n in random order, int64."""
+    return tensor(generator().permutation(n), dtype=dtype or int64)

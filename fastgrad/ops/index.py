@@ -1,0 +1,214 @@
+"""Indexing with gradients. Integers, slices, None and ... give views; lists, arrays and masks give copies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fastgrad.dispatch import copy_into
+from fastgrad.ops.create import zeros
+from fastgrad.ops.shape import clone
+from fastgrad.ops.table import method, op
+from fastgrad.tensor import Tensor, basic_index, bind, from_numpy, normalize_dim
+
+Key = tuple
+
+
+def _key(index: object) -> Key:
+    """`index` as a tuple that NumPy understands, with copies of arrays: they are kept for backward."""
+    if not isinstance(index, tuple):
+        index = (index,)
+    return tuple(_key_part(part) for part in index)
+
+
+def _key_part(part: object) -> object:
+    if isinstance(part, Tensor):
+        array = part.detach().numpy()
+        if array.dtype.kind not in "biu":
+            raise IndexError(f"tensors used as indices must be long, int, byte or bool tensors, not {part.dtype.name}")
+        return array.copy() if array.ndim or array.dtype.kind == "b" else array.item()
+    if isinstance(part, list | range):
+        return np.asarray(part, dtype=None if len(part) else np.int64)
+    if isinstance(part, np.ndarray):
+        return part.copy()
+    if isinstance(part, float | str):
+        raise IndexError(f"only integers, slices (`:`), ellipsis (`...`), None and long or bool tensors are valid "
+                         f"indices (got {type(part).__name__})")
+    return part
+
+
+def _index_samples(rng: np.random.Generator) -> list[tuple]:
+    x = rng.uniform(-1, 1, (3, 4, 5))
+    return [(x, (1,)), (x, (slice(None), slice(1, 4, 2))), (x, (..., None, -1)), (x, (np.array([0, 2, 0]),)),
+            (x, (slice(None), np.array([[1, 2], [2, 2]]))), (x, (x > 0,)), (x, (1, slice(None), np.array([0, 0])))]
+
+
+@op(kind="python", ref=lambda x, key: x[key], sample=_index_samples, methods=())
+def index(x: Tensor, key: Key) -> Tensor:
+    """x[key]."""
+    viewed = basic_index(x, key)
+    if viewed is not None:
+        return viewed
+    for part in key:
+        if isinstance(part, slice) and part.step is not None and part.step <= 0:
+            raise ValueError("step must be greater than zero; use flip() to reverse a dimension")
+    return from_numpy(np.asarray(x.detach().numpy()[key]).copy())
+
+
+@index.vjp("x")
+def _(grad, in_shape, key):
+    return index_backward(grad, in_shape, key)
+
+
+@op(kind="python", methods=(), ref=lambda g, shape, key: _add_at(np.zeros(shape), key, g),
+    sample=lambda rng: [(rng.uniform(-1, 1, (3, 5)), (3, 4, 5), (slice(None), 1)),
+                        (rng.uniform(-1, 1, (3, 4)), (5, 4), (np.array([1, 1, 0]),))])
+def index_backward(g: Tensor, shape: Sequence[int], key: Key) -> Tensor:
+    """Zeros of `shape` with g added at `key`: what reaches x through x[key]."""
+    whole = zeros(shape, dtype=g.dtype)
+    viewed = basic_index(whole, key)
+    if viewed is not None:
+        copy_into(viewed, g)
+    else:
+        _add_at(whole.numpy(), key, g.detach().numpy())
+    return whole
+
+
+@index_backward.vjp("g")
+def _(grad, key):
+    return index(grad, key)
+
+
+def _add_at(array: np.ndarray, key: Key, values: np.ndarray) -> np.ndarray:
+    np.add.at(array, key, values)
+    return array
+
+
+def getitem(x: Tensor, key: object) -> Tensor:
+    """x[key], with gradients."""
+    return index(x, _key(key))
+
+
+def _assign(x: np.ndarray, value: np.ndarray, key: Key) -> np.ndarray:
+    x = x.copy()
+    x[key] = value
+    return x
+
+
+@op(kind="inplace", methods=(), ref=_assign,
+    sample=lambda rng: [(rng.uniform(-1, 1, (3, 4)), rng.uniform(-1, 1, (4,)), (slice(0, 2),)),
+                        (rng.uniform(-1, 1, (3, 4)), rng.uniform(-1, 1, (2, 4)), (np.array([0, 2]),))])
+def assign(x: Tensor, value: Tensor, key: Key) -> Tensor:
+    """x[key] = value, in place."""
+    viewed = basic_index(x, key)
+    if viewed is not None:
+        copy_into(viewed, value)
+        return
+    array = value.detach().numpy() if isinstance(value, Tensor) else value
+    try:
+        x.detach().numpy()[key] = array
+    except ValueError as error:
+        raise RuntimeError(f"shape mismatch in x[index] = value: {error}") from None
+
+
+@assign.vjp("x")
+def _(grad, key):
+    kept = clone(grad)
+    assign(kept, 0.0, key)
+    return kept
+
+
+@assign.vjp("value")
+def _(grad, key, value):
+    taken = index(grad, key)
+    return taken if taken.ndim >= value.ndim else taken.reshape(value.shape)
+
+
+def setitem(x: Tensor, key: object, value: object) -> None:
+    """x[key] = value, with gradients to both."""
+    if not isinstance(value, Tensor | int | float | bool):
+        value = np.asarray(value)
+    assign(x, value, _key(key))
+
+
+bind("__getitem__", getitem)
+bind("__setitem__", setitem)
+
+
+# ---------------------------------------------------------------------------------------------- gather and scatter
+
+
+def _gather_samples(rng: np.random.Generator) -> list[tuple]:
+    x = rng.uniform(-1, 1, (3, 4))
+    return [(x, 1, np.array([[0, 0], [3, 1], [2, 2]])), (x, 0, np.array([[2, 0, 1, 1]]))]
+
+
+@op(kind="python", sample=_gather_samples,
+    ref=lambda x, dim, index: np.take_along_axis(x[tuple(slice(n if d != dim else None) for d, n in
+                                                         enumerate(index.shape))], index, dim))
+def gather(x: Tensor, dim: int, index: Tensor) -> Tensor:
+    """Elements of x along `dim` at the places that `index` (int64, as many dimensions) holds. IndexError outside."""
+    return from_numpy(x.detach().numpy()[_along(x.shape, dim, index)])
+
+
+@gather.vjp("x")
+def _(grad, dim, index, in_shape):
+    return scatter_zeros(grad, dim, index, in_shape)
+
+
+@op(kind="python", methods=(),
+    ref=lambda g, dim, index, shape: _add_at(np.zeros(shape), _along(shape, dim, index), g),
+    sample=lambda rng: [(rng.uniform(-1, 1, (3, 2)), 1, np.array([[0, 0], [3, 1], [2, 2]]), (3, 4))])
+def scatter_zeros(g: Tensor, dim: int, index: Tensor, shape: Sequence[int]) -> Tensor:
+    """Zeros of `shape` with g added along `dim` at `index`: what reaches x through gather."""
+    whole = zeros(shape, dtype=g.dtype)
+    _add_at(whole.numpy(), _along(shape, dim, index), g.detach().numpy())
+    return whole
+
+
+@scatter_zeros.vjp("g")
+def _(grad, dim, index):
+    return gather(grad, dim, index)
+
+
+def _along(shape: Sequence[int], dim: int, index: Tensor | np.ndarray) -> Key:
+    """The key that takes element (.., index[..], ..) along `dim`."""
+    places = index.numpy() if isinstance(index, Tensor) else np.asarray(index)
+    axis = normalize_dim(dim, len(shape))
+    if places.dtype != np.int64:
+        raise RuntimeError(f"gather(): Expected dtype int64 for index, got {places.dtype}")
+    if places.ndim != len(shape):
+        raise RuntimeError(f"index has {places.ndim} dimensions and the tensor {len(shape)}; they must be the same")
+    if places.size and (places.min() < 0 or places.max() >= (shape[axis] if shape else 1)):
+        bad = places.min() if places.min() < 0 else places.max()
+        raise IndexError(f"index {bad} is out of bounds for dimension {axis} with size {shape[axis] if shape else 1}")
+    for d, n in enumerate(places.shape):
+        if d != axis and n > shape[d]:
+            raise RuntimeError(f"index of shape {list(places.shape)} is larger than the tensor {list(shape)} apart "
+                               f"from dimension {axis}")
+    grids = np.ogrid[tuple(slice(n) for n in places.shape)] if places.ndim else []
+    return tuple(places if d == axis else grid for d, grid in enumerate(grids))
+
+
+@method()
+def masked_fill(x: Tensor, mask: Tensor, value: float) -> Tensor:
+    """x with `value` where `mask` (bool) is true."""
+    from fastgrad.ops.elementwise import where
+
+    return where(mask, value, x)
+
+
+@method()
+def index_select(x: Tensor, dim: int, index: Tensor) -> Tensor:
+    """The parts of x along `dim` that `index` (1-D, integers) names."""
+    return getitem(x, (slice(None),) * normalize_dim(dim, x.ndim) + (index,))
+
+
+@method()
+def nonzero(x: Tensor, as_tuple: bool = False) -> Tensor | tuple[Tensor, ...]:
+    """Where x is not zero: indices (int64) of shape (count, dimensions), or one tensor per dimension."""
+    found = np.nonzero(x.detach().numpy())
+    if as_tuple:
+        return tuple(from_numpy(part) for part in found)
+    return from_numpy(np.stack(found, 1) if x.ndim else np.zeros((len(found), 0), np.int64))

@@ -1,0 +1,268 @@
+"""Reductions over dimensions, and softmax.
+
+`dim` is None (all dimensions), an integer (negative counts from the end) or a tuple; with `keepdim`, reduced
+dimensions stay with size 1. Sums are taken in one fixed tree of additions, so that they are accurate and do not depend
+on threads.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fastgrad.ops.elementwise import exp, maximum, minimum
+from fastgrad.ops.shape import expand, reshape, unsqueeze_all
+from fastgrad.ops.table import method, op
+from fastgrad.tensor import Tensor, as_tensor, bind
+
+Dim = int | Sequence[int] | None
+
+
+def _samples(rng: np.random.Generator) -> list[tuple]:
+    x = rng.uniform(-4, 4, (3, 4, 5))
+    return [(x, None, False), (x, 1, False), (x, (0, 2), True), (x, -1, True), (x[0, 0], 0, False), (np.asarray(x[0, 0, 0]), None, True)]
+
+
+def _row_samples(rng: np.random.Generator) -> list[tuple]:
+    x = rng.uniform(-4, 4, (3, 4, 5))
+    return [(x, 0), (x, 1), (x, -1), (x[0, 0], 0)]
+
+
+def _axis(dim: Dim) -> Dim:
+    return tuple(dim) if isinstance(dim, list) else dim
+
+
+def spread(grad: Tensor, shape: Sequence[int], dim: Dim, keepdim: bool) -> Tensor:
+    """A reduction's result put back over the dimensions that it lost: a view of `shape`."""
+    if not keepdim and grad.ndim and grad.ndim != len(shape):
+        grad = unsqueeze_all(grad, len(shape), dim)
+    return expand(grad, shape)
+
+
+@op(kind="reduction", kernel="sum", ref=lambda x, dim, keepdim: np.sum(x, _axis(dim), keepdims=keepdim),
+    sample=_samples, integers="ref")
+def sum(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """Sum over `dim`. Integers are summed in int64."""
+
+
+@sum.vjp("x")
+def _(grad, in_shape, dim, keepdim):
+    return spread(grad, in_shape, dim, keepdim)
+
+
+@op(kind="reduction", kernel="mean", ref=lambda x, dim, keepdim: np.mean(x, _axis(dim), keepdims=keepdim),
+    sample=_samples)
+def mean(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """Mean over `dim`; nan over nothing. RuntimeError for integers."""
+
+
+@mean.vjp("x")
+def _(grad, out, in_shape, dim, keepdim):
+    count = 1
+    for n in in_shape:
+        count *= n
+    return spread(grad / (count / out.numel() if out.numel() else 1), in_shape, dim, keepdim)
+
+
+def _shared_between_ties(grad, x, out, in_shape, dim, keepdim):
+    chosen = x == spread(out, in_shape, dim, keepdim)
+    return spread(grad / sum(chosen.to(grad.dtype), dim, keepdim), in_shape, dim, keepdim) * chosen.to(grad.dtype)
+
+
+@op(kind="reduction", kernel="amax", ref=lambda x, dim, keepdim: np.max(x, _axis(dim), keepdims=keepdim),
+    sample=_samples, integers="nonempty")
+def amax(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """Largest element over `dim`; nan if there is one. Equal elements share the gradient. IndexError over nothing."""
+
+
+@op(kind="reduction", kernel="amin", ref=lambda x, dim, keepdim: np.min(x, _axis(dim), keepdims=keepdim),
+    sample=_samples, integers="nonempty")
+def amin(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """Smallest element over `dim`; nan if there is one. Equal elements share the gradient. IndexError over nothing."""
+
+
+amax.vjp("x")(_shared_between_ties)
+amin.vjp("x")(_shared_between_ties)
+
+
+def _indexed_reference(chosen):  # max or min of the array, and where: over the whole array, the flat index
+    def reference(x, dim, keepdim):
+        index = np.expand_dims(chosen(x, axis=dim), dim)
+        value = np.take_along_axis(x, index, dim)
+        return (value, index) if keepdim else (value.squeeze(dim), index.squeeze(dim))
+
+    return reference
+
+
+def _indexed_samples(rng: np.random.Generator) -> list[tuple]:
+    x = rng.uniform(-4, 4, (3, 4, 5))
+    return [(x, 1, False), (x, 0, True), (x, -1, False), (x[0, 0], 0, False)]
+
+
+@op(kind="indexed", kernel="max_index", ref=_indexed_reference(np.argmax), sample=_indexed_samples,
+    integers="nonempty", methods=())
+def max_index(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """Largest element along `dim`, and the index (int64) of the first of them."""
+
+
+@op(kind="indexed", kernel="min_index", ref=_indexed_reference(np.argmin), sample=_indexed_samples,
+    integers="nonempty", methods=())
+def min_index(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """Smallest element along `dim`, and the index (int64) of the first of them."""
+
+
+def _to_the_chosen(grad, outs, in_shape, dim, keepdim):
+    from fastgrad.ops.index import scatter_zeros
+
+    index = outs[1]
+    if in_shape and not keepdim:
+        grad, index = grad.unsqueeze(dim), index.unsqueeze(dim)
+    return scatter_zeros(grad, dim, index, in_shape)
+
+
+max_index.vjp("x")(_to_the_chosen)
+min_index.vjp("x")(_to_the_chosen)
+
+
+class MaxMin(NamedTuple):
+    """What max and min along a dimension return."""
+
+    values: Tensor
+    indices: Tensor
+
+
+@method()
+def max(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Tensor | MaxMin:
+    """Largest element of all; with `dim`, (values, indices) along it; with a tensor, `maximum` of the two."""
+    if dim is None:
+        return amax(x)
+    if isinstance(dim, Tensor):
+        return maximum(x, dim)
+    return MaxMin(*max_index(x, dim, keepdim))
+
+
+@method()
+def min(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Tensor | MaxMin:
+    """Smallest element of all; with `dim`, (values, indices) along it; with a tensor, `minimum` of the two."""
+    if dim is None:
+        return amin(x)
+    if isinstance(dim, Tensor):
+        return minimum(x, dim)
+    return MaxMin(*min_index(x, dim, keepdim))
+
+
+@method()
+def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """Index (int64) of the first largest element: along `dim`, or of the flattened tensor."""
+    if dim is None:
+        index = max_index(reshape(x.detach(), (-1,)), 0)[1]
+        return reshape(index, (1,) * x.ndim) if keepdim else index
+    return max_index(x.detach(), dim, keepdim)[1]
+
+
+@method()
+def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """Index (int64) of the first smallest element: along `dim`, or of the flattened tensor."""
+    if dim is None:
+        index = min_index(reshape(x.detach(), (-1,)), 0)[1]
+        return reshape(index, (1,) * x.ndim) if keepdim else index
+    return min_index(x.detach(), dim, keepdim)[1]
+
+
+@method()
+def all(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """Whether every element is true (not zero), as bool."""
+    return as_tensor(np.all(_array(x), _axis(dim), keepdims=keepdim), None, False)
+
+
+@method()
+def any(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """Whether some element is true (not zero), as bool."""
+    return as_tensor(np.any(_array(x), _axis(dim), keepdims=keepdim), None, False)
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return x.detach().numpy()
+
+
+# ---------------------------------------------------------------------------------------------- softmax
+
+
+def _softmax(x: np.ndarray, dim: int) -> np.ndarray:
+    e = np.exp(x - x.max(dim, keepdims=True))
+    return e / e.sum(dim, keepdims=True)
+
+
+@op(kind="rowwise", kernel="softmax", ref=_softmax, sample=_row_samples, cost=12)
+def softmax(x: Tensor, dim: int) -> Tensor:
+    """exp(x) / sum(exp(x)) along `dim`; without overflow. RuntimeError for integers."""
+
+
+@softmax.vjp("x")
+def _(grad, out, dim):
+    return softmax_backward(grad, out, dim)
+
+
+@op(kind="rowwise", kernel="softmax_backward", methods=(),
+    ref=lambda g, out, dim: g * out - out * np.sum(g * out, dim, keepdims=True),
+    sample=lambda rng: [(rng.uniform(-1, 1, (3, 4)), rng.uniform(0, 1, (3, 4)), d) for d in (0, 1)])
+def softmax_backward(g: Tensor, out: Tensor, dim: int) -> Tensor:
+    """out (g - sum(g out)) along `dim`: what reaches x through out = softmax(x)."""
+
+
+@softmax_backward.vjp("g")
+def _(grad, out, dim):
+    return softmax_backward(grad, out, dim)
+
+
+@softmax_backward.vjp("out")
+def _(grad, g, out, dim):
+    # out_j enters its own element and the sum of its row: grad (g - sum(g out)) - g sum(grad out)
+    return grad * (g - sum(g * out, dim, True)) - g * sum(grad * out, dim, True)
+
+
+@op(kind="rowwise", kernel="log_softmax", ref=lambda x, dim: np.log(_softmax(x, dim)), sample=_row_samples, cost=12)
+def log_softmax(x: Tensor, dim: int) -> Tensor:
+    """log(softmax(x)) along `dim`, exact for large differences too. RuntimeError for integers."""
+
+
+@log_softmax.vjp("x")
+def _(grad, out, dim):
+    return log_softmax_backward(grad, out, dim)
+
+
+@op(kind="rowwise", kernel="log_softmax_backward", methods=(), cost=8,
+    ref=lambda g, out, dim: g - np.exp(out) * np.sum(g, dim, keepdims=True),
+    sample=lambda rng: [(rng.uniform(-1, 1, (3, 4)), rng.uniform(-2, 0, (3, 4)), d) for d in (0, 1)])
+def log_softmax_backward(g: Tensor, out: Tensor, dim: int) -> Tensor:
+    """g - exp(out) sum(g) along `dim`: what reaches x through out = log_softmax(x)."""
+
+
+@log_softmax_backward.vjp("g")
+def _(grad, out, dim):
+    return grad - sum(grad * exp(out), dim, True)
+
+
+@log_softmax_backward.vjp("out")
+def _(grad, g, out, dim):
+    return -grad * exp(out) * sum(g, dim, True)
+
+
+# ---------------------------------------------------------------------------------------------- for the engine
+
+
+def sum_to_size(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """x summed over the dimensions along which `shape` was broadcast to it. RuntimeError if it cannot have been."""
+    lead = x.ndim - len(shape)
+    dims = tuple(d for d in range(x.ndim) if d < lead or (shape[d - lead] == 1 and x.shape[d] != 1))
+    if lead < 0 or not builtins.all(shape[d] in (1, x.shape[d + lead]) for d in range(len(shape))):
+        raise RuntimeError(f"size {list(shape)} is not expandable to size {list(x.shape)}")
+    if dims:
+        x = sum(x, dims, lead == 0)
+    return x if lead == 0 or x.ndim == len(shape) else reshape(x, shape)
+
+
+bind("sum_to_size", lambda x, *shape: sum_to_size(x, shape[0] if shape and not isinstance(shape[0], int) else shape))

@@ -1,0 +1,58 @@
+"""The decorator that declares an op, and the table of all that are declared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastgrad.dispatch import InplaceForm, Primitive
+from fastgrad.tensor import bind
+
+TABLE: dict[str, Primitive] = {}
+
+
+def op(
+    *,
+    kind: str,
+    methods: tuple[str, ...] | None = None,
+    inplace: bool = False,
+    **spec: Any,
+) -> Callable[[Callable[..., Any]], Primitive]:
+    """Declare an op: the decorated function gives its name, parameters and documentation.
+
+    kind: "unary", "binary", "ternary", "comparison", "reduction", "indexed", "rowwise", "matmul", "linear" have a
+        `kernel`; the body is documentation. A "python" op is computed by its body, off the tape; an "inplace" op's
+        body changes its first argument.
+    kernel: name of the kernel in csrc/.
+    ref: the same function on NumPy arrays: what tests compare with, and what computes integers.
+    domain: for elementwise ops, the interval(s) that tests draw arguments from. Other ops give `sample`, a function
+        of a NumPy generator that returns a list of argument tuples.
+    integers: "float" turns integers into float32 first, "ref" lets NumPy compute them.
+    methods: what Tensor calls it; by default, the op's name alone. Python's protocols (`__add__`) are methods.
+    inplace: there is a `name_` form.
+    """
+
+    def declare(body: Callable[..., Any]) -> Primitive:
+        primitive = Primitive(body, kind=kind, **spec)
+        name = body.__name__
+        if name in TABLE:
+            raise ValueError(f"op {name} is declared twice")
+        TABLE[name] = primitive
+        for method in (name,) if methods is None else methods:
+            bind(method, primitive)
+        if inplace:
+            bind(name + "_", InplaceForm(primitive))
+        return primitive
+
+    return declare
+
+
+def method(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a function of tensors, composed of ops, a method of Tensor too."""
+
+    def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+        for name in names or (function.__name__,):
+            bind(name, function)
+        return function
+
+    return declare

@@ -1,0 +1,92 @@
+"""In-place changes: fills, copies, random fills, and the optimisers' fused updates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastgrad.dispatch import copy_into, fill, launch_raw, touch
+from fastgrad.ops.create import generator
+from fastgrad.ops.table import op
+from fastgrad.tensor import Tensor, as_tensor
+
+
+@op(kind="inplace", ref=lambda x, value: np.full_like(x, value),
+    sample=lambda rng: [(rng.uniform(-1, 1, (2, 3)), 1.5)])
+def fill_(x: Tensor, value: Any) -> Tensor:
+    """Set every element to a number (or to a tensor of one element)."""
+    if isinstance(value, Tensor) and value.ndim:
+        raise RuntimeError(f"fill_ only supports 0-dimension value tensor but got tensor with {value.ndim} dimensions.")
+    fill(x, value)
+
+
+@fill_.vjp("x")
+def _(grad):
+    return grad * 0.0
+
+
+@fill_.vjp("value")
+def _(grad):
+    return grad.sum()
+
+
+@op(kind="inplace", ref=np.zeros_like, sample=lambda rng: [(rng.uniform(-1, 1, (2, 3)),)])
+def zero_(x: Tensor) -> Tensor:
+    """Set every element to 0."""
+    fill(x, 0.0)
+
+
+@zero_.vjp("x")
+def _(grad):
+    return grad * 0.0
+
+
+@op(kind="inplace", ref=lambda x, source: np.broadcast_to(source, x.shape),
+    sample=lambda rng: [(rng.uniform(-1, 1, (2, 3)), rng.uniform(-1, 1, s)) for s in ((2, 3), (3,))])
+def copy_(x: Tensor, source: Tensor) -> Tensor:
+    """Write the elements of `source`, broadcast and converted, into x."""
+    if not isinstance(source, Tensor | np.ndarray):
+        raise TypeError(f"copy_(): argument 'source' must be Tensor, not {type(source).__name__}")
+    copy_into(x, source)
+
+
+@copy_.vjp("x")
+def _(grad):
+    return grad * 0.0
+
+
+@copy_.vjp("source")
+def _(grad):
+    return grad
+
+
+@op(kind="inplace", ref=None, sample=None)
+def uniform_(x: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
+    """Fill with uniform random numbers in [low, high)."""
+    drawn = generator().random(tuple(x.shape), dtype=x.dtype.numpy)
+    copy_into(x, as_tensor(np.asarray(drawn * x.dtype.numpy.type(high - low) + x.dtype.numpy.type(low)), x.dtype, False))
+
+
+@op(kind="inplace", ref=None, sample=None)
+def normal_(x: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """Fill with normal random numbers."""
+    drawn = generator().standard_normal(tuple(x.shape), dtype=x.dtype.numpy)
+    copy_into(x, as_tensor(np.asarray(drawn * x.dtype.numpy.type(std) + x.dtype.numpy.type(mean)), x.dtype, False))
+
+
+def sgd_(param: Tensor, buffer: Tensor | None, grad: Tensor, hyper: Tensor) -> None:
+    """One step of stochastic gradient descent on a parameter, in one launch.
+
+    d = grad + weight_decay param; buffer = momentum buffer + (1 - dampening) d (d itself at the first step);
+    d = buffer, or d + momentum buffer with Nesterov's correction; param -= lr d. Sutskever et al. (2013) in PyTorch's
+    arrangement. `hyper` is float64: [lr, momentum, dampening, weight_decay, nesterov, first_step]; `buffer` is None
+    without momentum. All are contiguous; the gradient has the parameter's dtype and shape.
+    """
+    if grad.shape != param.shape or grad.dtype is not param.dtype:
+        raise RuntimeError(f"sgd_: gradient of shape {list(grad.shape)} and dtype {grad.dtype.name} for a parameter "
+                           f"of {list(param.shape)} and {param.dtype.name}")
+    launch_raw("sgd", param, buffer, grad.contiguous(), hyper)
+    touch(param)
+    if buffer is not None:
+        touch(buffer)

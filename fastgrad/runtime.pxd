@@ -1,0 +1,81 @@
+# What the compiled layers share: blocks of memory, kernels, and the one launch. Knows no op name and no Tensor.
+
+from libc.stdint cimport int32_t, int64_t, uint64_t
+
+
+cdef extern from "fastgrad.h" nogil:
+    int FG_MAX_DIMS
+    int FG_MAX_OPERANDS
+    int FG_ACCUMULATE
+    ctypedef union fg_scalar "union fg_scalar":  # anonymous in C
+        float f32
+        double f64
+    ctypedef struct fg_call:
+        void (*fn)(const fg_call *) noexcept nogil
+        int32_t threads
+        int32_t ndim
+        int32_t flags
+        void *ptr[6]
+        void *work
+        int64_t dim[8]
+        int64_t stride[6][8]
+        fg_scalar scalar[6]
+    ctypedef void (*fg_kernel)(const fg_call *) noexcept nogil
+    ctypedef struct fg_entry:
+        const char *name
+        fg_kernel fn[2]
+        size_t (*workspace[2])(const fg_call *) noexcept nogil
+
+cdef extern from "memory.h" nogil:
+    ctypedef struct fg_block:
+        int32_t refs
+        int32_t readonly
+        uint64_t stamp
+        uint64_t rebased
+        size_t nbytes
+        void *data
+        void *owner
+        int32_t version
+
+# dtype codes, in the order of promotion within and between the kinds bool < integer < float
+cpdef enum DType:
+    BOOL
+    UINT8
+    INT8
+    INT16
+    INT32
+    INT64
+    FLOAT32
+    FLOAT64
+
+cdef int itemsize_of[8]
+
+# What one launch costs a thread, in elements of cheap arithmetic: below it the GIL is kept (see runtime.pyx).
+cdef enum:
+    RELEASE_GIL_ABOVE = 16384
+
+cdef fg_block *block_new(size_t nbytes) except NULL
+cdef fg_block *block_wrap(void *data, size_t nbytes, object owner, bint readonly) except NULL
+cdef void block_free(fg_block *block) noexcept
+cdef uint64_t next_stamp() noexcept
+
+cdef inline void block_incref(fg_block *block) noexcept:
+    block.refs += 1
+
+cdef inline void block_decref(fg_block *block) noexcept:
+    block.refs -= 1
+    if block.refs == 0:
+        block_free(block)
+
+
+cdef class Kernel:
+    cdef readonly str name
+    cdef const fg_entry *entry
+
+cpdef Kernel find_kernel(str name)
+cdef void merge_dims(fg_call *call, int operands) noexcept nogil
+cdef int launch(Kernel kernel, int column, fg_call *call, int64_t work) except -1
+cdef int thread_limit() noexcept nogil
+
+cdef bint grad_enabled() noexcept nogil
+cdef void set_grad_enabled(bint enabled) noexcept nogil

@@ -1,0 +1,252 @@
+# Memory, the choice of kernels, threads, and the one launch that every kernel goes through.
+#
+# Design:
+# - The pool's state and the counters belong to this module and are touched with the GIL held only.
+# - A launch keeps the GIL while the work is small: releasing and taking it again costs about as much as adding a
+#   thousand numbers, and other threads gain nothing from a gap that short.
+# - Kernels that need scratch memory say how much; it comes from the pool and returns to it after the launch.
+
+import os
+
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memset
+from cpython.ref cimport PyObject, Py_XDECREF, Py_INCREF
+
+cdef extern from "memory.h" nogil:
+    ctypedef struct fg_pool:
+        size_t live
+        size_t cached
+        size_t peak
+        size_t limit
+        uint64_t allocations
+        uint64_t hits
+        uint64_t stamps
+    fg_block *fg_block_new(fg_pool *pool, size_t nbytes)
+    fg_block *fg_block_wrap(fg_pool *pool, void *data, size_t nbytes, void *owner, int readonly)
+    void fg_block_free(fg_pool *pool, fg_block *block)
+    void fg_pool_empty(fg_pool *pool)
+
+cdef extern from "dispatch.h" nogil:
+    int fg_isa_count()
+    const char *fg_isa_name(int isa)
+    int fg_isa_supported(int isa)
+    const fg_entry *fg_find(int isa, const char *name)
+    const fg_entry *fg_entry_at(int isa, int index)
+    void fg_watch_fork()
+    int fg_forked()
+    int fg_omp_max_threads()
+    void fg_omp_set_threads(int threads)
+    void fg_merge_dims(fg_call *call, int operands)
+
+cdef extern from *:
+    """
+    static _Thread_local int fg_grad_mode = 1;
+    """
+    int fg_grad_mode
+
+itemsize_of[:] = [1, 1, 1, 2, 4, 8, 4, 8]
+
+# ---------------------------------------------------------------------------------------------- memory
+
+cdef fg_pool pool
+memset(&pool, 0, sizeof(pool))
+pool.limit = <size_t>1 << 30
+
+
+cdef fg_block *block_new(size_t nbytes) except NULL:
+    cdef fg_block *block = fg_block_new(&pool, nbytes)
+    if block is NULL:
+        raise MemoryError(f"cannot allocate {nbytes} bytes for a tensor")
+    return block
+
+
+cdef fg_block *block_wrap(void *data, size_t nbytes, object owner, bint readonly) except NULL:
+    """A block around memory that `owner` keeps alive."""
+    cdef fg_block *block = fg_block_wrap(&pool, data, nbytes, <void *>owner, readonly)
+    if block is NULL:
+        raise MemoryError("cannot allocate the header of a tensor")
+    Py_INCREF(owner)
+    return block
+
+
+cdef void block_free(fg_block *block) noexcept:
+    cdef PyObject *owner = <PyObject *>block.owner
+    fg_block_free(&pool, block)
+    Py_XDECREF(owner)
+
+
+cdef uint64_t next_stamp() noexcept:
+    pool.stamps += 1
+    return pool.stamps
+
+
+def memory_stats() -> dict:
+    return {"live": pool.live, "cached": pool.cached, "peak": pool.peak, "limit": pool.limit,
+            "allocations": pool.allocations, "hits": pool.hits}
+
+
+def set_cache_limit(size_t nbytes) -> None:
+    pool.limit = nbytes
+    if pool.cached > nbytes:
+        fg_pool_empty(&pool)
+
+
+def empty_cache() -> None:
+    fg_pool_empty(&pool)
+
+
+def reset_peak() -> None:
+    pool.peak = pool.live
+
+# ---------------------------------------------------------------------------------------------- threads
+
+cdef int _limit = 1
+
+
+def _available_threads() -> int:
+    """Threads that this process may use: OMP_NUM_THREADS, its CPU affinity and its container's quota."""
+    threads = fg_omp_max_threads()
+    if "OMP_NUM_THREADS" not in os.environ:
+        if hasattr(os, "sched_getaffinity"):
+            threads = min(threads, len(os.sched_getaffinity(0)))
+        try:
+            with open("/sys/fs/cgroup/cpu.max") as file:
+                quota, period = file.read().split()
+            if quota != "max":
+                threads = min(threads, -(-int(quota) // int(period)))
+        except (OSError, ValueError):
+            pass
+    return max(1, threads)
+
+
+cdef int thread_limit() noexcept nogil:
+    if fg_forked():
+        return 1
+    return min(_limit, fg_omp_max_threads())
+
+
+def get_num_threads() -> int:
+    return thread_limit()
+
+
+def set_num_threads(int threads) -> None:
+    global _limit
+    if threads < 1:
+        raise RuntimeError(f"set_num_threads expects a positive integer, got {threads}")
+    _limit = threads
+    fg_omp_set_threads(threads)
+
+# ---------------------------------------------------------------------------------------------- kernels
+
+cdef int _isa = 0
+
+
+def _choose_isa() -> int:
+    names = [fg_isa_name(i).decode() for i in range(fg_isa_count())]
+    supported = [i for i in range(fg_isa_count()) if fg_isa_supported(i)]
+    if not supported:
+        raise ImportError(f"fastgrad has kernels for {', '.join(names)}, and this CPU runs none of them")
+    wanted = os.environ.get("FASTGRAD_ISA")
+    if not wanted:
+        return supported[-1]
+    if wanted not in names:
+        raise ImportError(f"FASTGRAD_ISA={wanted} is not one of {', '.join(names)}")
+    if names.index(wanted) not in supported:
+        raise ImportError(f"FASTGRAD_ISA={wanted} asks for instructions that this CPU does not have; "
+                          f"it has {', '.join(names[i] for i in supported)}")
+    return names.index(wanted)
+
+
+def isa() -> str:
+    """Name of the instruction set whose kernels run."""
+    return fg_isa_name(_isa).decode()
+
+
+def supported_isas() -> list:
+    """Names of the instruction sets that this CPU runs and this build has, best last."""
+    return [fg_isa_name(i).decode() for i in range(fg_isa_count()) if fg_isa_supported(i)]
+
+
+def kernel_names() -> list:
+    """Names of all kernels."""
+    cdef const fg_entry *entry
+    names = []
+    while True:
+        entry = fg_entry_at(_isa, len(names))
+        if entry is NULL:
+            return names
+        names.append(entry.name.decode())
+
+
+cdef class Kernel:
+    """A kernel by name: a function for each float dtype, of the chosen instruction set."""
+
+    def __repr__(self):
+        return f"<kernel {self.name} ({isa()})>"
+
+
+cpdef Kernel find_kernel(str name):
+    cdef Kernel kernel = Kernel.__new__(Kernel)
+    kernel.name = name
+    kernel.entry = fg_find(_isa, name.encode())
+    if kernel.entry is NULL:
+        raise LookupError(f"no kernel is named {name!r}")
+    return kernel
+
+# ---------------------------------------------------------------------------------------------- the launch
+
+cdef uint64_t _launches = 0
+
+
+cdef int launch(Kernel kernel, int column, fg_call *call, int64_t work) except -1:
+    """Run `kernel` for the float dtype `column` (0: float32, 1: float64) over what `call` describes.
+
+    `work` estimates the cost in elements of cheap arithmetic. The caller keeps the buffers alive.
+    """
+    global _launches
+    cdef const fg_entry *entry = kernel.entry
+    cdef fg_block *scratch = NULL
+    cdef size_t need
+    call.fn = entry.fn[column]
+    if call.fn is NULL:
+        raise RuntimeError(f"kernel {kernel.name} has no {('float32', 'float64')[column]} version")
+    _launches += 1
+    call.threads = 1 if work < RELEASE_GIL_ABOVE else thread_limit()
+    if entry.workspace[column] is not NULL:
+        need = entry.workspace[column](call)
+        if need:
+            scratch = block_new(need)
+            call.work = scratch.data
+    if work < RELEASE_GIL_ABOVE:
+        call.fn(call)
+    else:
+        with nogil:
+            call.fn(call)
+    if scratch is not NULL:
+        block_decref(scratch)
+    return 0
+
+
+cdef void merge_dims(fg_call *call, int operands) noexcept nogil:
+    """Merge neighbouring loop dimensions of an elementwise call where every operand's strides allow it."""
+    fg_merge_dims(call, operands)
+
+
+def launches() -> int:
+    """Kernel launches since import."""
+    return _launches
+
+# ---------------------------------------------------------------------------------------------- grad mode
+
+cdef bint grad_enabled() noexcept nogil:
+    return fg_grad_mode
+
+
+cdef void set_grad_enabled(bint enabled) noexcept nogil:
+    global fg_grad_mode
+    fg_grad_mode = enabled
+
+
+fg_watch_fork()
+_limit = _available_threads()
+_isa = _choose_isa()

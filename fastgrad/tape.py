@@ -1,0 +1,848 @@
+# cython: language_level=3
+"""The tape: nodes, recording, and the engine that runs the chain rule backwards. Knows no op name.
+
+Python syntax, compiled by Cython (tape.pxd has the types).
+
+Design:
+- Recording an op makes one Node: which op, where its differentiable inputs came from (edges), and the values that
+  their rules will ask for. What no rule asks for is not kept.
+- Backward needs no sort. Creation numbers grow from input to output, so the pending node with the largest number has
+  heard from all its consumers: a priority queue of pending nodes is the whole schedule, with no recursion.
+- The engine undoes broadcasting and casts on the edge, in one place: no rule has to remember either.
+- The first gradient that reaches a node is borrowed; a second makes a sum that the engine owns; later ones are added
+  to it in place.
+
+Note [No cycles]: nodes and tensors are invisible to the cyclic collector, so they must not form cycles. A node holds
+older nodes and tensors only. A saved output is stored as an alias without its graph edge, which is put back when a
+rule that is itself recorded asks for it.
+
+Note [Freeing]: dropping the end of a chain of ten million nodes must not recurse ten million deep. A node that dies
+puts what it held on one list, and the outermost death empties the list.
+"""
+
+import cython
+from cython.cimports.cpython.mem import PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from cython.cimports.cpython.ref import Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
+from cython.cimports.fastgrad.runtime import FLOAT32, grad_enabled, set_grad_enabled
+from cython.cimports.fastgrad.tensor import (
+    CONTIGUOUS,
+    LEAF_REQUIRES_GRAD,
+    RETAIN_GRAD,
+    VIEW,
+    Tensor,
+    alias,
+    contiguous,
+    copy_data,
+    new_tensor,
+    requires_grad,
+    same_sizes,
+    set_forget,
+    set_node,
+    sizes_list,
+    sizes_tuple,
+)
+from cython.cimports.libc.stdint import uint32_t, uint64_t
+
+from fastgrad.tensor import dtypes_by_code
+
+_SPECIAL = {"grad": GRAD, "grads": GRADS, "out": OUT, "outs": OUTS, "in_shape": IN_SHAPE}
+
+# Set by the ops when they are declared: the additions, reductions and casts that the engine itself performs.
+_roles: dict = {}
+
+
+def set_roles(**roles):
+    """Name the functions that the engine uses: `accumulate` (an op), `sum_to_size` and `cast`."""
+    global _add
+    _roles.update(roles)
+    _add = _roles["accumulate"]
+
+
+# ------------------------------------------------------------------------------------------------ ops, as the tape sees them
+
+
+class Op:
+    """A named function with one derivative rule per differentiable argument."""
+
+    def _declare(self, name, params, sequences):
+        if len(params) > MAX_ARGS:
+            raise ValueError(f"op {name} has more than {MAX_ARGS} parameters")
+        self.name = name
+        self.node_name = "".join(part[:1].upper() + part[1:] for part in name.split("_")) + "Backward0"
+        self.params = tuple(params)
+        self.rules = [None] * len(params)
+        self.needed = [()] * len(params)
+        self.differentiable = 0
+        self.sequences = 0
+        for i, param in enumerate(params):
+            self.saves[i] = 0
+            if param in sequences:
+                self.sequences |= 1 << i
+
+    def vjp(self, *names):
+        """Declare the derivative rule of the named arguments. The rule's parameter names are what is saved.
+
+        A rule maps the gradient of the output to that of the argument (vector-Jacobian product). Its parameters may
+        be `grad`; arguments of the op; `out`; `in_shape`, the shape of the argument, for which nothing is saved; and,
+        for ops with several outputs, `grads` and `outs`.
+        """
+
+        def declare(rule):
+            code = rule.__code__
+            takes = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+            for name in names:
+                position = self.params.index(name)
+                if self.rules[position] is not None:
+                    raise ValueError(f"op {self.name} has two rules for {name}")
+                needed = []
+                mask: uint32_t = 0
+                for taken in takes:
+                    if taken in self.params:
+                        needed.append(self.params.index(taken))
+                        mask |= 1 << self.params.index(taken)
+                    elif taken in _SPECIAL:
+                        needed.append(_SPECIAL[taken])
+                        if taken in ("out", "outs"):
+                            mask |= OUT_BIT
+                    else:
+                        raise ValueError(f"the rule of {self.name} for {name} takes {taken!r}, which is not a "
+                                         f"parameter of the op, nor one of {', '.join(_SPECIAL)}")
+                self.rules[position] = rule
+                self.needed[position] = tuple(needed)
+                self.saves[position] = mask
+                self.differentiable |= 1 << position
+            return rule
+
+        return declare
+
+
+# ------------------------------------------------------------------------------------------------ nodes
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def _discard(thing: cython.pointer(PyObject)) -> cython.void:
+    """Drop a reference, now or when the outermost death gets to it."""
+    global _trash, _trash_count, _trash_capacity
+    grown: cython.pointer(cython.pointer(PyObject))
+    if _trash_count == _trash_capacity:
+        grown = cython.cast(
+            cython.pointer(cython.pointer(PyObject)),
+            PyMem_Realloc(_trash, (2 * _trash_capacity + 64) * cython.sizeof(cython.pointer(PyObject))),
+        )
+        if grown is cython.NULL:
+            Py_XDECREF(thing)  # no memory for the list: recursing is what is left
+            return
+        _trash = grown
+        _trash_capacity = 2 * _trash_capacity + 64
+    _trash[_trash_count] = thing
+    _trash_count += 1
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def _empty_trash() -> cython.void:
+    global _trash_count, _emptying
+    if _emptying:
+        return
+    _emptying = True
+    while _trash_count:
+        _trash_count -= 1
+        Py_XDECREF(_trash[_trash_count])
+    _emptying = False
+
+
+class Node:
+    """One recorded op: what `Tensor.grad_fn` is."""
+
+    def __dealloc__(self):
+        global _live
+        i: uint32_t
+        for i in range(self.n_edges + self.n_saved):
+            if self.links[i].object is not cython.NULL:
+                _discard(self.links[i].object)
+        if self.links is not cython.address(self.inline_links[0]):
+            PyMem_Free(self.links)
+        if self.grad is not cython.NULL:
+            _discard(self.grad)
+        _live -= 1
+        _empty_trash()
+
+    def name(self):
+        return self.op.node_name
+
+    @property
+    def next_functions(self):
+        """The nodes that this one passes gradients to, each with the index of its output; leaves are tensors."""
+        i: uint32_t
+        edges = []
+        for i in range(self.n_edges):
+            edges.append((cython.cast(object, self.links[i].object), (self.links[i].tag >> 8) & 255))
+        return tuple(edges)
+
+    @property
+    def saved(self):
+        """Names of the values that are kept for the derivative rules."""
+        names = [self.op.params[i] for i in range(len(self.op.params)) if self.saved_mask >> i & 1]
+        return tuple(names + (["out"] if self.saved_mask & OUT_BIT else []))
+
+    def __repr__(self):
+        return f"<{self.op.node_name} object at {id(self):#x}>"
+
+
+def live_nodes():
+    """Nodes that exist now."""
+    return _live
+
+
+# ------------------------------------------------------------------------------------------------ recording
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def recording_mask(op: Op, args: cython.pointer(cython.pointer(PyObject)), n_args: cython.int) -> uint32_t:
+    """Which arguments are differentiable here: have a rule and require grad."""
+    mask: uint32_t = 0
+    i: cython.int
+    for i in range(n_args):
+        if op.differentiable >> i & 1:
+            if op.sequences >> i & 1:
+                for part in cython.cast(object, args[i]):
+                    if isinstance(part, Tensor) and requires_grad(cython.cast(Tensor, part)):
+                        mask |= 1 << i
+            elif isinstance(cython.cast(object, args[i]), Tensor):
+                if requires_grad(cython.cast(Tensor, args[i])):
+                    mask |= 1 << i
+    return mask
+
+
+@cython.cfunc
+def _check_view(op: Op, t: Tensor):
+    """Note [Stale views]"""
+    if t.block.rebased > t.born:
+        raise RuntimeError(
+            f"an input of {op.name} is a view whose base was changed in place after the view was made, so that its "
+            f"gradient would be wrong; take the view again after the change"
+        )
+
+
+@cython.cfunc
+@cython.inline
+def _set_edge(node: Node, at: uint32_t, op: Op, argument: cython.int, place: uint32_t, t: Tensor) -> cython.void:
+    tag: uint64_t = argument | (cython.cast(uint64_t, place) << 16)
+    if t.node is not cython.NULL:
+        if t.flags & VIEW:
+            _check_view(op, t)
+        Py_INCREF(cython.cast(object, t.node))
+        node.links[at].object = t.node
+        tag |= cython.cast(uint64_t, t.out_index) << 8
+    else:
+        Py_INCREF(t)
+        node.links[at].object = cython.cast(cython.pointer(PyObject), t)
+    node.links[at].tag = tag
+    node.n_edges = at + 1
+
+
+@cython.cfunc
+def record(
+    op: Op, args: cython.pointer(cython.pointer(PyObject)), n_args: cython.int, out: Tensor, outs: tuple
+) -> Node:
+    """A node for `out = op(*args)`, which becomes what computed `out` (and the rest of `outs`, if several).
+
+    The caller has seen that grad mode is on and that some argument requires grad. A value that the op has changed in
+    place must not be saved as it is now: the caller passes a copy of what it was.
+    """
+    global _numbers, _live
+    node: Node = Node.__new__(Node)
+    mask: uint32_t = recording_mask(op, args, n_args)
+    saved: uint32_t = 0
+    n_links: uint32_t = 0
+    at: uint32_t = 0
+    i: cython.int
+    place: uint32_t
+    thing: cython.pointer(PyObject)
+    _live += 1
+    node.links = cython.address(node.inline_links[0])
+    node.op = op
+    for i in range(n_args):
+        if mask >> i & 1:
+            saved |= op.saves[i]
+            n_links += len(cython.cast(object, args[i])) if op.sequences >> i & 1 else 1
+    for i in range(n_args):
+        n_links += saved >> i & 1
+    n_links += (saved & OUT_BIT) != 0
+    if n_links > 4:
+        node.links = cython.cast(cython.pointer(Link), PyMem_Malloc(n_links * cython.sizeof(Link)))
+        if node.links is cython.NULL:
+            node.links = cython.address(node.inline_links[0])
+            raise MemoryError("cannot allocate a node of the graph")
+    for i in range(n_args):
+        if mask >> i & 1:
+            if op.sequences >> i & 1:
+                place = 0
+                for part in cython.cast(object, args[i]):
+                    if isinstance(part, Tensor) and requires_grad(cython.cast(Tensor, part)):
+                        _set_edge(node, at, op, i, place, cython.cast(Tensor, part))
+                        at += 1
+                    place += 1
+            else:
+                _set_edge(node, at, op, i, 0, cython.cast(Tensor, args[i]))
+                at += 1
+    for i in range(n_args):
+        if saved >> i & 1:
+            thing = args[i]
+            Py_INCREF(cython.cast(object, thing))
+            node.links[at].object = thing
+            node.links[at].tag = 0
+            if isinstance(cython.cast(object, thing), Tensor):
+                node.links[at].tag = cython.cast(Tensor, thing).block.stamp
+            at += 1
+            node.n_saved += 1
+    if saved & OUT_BIT:
+        if outs is not None:
+            kept = tuple([alias(cython.cast(Tensor, t)) for t in outs])
+        else:
+            kept = alias(out)  # Note [No cycles]
+        Py_INCREF(kept)
+        node.links[at].object = cython.cast(cython.pointer(PyObject), kept)
+        node.links[at].tag = 0 if outs is not None else out.block.stamp
+        node.n_saved += 1
+    node.saved_mask = saved
+    _numbers += 1
+    node.number = _numbers
+    node.n_outputs = 1
+    node.dt = out.dt
+    node.nd = out.nd
+    for i in range(out.nd):
+        node.sizes[i] = out.sizes[i]
+    if outs is None:
+        set_node(out, cython.cast(cython.pointer(PyObject), node), 0)
+    else:
+        node.n_outputs = len(outs)
+        node.out_shapes = tuple([sizes_tuple(cython.cast(Tensor, t)) for t in outs])
+        for i in range(len(outs)):
+            out = outs[i]
+            if out.dt >= FLOAT32:
+                set_node(out, cython.cast(cython.pointer(PyObject), node), i)
+    return node
+
+
+# ------------------------------------------------------------------------------------------------ the queue
+
+
+class Queue:
+    """A binary heap of pending nodes, largest creation number first."""
+
+    def __dealloc__(self):
+        i: cython.Py_ssize_t
+        node: Node
+        for i in range(self.count):  # left over only when a rule has raised
+            node = cython.cast(Node, self.items[i])
+            node.task = 0
+            Py_XDECREF(node.grad)
+            node.grad = cython.NULL
+            Py_DECREF(node)
+        PyMem_Free(self.items)
+
+    def push(self, node: Node):
+        i: cython.Py_ssize_t
+        parent: cython.Py_ssize_t
+        grown: cython.pointer(cython.pointer(PyObject))
+        if self.count == self.capacity:
+            grown = cython.cast(
+                cython.pointer(cython.pointer(PyObject)),
+                PyMem_Realloc(self.items, (2 * self.capacity + 32) * cython.sizeof(cython.pointer(PyObject))),
+            )
+            if grown is cython.NULL:
+                raise MemoryError("cannot allocate the queue of backward")
+            self.items = grown
+            self.capacity = 2 * self.capacity + 32
+        Py_INCREF(node)
+        i = self.count
+        self.count += 1
+        while i > 0:
+            parent = (i - 1) >> 1
+            if cython.cast(Node, self.items[parent]).number >= node.number:
+                break
+            self.items[i] = self.items[parent]
+            i = parent
+        self.items[i] = cython.cast(cython.pointer(PyObject), node)
+        return 0
+
+    def pop(self) -> Node:
+        top: Node = cython.cast(Node, self.items[0])
+        last: cython.pointer(PyObject)
+        i: cython.Py_ssize_t = 0
+        child: cython.Py_ssize_t
+        self.count -= 1
+        last = self.items[self.count]
+        while True:
+            child = 2 * i + 1
+            if child >= self.count:
+                break
+            if (
+                child + 1 < self.count
+                and cython.cast(Node, self.items[child + 1]).number > cython.cast(Node, self.items[child]).number
+            ):
+                child += 1
+            if cython.cast(Node, self.items[child]).number <= cython.cast(Node, last).number:
+                break
+            self.items[i] = self.items[child]
+            i = child
+        self.items[i] = last
+        Py_DECREF(top)  # the queue's reference; `top` holds its own
+        return top
+
+
+# ------------------------------------------------------------------------------------------------ the engine
+
+
+@cython.cfunc
+def _saved(node: Node, position: cython.int, attach: cython.bint):
+    """The value that was saved for an argument (or OUT_BIT's place), checked against later writes."""
+    at: uint32_t = node.n_edges
+    i: cython.int
+    t: Tensor
+    for i in range(position):
+        at += node.saved_mask >> i & 1
+    thing = cython.cast(object, node.links[at].object)
+    if isinstance(thing, Tensor):
+        t = cython.cast(Tensor, thing)
+        if t.block.stamp != node.links[at].tag:
+            what = "output" if position == 15 else f"argument '{node.op.params[position]}'"
+            raise RuntimeError(
+                f"one of the variables needed for gradient computation has been modified by an inplace operation: "
+                f"the {what} of {node.op.name} ({node.op.node_name}), a {dtypes_by_code[t.dt].name} tensor of shape "
+                f"{sizes_list(t)}. Change a clone() instead, or change it after backward()."
+            )
+        if position == 15 and attach:
+            t = alias(t)
+            set_node(t, cython.cast(cython.pointer(PyObject), node), 0)
+            return t
+    elif position == 15 and attach:
+        outs = []
+        for i in range(len(thing)):
+            t = alias(cython.cast(Tensor, thing[i]))
+            if t.dt >= FLOAT32:
+                set_node(t, cython.cast(cython.pointer(PyObject), node), i)
+            outs.append(t)
+        return tuple(outs)
+    return thing
+
+
+@cython.cfunc
+def _shape_of_edge(target: cython.pointer(PyObject), output: cython.int) -> tuple:
+    node: Node
+    i: cython.int
+    if isinstance(cython.cast(object, target), Node):
+        node = cython.cast(Node, target)
+        if node.n_outputs > 1:
+            return node.out_shapes[output]
+        return tuple([node.sizes[i] for i in range(node.nd)])
+    return sizes_tuple(cython.cast(Tensor, target))
+
+
+@cython.cfunc
+def _call_rule(node: Node, argument: cython.int, grad, at: uint32_t, attach: cython.bint):
+    """Run the rule for one argument. `grad` is the output's gradient; a list of them if there are several outputs."""
+    rule = node.op.rules[argument]
+    needed: tuple = node.op.needed[argument]
+    n: cython.Py_ssize_t = len(needed)
+    what: cython.int
+    i: cython.Py_ssize_t
+    several: cython.bint = node.n_outputs > 1
+    first = grad[0] if several else grad
+    if n == 1 and cython.cast(object, needed[0]) == GRAD:
+        return rule(first)
+    values = [None] * n
+    for i in range(n):
+        what = needed[i]
+        if what >= 0:
+            values[i] = _saved(node, what, attach)
+        elif what == GRAD:
+            values[i] = first
+        elif what == GRADS:
+            values[i] = tuple(grad) if several else (grad,)
+        elif what == IN_SHAPE:
+            values[i] = _shape_of_edge(node.links[at].object, (node.links[at].tag >> 8) & 255)
+        elif what == OUT:
+            value = _saved(node, 15, attach)
+            values[i] = value[0] if several else value
+        else:
+            values[i] = _saved(node, 15, attach)
+    if n == 2:
+        return rule(values[0], values[1])
+    if n == 3:
+        return rule(values[0], values[1], values[2])
+    return rule(*values)
+
+
+@cython.cfunc
+def _fit(grad, target: cython.pointer(PyObject), output: cython.int) -> Tensor:
+    """`grad` brought to the shape and dtype of what the edge leads to: broadcasting and casts undone."""
+    g: Tensor
+    node: Node
+    t: Tensor
+    i: cython.int
+    fits: cython.bint
+    dt: cython.int
+    if not isinstance(grad, Tensor):
+        raise TypeError(f"a derivative rule returned {type(grad).__name__} instead of a Tensor")
+    g = cython.cast(Tensor, grad)
+    if isinstance(cython.cast(object, target), Node):
+        node = cython.cast(Node, target)
+        dt = node.dt
+        if node.n_outputs > 1:
+            fits = sizes_tuple(g) == node.out_shapes[output]
+        else:
+            fits = node.nd == g.nd
+            for i in range(g.nd):
+                if not fits:
+                    break
+                fits = node.sizes[i] == g.sizes[i]
+    else:
+        t = cython.cast(Tensor, target)
+        dt = t.dt
+        fits = same_sizes(t, g)
+    if not fits:
+        g = _roles["sum_to_size"](g, _shape_of_edge(target, output))
+    if g.dt != dt:
+        g = _roles["cast"](g, dtypes_by_code[dt])
+    return g
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def _unshared(g: Tensor, references: cython.Py_ssize_t) -> cython.bint:
+    """Does nobody but the engine see this gradient's memory?"""
+    return (
+        cython.cast(cython.pointer(PyObject), g).ob_refcnt <= references
+        and g.block.refs == 1
+        and g.flags & CONTIGUOUS != 0
+        and g.block.owner is cython.NULL
+    )
+
+
+@cython.cfunc
+def _clone(g: Tensor) -> Tensor:
+    copy: Tensor = new_tensor(g.dt, g.nd, g.sizes)
+    copy_data(copy, g)
+    return copy
+
+
+@cython.cfunc
+def _accumulate_leaf(leaf: Tensor, g: Tensor, create_graph: cython.bint):
+    """leaf.grad += g"""
+    old: Tensor
+    if leaf.grad_tensor is cython.NULL:
+        if not create_graph:
+            if not _unshared(g, 2):  # the engine's variable and this function's
+                g = _clone(g)
+            elif g.node is not cython.NULL:
+                g = alias(g)
+        leaf.grad = g
+        return
+    old = cython.cast(Tensor, leaf.grad_tensor)
+    if create_graph or requires_grad(old):
+        leaf.grad = _add.call2(old, g)
+    else:
+        _add.call_inplace(old, g)
+
+
+@cython.cfunc
+def _arrive(queue: Queue, node: Node, output: cython.int, g: Tensor, task: uint64_t, create_graph: cython.bint):
+    """A gradient reaches an output of a node: add it to what is there, and queue the node if it is the first."""
+    before: Tensor
+    total: Tensor
+    if node.task == 0:
+        node.task = task
+        queue.push(node)
+    elif node.task != task:
+        raise RuntimeError("this graph is being run backward already, by another thread or by the code around this "
+                           "call: run one backward at a time over one graph")
+    if node.n_outputs > 1:
+        if node.grad is cython.NULL:
+            pending = [None] * node.n_outputs
+            Py_INCREF(pending)
+            node.grad = cython.cast(cython.pointer(PyObject), pending)
+        grads: list = cython.cast(list, node.grad)
+        grads[output] = g if grads[output] is None else _add.call2(grads[output], g)
+    elif node.grad is cython.NULL:
+        Py_INCREF(g)
+        node.grad = cython.cast(cython.pointer(PyObject), g)
+        node.grad_owned = False
+    elif node.grad_owned and not create_graph:
+        _add.call_inplace(cython.cast(Tensor, node.grad), g)
+    else:
+        before = cython.cast(Tensor, node.grad)
+        total = _add.call2(before, g)
+        Py_INCREF(total)
+        node.grad = cython.cast(cython.pointer(PyObject), total)
+        node.grad_owned = True
+        Py_DECREF(before)
+
+
+@cython.cfunc
+def _release(node: Node):
+    """Drop the saved values."""
+    i: uint32_t
+    n: uint32_t = node.n_saved
+    if n == 0:
+        return
+    node.released = True
+    node.n_saved = 0
+    for i in range(node.n_edges, node.n_edges + n):
+        _discard(node.links[i].object)
+        node.links[i].object = cython.NULL
+    _empty_trash()
+
+
+@cython.cfunc
+def _mark_needed(roots: list, wanted: set, task: uint64_t):
+    """Mark the nodes from which a wanted input can be reached (mark = 2 task + 1; others seen: 2 task)."""
+    node: Node
+    i: uint32_t
+    seen = []
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        if node.mark == 2 * task:
+            continue
+        node.mark = 2 * task
+        seen.append((node.number, node))
+        for i in range(node.n_edges):
+            target = cython.cast(object, node.links[i].object)
+            if isinstance(target, Node) and cython.cast(Node, target).mark != 2 * task:
+                stack.append(target)
+    seen.sort(key=_first)
+    for _, node in seen:  # inputs before outputs
+        if id(node) in wanted:
+            node.mark = 2 * task + 1
+        for i in range(node.n_edges):
+            target = cython.cast(object, node.links[i].object)
+            if (
+                cython.cast(Node, target).mark == 2 * task + 1
+                if isinstance(target, Node)
+                else id(target) in wanted
+            ):
+                node.mark = 2 * task + 1
+                break
+
+
+def _first(pair):
+    return pair[0]
+
+
+def run_backward(tensors, gradients, keep_graph, create_graph, inputs=None, accumulate=True):
+    """Run the chain rule backwards from `tensors`, whose gradients are `gradients`.
+
+    Leaves receive their gradient in `.grad`. With `inputs`, only what leads to them is computed, and only they
+    receive one; with `accumulate` false nothing is stored, and a list of their gradients (None: not reached) is
+    returned instead.
+    """
+    global _tasks
+    queue: Queue = Queue.__new__(Queue)
+    captured: dict = None
+    node: Node
+    t: Tensor
+    g: Tensor
+    i: uint32_t
+    argument: cython.int
+    output: cython.int
+    target: cython.pointer(PyObject)
+    task: uint64_t
+    attach: cython.bint = create_graph
+    keep: cython.bint = keep_graph
+    before: cython.bint = grad_enabled()
+    _tasks += 1
+    task = _tasks
+    if inputs is not None:
+        captured = {}
+        wanted = set()
+        for t in inputs:
+            wanted.add(id(t) if t.node is cython.NULL else id(cython.cast(object, t.node)))
+            captured[_key(t)] = None
+        _mark_needed([cython.cast(object, cython.cast(Tensor, t).node) for t in tensors
+                      if cython.cast(Tensor, t).node is not cython.NULL], wanted, task)
+    set_grad_enabled(attach)
+    try:
+        for t, g in zip(tensors, gradients, strict=True):
+            if t.node is not cython.NULL:
+                if captured is None or cython.cast(Node, t.node).mark == 2 * task + 1:
+                    _arrive(queue, cython.cast(Node, t.node), t.out_index, g, task, attach)
+            elif captured is None:
+                _accumulate_leaf(t, _clone(g) if not attach else g, attach)
+            elif _key(t) in captured:
+                _capture(captured, _key(t), g)
+        g = None
+        while queue.count:
+            node = queue.pop()
+            node.task = 0
+            grad = cython.cast(object, node.grad)
+            Py_DECREF(grad)  # the node's reference; `grad` holds its own
+            node.grad = cython.NULL
+            if node.retained is not cython.NULL and captured is None:
+                t = cython.cast(Tensor, node.retained)
+                g = grad[t.out_index] if node.n_outputs > 1 else grad
+                if g is not None:
+                    _accumulate_leaf(t, g if attach else _clone(g), attach)
+            if captured is not None:
+                _capture_node(captured, node, grad)
+                if node.mark != 2 * task + 1:
+                    continue
+            if node.released:
+                raise RuntimeError(
+                    f"Trying to backward through the graph a second time: the values that {node.op.name} had saved "
+                    f"were freed by the first. Specify retain_graph=True there if you need to run backward twice."
+                )
+            sequence = None
+            for i in range(node.n_edges):
+                target = node.links[i].object
+                argument = node.links[i].tag & 255
+                output = (node.links[i].tag >> 8) & 255
+                if captured is not None and not _leads_on(target, task, captured):
+                    continue
+                if node.op.sequences >> argument & 1:
+                    if sequence is None:
+                        sequence = _call_rule(node, argument, grad, i, attach)
+                    result = sequence[node.links[i].tag >> 16]
+                else:
+                    result = _call_rule(node, argument, grad, i, attach)
+                if result is None:
+                    continue
+                g = _fit(result, target, output)
+                result = None
+                if isinstance(cython.cast(object, target), Node):
+                    _arrive(queue, cython.cast(Node, target), output, g, task, attach)
+                elif captured is None:
+                    _accumulate_leaf(cython.cast(Tensor, target), g, attach)
+                else:
+                    _capture(captured, id(cython.cast(object, target)), g)
+                g = None
+            if not keep:
+                _release(node)
+    finally:
+        set_grad_enabled(before)
+    if captured is None:
+        return None
+    found = [captured[_key(t)] for t in inputs]
+    if not accumulate:
+        return found
+    for t, grad in zip(inputs, found, strict=True):
+        if grad is not None:
+            _accumulate_leaf(t, grad if attach else _clone(grad), attach)
+    return None
+
+
+@cython.cfunc
+def _key(t: Tensor):
+    """What names an input: a leaf, or an output of a node."""
+    return id(t) if t.node is cython.NULL else (id(cython.cast(object, t.node)), t.out_index)
+
+
+@cython.cfunc
+def _capture(captured: dict, key, g: Tensor):
+    if key in captured:
+        captured[key] = g if captured[key] is None else _add.call2(captured[key], g)
+
+
+@cython.cfunc
+def _capture_node(captured: dict, node: Node, grad):
+    i: cython.int
+    if node.n_outputs == 1:
+        _capture(captured, (id(node), 0), grad)
+        return
+    for i in range(node.n_outputs):
+        if grad[i] is not None:
+            _capture(captured, (id(node), i), grad[i])
+
+
+@cython.cfunc
+def _leads_on(target: cython.pointer(PyObject), task: uint64_t, captured: dict) -> cython.bint:
+    if isinstance(cython.cast(object, target), Node):
+        return cython.cast(Node, target).mark == 2 * task + 1
+    return id(cython.cast(object, target)) in captured
+
+
+def retain_grad(t: Tensor):
+    """Keep the gradient of a tensor that is not a leaf in its `.grad` at backward. RuntimeError off the tape."""
+    if not requires_grad(t):
+        raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
+    if t.node is cython.NULL:
+        return
+    node: Node = cython.cast(Node, t.node)
+    if node.retained is not cython.NULL and node.retained is not cython.cast(cython.pointer(PyObject), t):
+        raise RuntimeError("retain_grad: another output of the same op retains its gradient already")
+    node.retained = cython.cast(cython.pointer(PyObject), t)
+    t.flags |= RETAIN_GRAD
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def _forget(t: Tensor) -> cython.void:
+    """The tensor dies, or another node computes it now: its old node must not write to it."""
+    if t.node is not cython.NULL:
+        cython.cast(Node, t.node).retained = cython.NULL
+
+
+set_forget(_forget)
+
+
+def is_recording():
+    return bool(grad_enabled())
+
+
+def backward(
+    self: Tensor, gradient=None, retain_graph=None, create_graph: cython.bint = False, inputs=None
+):
+    """Add d self / d leaf to the `.grad` of every leaf that self was computed from.
+
+    `gradient`: what self itself receives, of its shape; 1 if it has one element. `retain_graph` keeps the saved
+    values, so that backward can run again (default: `create_graph`). `create_graph` records the backward, for
+    derivatives of derivatives. `inputs`: the leaves (or other tensors) that alone receive a gradient.
+    RuntimeError if self does not require grad, if it is no scalar and no gradient is given, or if the graph was freed.
+    """
+    g: Tensor
+    if not requires_grad(self):
+        raise RuntimeError("element 0 of tensors does not require grad and does not have a grad_fn")
+    if gradient is None:
+        if self.numel_ != 1:
+            raise RuntimeError(
+                f"grad can be implicitly created only for scalar outputs: this one has shape {sizes_list(self)}. "
+                f"Call backward on a sum() or mean(), or give a gradient of that shape."
+            )
+        g = new_tensor(self.dt, self.nd, self.sizes)
+        if self.dt == FLOAT32:
+            cython.cast(cython.p_float, g.ptr)[0] = 1
+        else:
+            cython.cast(cython.p_double, g.ptr)[0] = 1
+    else:
+        g = check_gradient(self, gradient)
+    if create_graph:
+        _warn_create_graph()
+    if inputs is not None:
+        inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    run_backward((self,), (g,), create_graph if retain_graph is None else retain_graph, create_graph, inputs)
+
+
+def check_gradient(t: Tensor, gradient) -> Tensor:
+    """`gradient` as what `t` may receive; RuntimeError if its shape or dtype is another."""
+    g: Tensor
+    if not isinstance(gradient, Tensor):
+        raise TypeError(f"gradients can be either Tensors or None, but got {type(gradient).__name__}")
+    g = gradient
+    if not same_sizes(t, g):
+        raise RuntimeError(f"Mismatch in shape: grad_output has a shape of {sizes_list(g)} and output has a shape of "
+                           f"{sizes_list(t)}.")
+    if g.dt != t.dt:
+        raise RuntimeError(f"the gradient is {dtypes_by_code[g.dt].name} and the tensor {dtypes_by_code[t.dt].name}")
+    return g
+
+
+def _warn_create_graph():
+    import warnings
+
+    warnings.warn(
+        "backward() with create_graph=True makes a reference cycle between a leaf and its gradient, which can leak "
+        "memory; use autograd.grad, or set .grad to None after use",
+        UserWarning, stacklevel=3,
+    )

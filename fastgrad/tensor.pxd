@@ -1,0 +1,70 @@
+from cpython.ref cimport PyObject
+from libc.stdint cimport int64_t, uint64_t
+
+from fastgrad.runtime cimport fg_block
+
+
+cdef enum:
+    MAX_DIMS = 8
+
+cdef enum Flag:
+    LEAF_REQUIRES_GRAD = 1
+    CONTIGUOUS = 2
+    VIEW = 4          # shares a block with a tensor that it was made from, by an op that the tape knows
+    UNTRACKED = 8     # writes through it do not renew the block's stamp: what `.data` gives
+    WRAPPED = 16      # a Python number in a buffer: promotes as a number does
+    RETAIN_GRAD = 32
+
+
+cdef class dtype:
+    cdef readonly str name
+    cdef readonly int code
+    cdef readonly int itemsize
+    cdef readonly object numpy
+    cdef int typenum
+
+
+cdef class Operator:
+    """What a protocol slot of Tensor calls: an op, known by its slot alone."""
+    cdef object call1(self, object a)
+    cdef object call2(self, object a, object b)
+    cdef object call_inplace(self, Tensor a, object b)
+
+
+cdef class Tensor:
+    cdef fg_block *block
+    cdef char *ptr
+    cdef PyObject *node            # Node that computed it, owned; NULL for a leaf
+    cdef PyObject *grad_tensor     # Tensor, owned; or NULL
+    cdef uint64_t born             # of a view: the block's stamp when it was made; Note [Stale views]
+    cdef int64_t numel_
+    cdef unsigned char dt
+    cdef unsigned char nd
+    cdef unsigned char flags
+    cdef unsigned char out_index   # which output of node
+    cdef int64_t sizes[8]
+    cdef int64_t strides[8]        # in elements
+    cdef object __weakref__
+
+
+cdef inline bint requires_grad(Tensor t) noexcept:
+    return t.node is not NULL or t.flags & LEAF_REQUIRES_GRAD
+
+cdef Tensor new_tensor(int dt, int nd, const int64_t *sizes)
+cdef Tensor new_scalar(int dt, double value)
+cdef Tensor make_view(Tensor base, char *ptr, int nd, const int64_t *sizes, const int64_t *strides)
+cdef Tensor alias(Tensor t)
+cdef Tensor contiguous(Tensor t)
+cdef void copy_data(Tensor to, Tensor source)
+cdef void mark_written(Tensor t) noexcept
+cdef int check_writable(Tensor t) except -1
+cdef void set_node(Tensor t, PyObject *node, int out_index) noexcept
+cdef bint same_sizes(Tensor a, Tensor b) noexcept
+cdef bint is_contiguous(int nd, const int64_t *sizes, const int64_t *strides) noexcept
+cdef object array_of(Tensor t)
+cdef Tensor tensor_of(object array, bint share)
+cdef tuple sizes_tuple(Tensor t)
+cdef list sizes_list(Tensor t)
+cdef double scalar_value(Tensor t) noexcept
+cdef void set_forget(void (*function)(Tensor t) noexcept) noexcept
+cpdef int normalize_dim(object dim, int nd) except -1
