@@ -1,0 +1,293 @@
+"""The functions behind the modules: layers, activations, losses.
+
+`reduction` is what a loss does with the losses of the elements: "mean", "sum", or "none" to return them; ValueError for
+anything else. Losses are compositions of differentiable ops with the same launches whatever the data, so they have
+gradients of every order, and can be captured.
+"""
+
+from typing import Any
+from warnings import warn
+
+from fastgrad import ops
+from fastgrad.tensor import Tensor, int64, uint8
+
+__all__ = [
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "l1_loss",
+    "linear",
+    "log_softmax",
+    "mse_loss",
+    "nll_loss",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "tanh",
+]
+
+# ---------------------------------------------------------------------------------------------- layers, activations
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x A^T + b: (..., in), (out, in), (out) -> (..., out). RuntimeError if the sizes do not fit."""
+    return ops.linear(input, weight, bias)
+
+
+def sigmoid(input: Tensor) -> Tensor:
+    """1 / (1 + exp(-x)) of each element."""
+    return ops.sigmoid(input)
+
+
+def tanh(input: Tensor) -> Tensor:
+    """Hyperbolic tangent of each element."""
+    return ops.tanh(input)
+
+
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
+    """max(x, 0) of each element, with derivative 0 at 0; `inplace` overwrites the input."""
+    return input.relu_() if inplace else ops.relu(input)
+
+
+def _implicit_dim(name: str, ndim: int, stacklevel: int) -> int:
+    warn(f"Implicit dimension choice for {name} has been deprecated. Say dim=... in the call.", stacklevel=stacklevel)
+    return 0 if ndim in (0, 1, 3) else 1
+
+
+def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
+    """exp(x) / sum(exp(x)) along `dim`, computed in `dtype` if one is given; warns without `dim`."""
+    if dim is None:
+        dim = _implicit_dim("softmax", input.ndim, _stacklevel)
+    return ops.softmax(input if dtype is None else input.to(dtype), dim)
+
+
+def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
+    """x - log(sum(exp(x))) along `dim`, computed in `dtype` if one is given; warns without `dim`."""
+    if dim is None:
+        dim = _implicit_dim("log_softmax", input.ndim, _stacklevel)
+    return ops.log_softmax(input if dtype is None else input.to(dtype), dim)
+
+
+# ---------------------------------------------------------------------------------------------- regression losses
+
+
+def _reduce(losses: Tensor, reduction: str) -> Tensor:
+    if reduction == "mean":
+        return ops.mean(losses)
+    if reduction == "sum":
+        return ops.sum(losses)
+    if reduction == "none":
+        return losses
+    raise ValueError(f"{reduction} is not a valid value for reduction")
+
+
+def _warn_of_broadcast(input: Tensor, target: Tensor) -> None:
+    warn(
+        f"Using a target size ({target.shape}) that is different to the input size ({input.shape}): they are "
+        f"broadcast, which is rarely what a loss should do. Give both the same size.",
+        stacklevel=3,
+    )
+
+
+def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
+    """(x - y)^2. UserWarning if the sizes differ, RuntimeError if they do not broadcast either."""
+    if input.shape != target.shape:
+        _warn_of_broadcast(input, target)
+    return _reduce(ops.square(input - target), reduction)
+
+
+def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
+    """|x - y|, with derivative 0 at 0. UserWarning and RuntimeError as `mse_loss`."""
+    if input.shape != target.shape:
+        _warn_of_broadcast(input, target)
+    return _reduce(ops.abs(input - target), reduction)
+
+
+# ---------------------------------------------------------------------------------------------- two classes
+
+
+def _check_probabilities(name: str, values: Tensor) -> None:
+    array = values.detach().numpy()
+    if array.size and not (array.min() >= 0 and array.max() <= 1):  # so that NaN is refused too
+        raise RuntimeError(f"all elements of {name} should be between 0 and 1")
+
+
+def binary_cross_entropy(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, *, reduction: str = "mean"
+) -> Tensor:
+    """-w (y log x + (1 - y) log(1 - x)) for probabilities x and y of one shape and dtype, w broadcast to it.
+
+    A logarithm counts as -100 below that, so that no loss is infinite; the derivative's denominator x (1 - x) counts
+    as 1e-12 below that: PyTorch's conventions. ValueError if the sizes differ, RuntimeError for another dtype or
+    values outside [0, 1]. Prefer `binary_cross_entropy_with_logits`, which needs no such limits.
+    """
+    if input.shape != target.shape:
+        raise ValueError(f"Using a target size ({target.shape}) that is different to the input size ({input.shape})")
+    if input.dtype is not target.dtype:
+        raise RuntimeError(f"Found dtype {target.dtype} but expected {input.dtype}")
+    _check_probabilities("input", input)
+    _check_probabilities("target", target)
+    # Inside, the formula; at the edges a line through the clamped value with the clamped slope.
+    here = input.detach()
+    inside = here * (1 - here) > 1e-12
+    x = ops.where(inside, input, 0.5)
+    lost = (target - 1) * ops.log1p(-x) - target * ops.log(x)
+    log_x, log_rest = ops.clamp(ops.log(here), -100.0), ops.clamp(ops.log1p(-here), -100.0)
+    edge = (target - 1) * log_rest - target * log_x + (here - target) * 1e12 * (input - here)
+    losses = ops.where(inside, lost, edge)
+    if weight is not None:
+        losses = losses * ops.broadcast_to(weight, input.shape)
+    return _reduce(losses, reduction)
+
+
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+) -> Tensor:
+    """-w (p y log s(x) + (1 - y) log(1 - s(x))) with the sigmoid s, for logits x and probabilities y of one shape.
+
+    Computed as w ((1 - y) x + (1 + (p - 1) y) log(1 + exp(-x))), where the logarithm is max(-x, 0) +
+    log1p(exp(-|x|)): nothing overflows. w (`weight`) and p (`pos_weight`, of y = 1) broadcast.
+    ValueError if the sizes differ, RuntimeError if the target is not floating-point.
+    """
+    if input.shape != target.shape:
+        raise ValueError(f"Target size ({target.shape}) must be the same as input size ({input.shape})")
+    if not target.is_floating_point():
+        raise RuntimeError(f"the target has dtype {target.dtype}: probabilities are floating-point")
+    # max(-x, 0) + log1p(exp(-|x|)), chosen by `where`: each side is exact at 0 too, in derivatives of every order
+    negated, low = -input, input <= 0
+    losses = ops.where(low, negated, 0.0) + ops.log1p(ops.exp(ops.where(low, input, negated)))
+    if pos_weight is not None:
+        losses = losses * (1 + (pos_weight - 1) * target)
+    losses = (1 - target) * input + losses
+    if weight is not None:
+        losses = losses * weight
+    return _reduce(losses, reduction)
+
+
+# ---------------------------------------------------------------------------------------------- many classes
+
+
+def nll_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Tensor:
+    """-w[y] x[y] for log-probabilities x and classes y: (N, C, ...) and (N, ...), or (C) and ().
+
+    `weight` (C) rescales the classes. Where y is `ignore_index` the loss is 0. The mean is weighted: it divides by the
+    sum of w[y], and is NaN if nothing is left. y is int64 or uint8 (RuntimeError); IndexError if it is no class,
+    ValueError or RuntimeError if the sizes do not fit.
+    """
+    return _class_loss(input, target, weight, ignore_index, reduction, 0.0)
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """-sum over classes of w[c] q[c] log softmax(x)[c], for scores x (N, C, ...) or (C).
+
+    `target` holds classes, (N, ...) or (), as in `nll_loss`, or probabilities q of the shape of x; then "mean" divides
+    by the number of samples. `label_smoothing` s replaces q by (1 - s) q + s / C (Szegedy et al. 2016).
+    RuntimeError if s is outside [0, 1], and for `ignore_index` with probabilities; else raises as `nll_loss`.
+    """
+    if not 0 <= label_smoothing <= 1:
+        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
+    shape = input.shape
+    dim = 1 if len(shape) > 1 else 0
+    if target.shape != shape:
+        return _class_loss(ops.log_softmax(input, dim), target, weight, ignore_index, reduction, label_smoothing)
+    if not target.is_floating_point():
+        raise RuntimeError(f"Expected floating point type for target with class probabilities, got {target.dtype}")
+    if ignore_index >= 0:
+        raise RuntimeError("ignore_index is not supported for floating point target")
+    classes = shape[dim]
+    if label_smoothing:
+        target = target * (1 - label_smoothing) + label_smoothing / classes
+    products = ops.log_softmax(input, dim) * target
+    if weight is not None:
+        products = products * _per_class(weight, shape, dim)
+    losses = -ops.sum(products, dim)
+    if reduction == "mean":  # an empty batch gives 0 / 0, as everywhere
+        return ops.sum(losses) / losses.numel()
+    return _reduce(losses, reduction)
+
+
+def _per_class(weight: Tensor, shape: tuple[int, ...], dim: int) -> Tensor:
+    """`weight` with its classes along `dim` of a tensor of `shape`."""
+    if tuple(weight.shape) != (shape[dim],):
+        raise RuntimeError(
+            f"weight tensor should be defined either for all {shape[dim]} classes or no classes "
+            f"but got weight tensor of shape: {list(weight.shape)}"
+        )
+    return weight.reshape((-1, *(1 for _ in shape[dim + 1 :])))
+
+
+def _check_classes(shape: tuple[int, ...], target: Tensor) -> None:
+    """Raise what fits the shape of a target that does not fit."""
+    sizes = list(target.shape)
+    if not shape:
+        raise ValueError("Expected 1 or more dimensions (got 0)")
+    if len(shape) == 1:
+        raise ValueError(f"For 1D input, 1D target must have size 1, but got target size: {sizes}")
+    if not sizes or sizes[0] != shape[0]:
+        got = sizes[0] if sizes else 0
+        raise ValueError(f"Expected input batch_size ({shape[0]}) to match target batch_size ({got}).")
+    if len(shape) == 2:
+        raise RuntimeError("0D or 1D target tensor expected, multi-target not supported")
+    raise RuntimeError(f"Expected target size {[shape[0], *shape[2:]]}, got {sizes}")
+
+
+def _class_loss(
+    log_p: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str, smoothing: float
+) -> Tensor:
+    shape = log_p.shape
+    if len(shape) > 1:
+        dim, sizes = 1, shape[:1] + shape[2:]
+    else:
+        dim, sizes = 0, ()
+        if target.shape == (1,):
+            target = target.reshape(())
+    if target.shape != sizes or not shape:
+        _check_classes(shape, target)
+    if target.dtype is not int64:
+        if target.dtype is not uint8:
+            raise RuntimeError(f"expected target dtype to be int64 or uint8, but got {target.dtype}; use target.long()")
+        target = target.to(int64)
+    kept = target != ignore_index
+    index = ops.where(kept, target, 0)
+    try:
+        losses = -ops.gather(log_p, dim, index.unsqueeze(dim)).squeeze(dim)
+    except (RuntimeError, IndexError):
+        classes = index.numpy()
+        wrong = classes[(classes < 0) | (classes >= shape[dim])]
+        if not wrong.size:
+            raise
+        raise IndexError(f"Target {wrong.flat[0]} is out of bounds.") from None
+    count = kept
+    if smoothing:
+        everywhere = log_p if weight is None else log_p * _per_class(weight, shape, dim)
+        extra = ops.sum(everywhere, dim) * (-smoothing / shape[dim])
+    if weight is not None:
+        _per_class(weight, shape, dim)
+        count = ops.where(kept, ops.gather(weight, 0, index.flatten()).reshape(target.shape), 0.0)
+        losses = losses * count
+    if smoothing:
+        losses = losses * (1 - smoothing) + extra
+    losses = ops.where(kept, losses, 0.0)
+    if reduction == "mean":
+        return ops.sum(losses) / ops.sum(count)
+    return _reduce(losses, reduction)

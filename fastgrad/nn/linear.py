@@ -1,0 +1,77 @@
+"""Layers that are affine, or only change shape."""
+
+from math import sqrt
+from typing import Any
+
+from fastgrad import ops
+from fastgrad.nn import init
+from fastgrad.nn.module import UnaryModule
+from fastgrad.nn.parameter import Parameter
+from fastgrad.tensor import Tensor
+
+__all__ = ["Flatten", "Identity", "Linear"]
+
+
+class Identity(UnaryModule):
+    """Returns its input; takes any arguments and ignores them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input
+
+
+class Flatten(UnaryModule):
+    """Merges the dimensions from `start_dim` to `end_dim` into one."""
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        super().__init__()
+        self.start_dim = start_dim
+        self.end_dim = end_dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input.flatten(self.start_dim, self.end_dim)
+
+    def extra_repr(self) -> str:
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+class Linear(UnaryModule):
+    """y = x A^T + b, with x (..., in_features), A = `weight` (out_features, in_features), b = `bias` (out_features).
+
+    Both start uniform in +-1/sqrt(in_features), as PyTorch's do (LeCun's fan-in rule up to a factor).
+
+    >>> import fastgrad as fg
+    >>> layer = fg.nn.Linear(3, 2)
+    >>> layer
+    Linear(in_features=3, out_features=2, bias=True)
+    >>> layer(fg.zeros(5, 3)).shape
+    fastgrad.Size([5, 2])
+    """
+
+    weight: Parameter
+    bias: Parameter | None
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None
+    ) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.out_features = out_features
+        self.weight = Parameter(ops.empty((out_features, in_features), dtype=dtype, device=device))
+        self.bias = Parameter(ops.empty((out_features,), dtype=dtype, device=device)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias anew."""
+        bound = 1 / sqrt(self.in_features) if self.in_features else 0.0
+        for parameter in (self.weight, self.bias):
+            if parameter is not None:
+                init.uniform_(parameter, -bound, bound)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.linear(input, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"

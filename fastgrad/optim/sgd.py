@@ -1,0 +1,153 @@
+"""Stochastic gradient descent, one kernel launch per parameter.
+
+Note [Hyper-parameters in a buffer]: the kernel reads lr, momentum and the like from a tensor, one for each group, and
+not from arguments. A captured program replays launches as they were recorded; what can change between replays must
+be read from memory then. So the tensor of a group stays the same object for the optimiser's life, a value changed
+in `param_groups` is written into it (`sync_hyper`, at each step, and to be called before a replay), and its last
+element, which says that a momentum buffer has no value yet, is 0 again after the step that filled the buffer.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from fastgrad import ops
+from fastgrad.autograd import enable_grad, no_grad
+from fastgrad.optim.optimizer import Optimizer
+from fastgrad.tensor import Tensor, float64
+
+__all__ = ["SGD"]
+
+_FIRST_STEP = 5  # where in the buffer
+
+
+class _Hyper:
+    """What a group's kernel launches read: [lr, momentum, dampening, weight_decay, nesterov, first_step]."""
+
+    __slots__ = ("array", "buffer", "values")
+
+    def __init__(self) -> None:
+        self.buffer = ops.zeros((6,), dtype=float64)
+        self.array = self.buffer.numpy()
+        self.values: tuple[Any, ...] = ()
+
+    def sync(self, group: dict[str, Any]) -> None:
+        values = (group["lr"], group["momentum"], group["dampening"], group["weight_decay"], group["nesterov"])
+        if values != self.values:
+            self.values = tuple(float(value) for value in values)
+            self.array[:_FIRST_STEP] = self.values
+
+
+class SGD(Optimizer):
+    """p <- p - lr d, with d = g + weight_decay p, and with momentum m: b <- m b + (1 - dampening) d, d = b.
+
+    The first step sets b = d. `nesterov` uses d = g + m b instead (Sutskever et al. 2013), `maximize` follows -g.
+    Parameters without a gradient are left alone. All values can be changed in `param_groups`; lr and weight_decay may
+    be tensors of one element. `foreach` and `fused` choose implementations in PyTorch; here the update is always
+    fused. `differentiable` is not supported.
+
+    ValueError for negative lr, momentum or weight_decay, and for nesterov without momentum or with dampening.
+
+    >>> import fastgrad as fg
+    >>> w = fg.tensor([1.0], requires_grad=True)
+    >>> optimizer = fg.optim.SGD([w], lr=0.1)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w
+    tensor([0.8000], requires_grad=True)
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float | Tensor = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        if isinstance(lr, Tensor) and lr.numel() != 1:
+            raise ValueError("Tensor lr must be 1-element")
+        if lr < 0:
+            raise ValueError(f"Invalid learning rate: {lr}")
+        if momentum < 0:
+            raise ValueError(f"Invalid momentum value: {momentum}")
+        if weight_decay < 0:
+            raise ValueError(f"Invalid weight_decay value: {weight_decay}")
+        if nesterov and (momentum <= 0 or dampening != 0):
+            raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+        if differentiable:
+            raise NotImplementedError("an update that is itself differentiated is not supported")
+        if fused and foreach:
+            raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+        self._hypers: list[_Hyper] = []
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "maximize": maximize,
+            "foreach": foreach,
+            "differentiable": differentiable,
+            "fused": fused,
+        }
+        super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; what it does not set is taken from `defaults`. Raises as the constructor."""
+        super().add_param_group(param_group)
+        self._hypers.append(_Hyper())
+
+    def sync_hyper(self) -> None:
+        """Write values changed in `param_groups` to the buffers that the kernels read; `step` does so itself."""
+        for hyper, group in zip(self._hypers, self.param_groups, strict=True):
+            hyper.sync(group)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update the parameters once, from their gradients; returns the value of `closure`, which is called first."""
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        for hyper, group in zip(self._hypers, self.param_groups, strict=True):
+            hyper.sync(group)
+            if group["momentum"] or group["maximize"]:
+                for param in group["params"]:
+                    if param.grad is not None:
+                        self._step_with_state(param, param.grad, hyper, group)
+            else:
+                for param in group["params"]:
+                    grad = param.grad
+                    if grad is not None:
+                        ops.sgd_(param, None, grad, hyper.buffer)
+        return loss
+
+    def _step_with_state(self, param: Tensor, grad: Tensor, hyper: _Hyper, group: dict[str, Any]) -> None:
+        if group["maximize"]:
+            with no_grad():
+                grad = -grad
+        if not group["momentum"]:
+            ops.sgd_(param, None, grad, hyper.buffer)
+            return
+        state = self.state[param]
+        velocity = state.get("momentum_buffer")
+        if velocity is not None:
+            ops.sgd_(param, velocity, grad, hyper.buffer)
+            return
+        # Memory without a launch: a captured program would replay a fill, and the kernel does not read it this once.
+        velocity = ops.empty(param.shape, dtype=param.dtype)
+        hyper.array[_FIRST_STEP] = 1.0
+        try:
+            ops.sgd_(param, velocity, grad, hyper.buffer)
+        finally:
+            hyper.array[_FIRST_STEP] = 0.0
+        state["momentum_buffer"] = velocity
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._hypers = [_Hyper() for _ in self.param_groups]
