@@ -66,11 +66,12 @@ cdef enum Kind:
     LINEAR           # (x, weight, bias)
     PYTHON           # the declaration's body computes it, off the tape
     INPLACE          # the body changes its first argument
+    FILL             # (x): set to 0, in place
 
 kinds = {
     "unary": ELEMENTWISE, "binary": ELEMENTWISE, "ternary": ELEMENTWISE, "comparison": COMPARISON,
     "reduction": REDUCTION, "indexed": INDEXED, "rowwise": ROWWISE, "matmul": MATMUL, "linear": LINEAR,
-    "python": PYTHON, "inplace": INPLACE,
+    "python": PYTHON, "inplace": INPLACE, "fill": FILL,
 }
 
 
@@ -87,6 +88,7 @@ cdef class Primitive(Op):
     cdef fg_vectorcall vectorcall
     cdef int kind_code
     cdef int n_params
+    cdef bint is_plain_binary    # two operands and a kernel
     cdef bint takes_alpha        # the second operand may come with a factor, `alpha`
     cdef bint first_is_mask      # the first operand is a condition (bool), which takes no part in promotion
     cdef int cost                # of one element, against an addition
@@ -126,6 +128,7 @@ cdef class Primitive(Op):
         self.first_is_mask = mask
         self.cost = cost
         self.takes_alpha = alpha
+        self.is_plain_binary = kinds[kind] <= COMPARISON and count == 2 and kernel is not None
         self.body = body
         describe(self, body.__name__, body.__doc__)
         setattr(self, "__module__", body.__module__)
@@ -153,12 +156,18 @@ cdef class Primitive(Op):
 
     cdef object call2(self, object a, object b):
         cdef PyObject *args[2]
+        if self.is_plain_binary:
+            out = plain_binary(self, a, b)
+            if out is not None:
+                return out
         args[0] = <PyObject *>a
         args[1] = <PyObject *>b
         return self.run(args, 2, None)
 
     cdef object call_inplace(self, Tensor a, object b):
         cdef PyObject *args[2]
+        if self.is_plain_binary and type(b) is Tensor and plain_accumulate(self, a, <Tensor>b):
+            return a
         args[0] = <PyObject *>a
         args[1] = <PyObject *>b
         return self.run(args, 2, a)
@@ -238,6 +247,8 @@ cdef class Primitive(Op):
             return rowwise(self, args)
         if kind == PYTHON:
             return python(self, args)
+        if kind == FILL:
+            return set_to_zero(self, args)
         return inplace(self, args)
 
 
@@ -328,8 +339,11 @@ cdef int go(Kernel kernel, int column, fg_call *call, int64_t work, Tensor a, Te
 
 cdef inline object finish(Primitive op, PyObject **args, int n, Tensor out):
     """The result, recorded if some argument asks for it."""
-    if grad_enabled() and out.dt >= FLOAT32 and recording_mask(op, args, n):
-        record(op, args, n, out, None)
+    cdef uint32_t mask
+    if grad_enabled() and out.dt >= FLOAT32:
+        mask = recording_mask(op, args, n)
+        if mask:
+            record(op, args, n, mask, out, None)
     return out
 
 
@@ -598,6 +612,95 @@ cdef object elementwise(Primitive op, PyObject **args, int n, Tensor target):
     return target
 
 
+cdef inline bint plain(Tensor t) noexcept:
+    return t.dt >= FLOAT32 and t.flags & (CONTIGUOUS | WRAPPED) == CONTIGUOUS
+
+
+cdef Tensor plain_binary(Primitive op, object a, object b):
+    """The common case, without the general one's preparations: floats of one dtype and shape, or one Python number.
+
+    None where the arguments are anything else.
+    """
+    cdef fg_call call
+    cdef Tensor x, y = None, out
+    cdef PyObject *args[2]
+    cdef uint32_t mask = 0
+    cdef double number
+    if type(a) is Tensor and type(b) is Tensor:
+        x = <Tensor>a
+        y = <Tensor>b
+        if not plain(x) or not plain(y) or x.dt != y.dt or not same_sizes(x, y):
+            return None
+        call.ptr[1] = x.ptr
+        call.ptr[2] = y.ptr
+        call.stride[1][0] = call.stride[2][0] = 1
+        if requires_grad(x):
+            mask = op.differentiable & 1
+        if requires_grad(y):
+            mask |= op.differentiable & 2
+    elif type(a) is Tensor and type(b) is float:
+        x = <Tensor>a
+        if not plain(x):
+            return None
+        number = PyFloat_AS_DOUBLE(b)
+        if x.dt == FLOAT32:
+            call.scalar[2].f32 = <float>number
+        else:
+            call.scalar[2].f64 = number
+        call.ptr[1] = x.ptr
+        call.ptr[2] = &call.scalar[2]
+        call.stride[1][0] = 1
+        call.stride[2][0] = 0
+        if requires_grad(x):
+            mask = op.differentiable & 1
+    elif type(a) is float and type(b) is Tensor:
+        x = <Tensor>b
+        if not plain(x):
+            return None
+        number = PyFloat_AS_DOUBLE(a)
+        if x.dt == FLOAT32:
+            call.scalar[1].f32 = <float>number
+        else:
+            call.scalar[1].f64 = number
+        call.ptr[1] = &call.scalar[1]
+        call.ptr[2] = x.ptr
+        call.stride[1][0] = 0
+        call.stride[2][0] = 1
+        if requires_grad(x):
+            mask = op.differentiable & 2
+    else:
+        return None
+    out = new_tensor(BOOL if op.kind_code == COMPARISON else x.dt, x.nd, x.sizes)
+    call.ndim = 1
+    call.dim[0] = x.numel_
+    call.stride[0][0] = 1
+    call.ptr[0] = out.ptr
+    if x.numel_:
+        go(op.kernel, x.dt - FLOAT32, &call, x.numel_ * op.cost, x, out, y, None)
+    if mask and grad_enabled():
+        args[0] = <PyObject *>a
+        args[1] = <PyObject *>b
+        record(op, args, 2, mask, out, None)
+    return out
+
+
+cdef bint plain_accumulate(Primitive op, Tensor x, Tensor y) except -1:
+    """x = op(x, y) in place, for the common case that nothing is recorded; False if it is another case."""
+    cdef fg_call call
+    if not plain(x) or not plain(y) or x.dt != y.dt or not same_sizes(x, y) or x.block == y.block or x.block.readonly \
+            or op.kind_code == COMPARISON or (grad_enabled() and (requires_grad(x) or requires_grad(y))):
+        return False
+    call.ptr[0] = call.ptr[1] = x.ptr
+    call.ptr[2] = y.ptr
+    call.stride[0][0] = call.stride[1][0] = call.stride[2][0] = 1
+    call.ndim = 1
+    call.dim[0] = x.numel_
+    if x.numel_:
+        go(op.kernel, x.dt - FLOAT32, &call, x.numel_ * op.cost, x, y, None, None)
+    mark_written(x)
+    return True
+
+
 cdef Tensor clone(Tensor t):
     cdef Tensor copy = new_tensor(t.dt, t.nd, t.sizes)
     copy_data(copy, t)
@@ -671,9 +774,10 @@ cdef Tensor alias_with_node(Tensor t, Tensor source):
 cdef int written(Op op, PyObject **args, int n, Tensor target) except -1:
     """`target` has been changed: renew its stamp, and record the change if the tape asks for it."""
     mark_written(target)
-    if grad_enabled() and target.dt >= FLOAT32 and recording_mask(op, args, n):
+    cdef uint32_t mask = recording_mask(op, args, n) if grad_enabled() and target.dt >= FLOAT32 else 0
+    if mask:
         target.block.rebased = target.block.stamp
-        record(op, args, n, target, None)
+        record(op, args, n, mask, target, None)
     return 0
 
 
@@ -829,8 +933,9 @@ cdef object reduction(Primitive op, PyObject **args):
     if indices is None:
         return finish(op, saved, 3, out)
     outs = (out, indices)
-    if grad_enabled() and recording_mask(op, saved, 3):
-        record(op, saved, 3, out, outs)
+    d = recording_mask(op, saved, 3)
+    if d and grad_enabled():
+        record(op, saved, 3, d, out, outs)
     return outs
 
 
@@ -1104,8 +1209,9 @@ cdef object python(Primitive op, PyObject **args):
                 result = alias(<Tensor>result)
                 break
         return finish(op, saved, op.n_params, <Tensor>result)
-    if before and recording_mask(op, saved, op.n_params):
-        record(op, saved, op.n_params, <Tensor>result[0], tuple(result))
+    i = recording_mask(op, saved, op.n_params)
+    if before and i:
+        record(op, saved, op.n_params, i, <Tensor>result[0], tuple(result))
     return result
 
 
@@ -1128,6 +1234,16 @@ cdef object inplace(Primitive op, PyObject **args):
         set_grad_enabled(before)
     written(op, args, op.n_params, target)
     return target
+
+
+cdef object set_to_zero(Primitive op, PyObject **args):
+    cdef Tensor x = tensor_argument(op, args[0], 0)
+    if not x.flags & CONTIGUOUS or (grad_enabled() and requires_grad(x)):
+        return inplace(op, args)
+    check_writable(x)
+    memset(x.ptr, 0, x.numel_ * itemsize_of[x.dt])
+    mark_written(x)
+    return x
 
 
 # What bodies are written with.

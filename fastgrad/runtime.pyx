@@ -40,6 +40,9 @@ cdef extern from "dispatch.h" nogil:
 
 cdef extern from *:
     """
+    #if defined(__linux__) && defined(__GNUC__)
+    __attribute__((tls_model("initial-exec"))) /* a load instead of a call; the loader has room for a few bytes */
+    #endif
     static _Thread_local int fg_grad_mode = 1;
     """
     int fg_grad_mode

@@ -1,4 +1,3 @@
-cimport cython
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -31,45 +30,15 @@ cdef class Op(Operator):
     cdef readonly str node_name
     cdef readonly tuple params      # names of the op's parameters
     cdef readonly list rules        # one per parameter: the derivative rule, or None
-    cdef list needed                # one per parameter: what its rule takes, as a tuple of Needed or positions
+    cdef PyObject *rule_of[15]      # the same, borrowed from `rules`
+    cdef int takes[15]              # one per parameter: how many parameters its rule has
+    cdef int needed_of[15][8]       # and what they stand for: Needed, or an argument's position
     cdef uint32_t saves[15]         # one per parameter: mask of what its rule takes from the forward
     cdef uint32_t differentiable    # mask of the parameters that have a rule
     cdef uint32_t sequences         # mask of the parameters that are sequences of tensors
 
 
-@cython.final
-@cython.no_gc
-@cython.freelist(256)
-cdef class Node:
-    cdef Op op
-    cdef uint64_t number            # creation number: grows from input to output
-    cdef uint64_t task              # the backward that has this node in its queue
-    cdef uint64_t mark              # the backward that asked whether this node is needed
-    cdef Link *links                # edges first, then saved values
-    cdef Link inline_links[4]
-    cdef PyObject *grad             # what has arrived so far: a Tensor; a list, if there are several outputs
-    cdef PyObject *retained         # the Tensor that wants its gradient kept; weak, the tensor clears it
-    cdef object out_shapes          # shapes of all outputs, if there are several; else None
-    cdef uint32_t n_edges
-    cdef uint16_t n_saved
-    cdef uint16_t saved_mask
-    cdef uint8_t n_outputs
-    cdef uint8_t released           # the saved values are gone
-    cdef uint8_t grad_owned         # nobody else sees the gradient's memory: add in place
-    cdef uint8_t dt
-    cdef uint8_t nd
-    cdef int64_t sizes[8]
-
-
-@cython.final
-cdef class Queue:
-    cdef PyObject **items
-    cdef Py_ssize_t count, capacity
-    cdef int push(self, Node node) except -1
-    cdef Node pop(self)
-
-
-cdef Node record(Op op, PyObject **args, int n_args, Tensor out, tuple outs)
+cdef int record(Op op, PyObject **args, int n_args, uint32_t mask, Tensor out, tuple outs) except -1
 cdef uint32_t recording_mask(Op op, PyObject **args, int n_args) noexcept
 
 cdef Operator _add               # how the engine adds gradients

@@ -41,7 +41,7 @@ from cython.cimports.fastgrad.tensor import (
     sizes_list,
     sizes_tuple,
 )
-from cython.cimports.libc.stdint import uint32_t, uint64_t
+from cython.cimports.libc.stdint import int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastgrad.tensor import dtypes_by_code
 
@@ -71,7 +71,6 @@ class Op:
         self.node_name = "".join(part[:1].upper() + part[1:] for part in name.split("_")) + "Backward0"
         self.params = tuple(params)
         self.rules = [None] * len(params)
-        self.needed = [()] * len(params)
         self.differentiable = 0
         self.sequences = 0
         for i, param in enumerate(params):
@@ -107,8 +106,13 @@ class Op:
                     else:
                         raise ValueError(f"the rule of {self.name} for {name} takes {taken!r}, which is not a "
                                          f"parameter of the op, nor one of {', '.join(_SPECIAL)}")
+                if len(needed) > 8:
+                    raise ValueError(f"the rule of {self.name} for {name} takes more than 8 parameters")
                 self.rules[position] = rule
-                self.needed[position] = tuple(needed)
+                self.rule_of[position] = cython.cast(cython.pointer(PyObject), rule)
+                self.takes[position] = len(needed)
+                for i, what in enumerate(needed):
+                    self.needed_of[position][i] = what
                 self.saves[position] = mask
                 self.differentiable |= 1 << position
             return rule
@@ -151,8 +155,31 @@ def _empty_trash() -> cython.void:
     _emptying = False
 
 
+@cython.final
+@cython.no_gc
+@cython.freelist(256)
+@cython.cclass
 class Node:
     """One recorded op: what `Tensor.grad_fn` is."""
+
+    op: Op
+    number: uint64_t  # creation number: grows from input to output
+    task: uint64_t  # the backward that has this node in its queue
+    mark: uint64_t  # the backward that asked whether this node is needed
+    links: cython.pointer(Link)  # edges first, then saved values
+    inline_links: Link[4]
+    grad: cython.pointer(PyObject)  # what has arrived so far: a Tensor; a list, if there are several outputs
+    retained: cython.pointer(PyObject)  # the Tensor that wants its gradient kept; weak, the tensor clears it
+    out_shapes: cython.pointer(PyObject)  # tuple of the shapes of all outputs, if there are several; else NULL
+    n_edges: uint32_t
+    n_saved: uint16_t
+    saved_mask: uint16_t
+    n_outputs: uint8_t
+    released: uint8_t  # the saved values are gone
+    grad_owned: uint8_t  # nobody else sees the gradient's memory: add in place
+    dt: uint8_t
+    nd: uint8_t
+    sizes: int64_t[8]
 
     def __dealloc__(self):
         global _live
@@ -164,6 +191,7 @@ class Node:
             PyMem_Free(self.links)
         if self.grad is not cython.NULL:
             _discard(self.grad)
+        Py_XDECREF(self.out_shapes)
         _live -= 1
         _empty_trash()
 
@@ -243,17 +271,22 @@ def _set_edge(node: Node, at: uint32_t, op: Op, argument: cython.int, place: uin
 
 
 @cython.cfunc
+@cython.exceptval(-1, check=False)
 def record(
-    op: Op, args: cython.pointer(cython.pointer(PyObject)), n_args: cython.int, out: Tensor, outs: tuple
-) -> Node:
+    op: Op,
+    args: cython.pointer(cython.pointer(PyObject)),
+    n_args: cython.int,
+    mask: uint32_t,
+    out: Tensor,
+    outs: tuple,
+) -> cython.int:
     """A node for `out = op(*args)`, which becomes what computed `out` (and the rest of `outs`, if several).
 
-    The caller has seen that grad mode is on and that some argument requires grad. A value that the op has changed in
+    The caller has seen that grad mode is on; `mask` is recording_mask(op, args), and not 0. A value that the op has changed in
     place must not be saved as it is now: the caller passes a copy of what it was.
     """
     global _numbers, _live
     node: Node = Node.__new__(Node)
-    mask: uint32_t = recording_mask(op, args, n_args)
     saved: uint32_t = 0
     n_links: uint32_t = 0
     at: uint32_t = 0
@@ -318,19 +351,27 @@ def record(
         set_node(out, cython.cast(cython.pointer(PyObject), node), 0)
     else:
         node.n_outputs = len(outs)
-        node.out_shapes = tuple([sizes_tuple(cython.cast(Tensor, t)) for t in outs])
+        shapes = tuple([sizes_tuple(cython.cast(Tensor, t)) for t in outs])
+        Py_INCREF(shapes)
+        node.out_shapes = cython.cast(cython.pointer(PyObject), shapes)
         for i in range(len(outs)):
             out = outs[i]
             if out.dt >= FLOAT32:
                 set_node(out, cython.cast(cython.pointer(PyObject), node), i)
-    return node
+    return 0
 
 
 # ------------------------------------------------------------------------------------------------ the queue
 
 
+@cython.final
+@cython.cclass
 class Queue:
     """A binary heap of pending nodes, largest creation number first."""
+
+    items: cython.pointer(cython.pointer(PyObject))
+    count: cython.Py_ssize_t
+    capacity: cython.Py_ssize_t
 
     def __dealloc__(self):
         i: cython.Py_ssize_t
@@ -343,7 +384,9 @@ class Queue:
             Py_DECREF(node)
         PyMem_Free(self.items)
 
-    def push(self, node: Node):
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def push(self, node: Node) -> cython.int:
         i: cython.Py_ssize_t
         parent: cython.Py_ssize_t
         grown: cython.pointer(cython.pointer(PyObject))
@@ -368,6 +411,7 @@ class Queue:
         self.items[i] = cython.cast(cython.pointer(PyObject), node)
         return 0
 
+    @cython.cfunc
     def pop(self) -> Node:
         top: Node = cython.cast(Node, self.items[0])
         last: cython.pointer(PyObject)
@@ -403,7 +447,7 @@ def _saved(node: Node, position: cython.int, attach: cython.bint):
     i: cython.int
     t: Tensor
     for i in range(position):
-        at += node.saved_mask >> i & 1
+        at += (node.saved_mask >> i) & 1
     thing = cython.cast(object, node.links[at].object)
     if isinstance(thing, Tensor):
         t = cython.cast(Tensor, thing)
@@ -436,44 +480,46 @@ def _shape_of_edge(target: cython.pointer(PyObject), output: cython.int) -> tupl
     if isinstance(cython.cast(object, target), Node):
         node = cython.cast(Node, target)
         if node.n_outputs > 1:
-            return node.out_shapes[output]
+            return cython.cast(tuple, node.out_shapes)[output]
         return tuple([node.sizes[i] for i in range(node.nd)])
     return sizes_tuple(cython.cast(Tensor, target))
 
 
 @cython.cfunc
+def _value(node: Node, what: cython.int, grad, at: uint32_t, attach: cython.bint):
+    """What one parameter of a rule stands for."""
+    several: cython.bint = node.n_outputs > 1
+    if what >= 0:
+        return _saved(node, what, attach)
+    if what == GRAD:
+        return grad[0] if several else grad
+    if what == OUT:
+        value = _saved(node, 15, attach)
+        return value[0] if several else value
+    if what == IN_SHAPE:
+        return _shape_of_edge(node.links[at].object, (node.links[at].tag >> 8) & 255)
+    if what == GRADS:
+        return tuple(grad) if several else (grad,)
+    return _saved(node, 15, attach)
+
+
+@cython.cfunc
 def _call_rule(node: Node, argument: cython.int, grad, at: uint32_t, attach: cython.bint):
     """Run the rule for one argument. `grad` is the output's gradient; a list of them if there are several outputs."""
-    rule = node.op.rules[argument]
-    needed: tuple = node.op.needed[argument]
-    n: cython.Py_ssize_t = len(needed)
-    what: cython.int
-    i: cython.Py_ssize_t
-    several: cython.bint = node.n_outputs > 1
-    first = grad[0] if several else grad
-    if n == 1 and cython.cast(object, needed[0]) == GRAD:
-        return rule(first)
-    values = [None] * n
-    for i in range(n):
-        what = needed[i]
-        if what >= 0:
-            values[i] = _saved(node, what, attach)
-        elif what == GRAD:
-            values[i] = first
-        elif what == GRADS:
-            values[i] = tuple(grad) if several else (grad,)
-        elif what == IN_SHAPE:
-            values[i] = _shape_of_edge(node.links[at].object, (node.links[at].tag >> 8) & 255)
-        elif what == OUT:
-            value = _saved(node, 15, attach)
-            values[i] = value[0] if several else value
-        else:
-            values[i] = _saved(node, 15, attach)
+    rule = cython.cast(object, node.op.rule_of[argument])
+    n: cython.int = node.op.takes[argument]
+    needed: cython.pointer(cython.int) = node.op.needed_of[argument]
+    if n == 1:
+        return rule(_value(node, needed[0], grad, at, attach))
     if n == 2:
-        return rule(values[0], values[1])
+        return rule(_value(node, needed[0], grad, at, attach), _value(node, needed[1], grad, at, attach))
     if n == 3:
-        return rule(values[0], values[1], values[2])
-    return rule(*values)
+        return rule(
+            _value(node, needed[0], grad, at, attach),
+            _value(node, needed[1], grad, at, attach),
+            _value(node, needed[2], grad, at, attach),
+        )
+    return rule(*[_value(node, needed[i], grad, at, attach) for i in range(n)])
 
 
 @cython.cfunc
@@ -492,7 +538,7 @@ def _fit(grad, target: cython.pointer(PyObject), output: cython.int) -> Tensor:
         node = cython.cast(Node, target)
         dt = node.dt
         if node.n_outputs > 1:
-            fits = sizes_tuple(g) == node.out_shapes[output]
+            fits = sizes_tuple(g) == cython.cast(tuple, node.out_shapes)[output]
         else:
             fits = node.nd == g.nd
             for i in range(g.nd):

@@ -31,7 +31,7 @@ def _(grad):
     return grad.sum()
 
 
-@op(kind="inplace", ref=np.zeros_like, sample=lambda rng: [(rng.uniform(-1, 1, (2, 3)),)])
+@op(kind="fill", ref=np.zeros_like, sample=lambda rng: [(rng.uniform(-1, 1, (2, 3)),)])
 def zero_(x: Tensor) -> Tensor:
     """Set every element to 0."""
     fill(x, 0.0)

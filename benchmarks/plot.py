@@ -1,0 +1,98 @@
+"""The picture of a run: a dot per series on a logarithmic axis of time, a row per workload, a panel per group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .results import Results, Row, quantity
+from .workloads import GROUPS
+
+# Colours that stay apart for the colour-blind (Okabe and Ito); the marker says bare, nn or jit as well.
+STYLE = {
+    "fastgrad": ("#D55E00", "o"),
+    "fastgrad nn": ("#D55E00", "s"),
+    "numpy": ("#0072B2", "o"),
+    "numpy out=": ("#0072B2", "D"),
+    "torch": ("#009E73", "o"),
+    "torch nn": ("#009E73", "s"),
+    "jax jit": ("#CC79A7", "D"),
+    "jax": ("#CC79A7", "o"),
+    "autograd": ("#7F7F7F", "o"),
+}
+OTHERS = ("#56B4E9", "^")
+ROW_INCHES = 0.27
+
+
+def write(results: Results, path: Path) -> None:
+    """Draw the times to an SVG, PNG or PDF file, by its suffix. Raises ValueError where there is no time to draw."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    groups = {g: rows for g, all_rows in results.groups().items() if (rows := [r for r in all_rows if _drawn(r)])}
+    if not groups:
+        raise ValueError("no times to draw")
+    heights = [len(rows) + 0.6 for rows in groups.values()]
+    extra = 1.5 + 0.5 * len(groups)  # heading, legend and panel titles, in inches
+    size = (9.0, ROW_INCHES * sum(heights) + extra)
+    with plt.rc_context({"font.size": 9, "svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False}):
+        figure, axes = plt.subplots(
+            len(groups), 1, figsize=size, sharex=True, squeeze=False, layout="constrained",
+            height_ratios=heights,
+        )  # fmt: skip
+        for ax, (group, rows) in zip(axes[:, 0], groups.items(), strict=True):
+            _panel(ax, GROUPS[group], rows)
+        last = axes[-1, 0]
+        last.set_xscale("log")
+        last.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _tick(v)))
+        last.xaxis.set_minor_formatter(NullFormatter())
+        m, s = results.machine, results.settings
+        last.set_xlabel(
+            "time per step or operation (log scale; further left is faster)\n"
+            f"{m['cpu']}, {s['dtype']}, {s['threads']} of {m['cores']} cores; {m['python']}; {results.date[:10]}"
+        )
+        order = results.series([r for rows in groups.values() for r in rows])
+        handles = [_handle(s) for s in order]
+        figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 9), frameon=False)
+        figure.savefig(path, dpi=150)
+        plt.close(figure)
+
+
+def _drawn(row: Row) -> bool:
+    return row.unit == "ns" and any(row.value(s) for s in row.cells)
+
+
+def _panel(ax: Any, title: str, rows: list[Row]) -> None:
+    ax.set_title(title, loc="left", fontsize=9, fontweight="bold")
+    for y, row in enumerate(rows):
+        times = {s: v for s in row.cells if (v := row.value(s))}
+        ax.plot([min(times.values()), max(times.values())], [y, y], color="#CCCCCC", linewidth=1.5, zorder=1)
+        for series, value in times.items():
+            colour, marker = STYLE.get(series, OTHERS)
+            ours = series.startswith("fastgrad")
+            ax.plot(
+                value, y, marker=marker, color=colour, markersize=7 if ours else 6, linestyle="none",
+                markeredgecolor="white", markeredgewidth=0.6, zorder=4 if ours else 3, clip_on=False,
+            )  # fmt: skip
+    ax.set_yticks(range(len(rows)), [row.title for row in rows])
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x", which="major", color="#E4E4E4", zorder=0)
+    ax.set_axisbelow(True)
+    ax.spines[["left", "bottom"]].set_visible(False)
+    ax.tick_params(axis="x", which="both", length=0)
+
+
+def _handle(series: str) -> Any:
+    from matplotlib.lines import Line2D
+
+    colour, marker = STYLE.get(series, OTHERS)
+    return Line2D([], [], color=colour, marker=marker, linestyle="none", markersize=7, label=series)
+
+
+def _tick(value: float) -> str:
+    number, unit = quantity(value, "ns").split()
+    return f"{float(number.replace(',', '')):g} {unit}"

@@ -1,0 +1,251 @@
+"""Run workloads: check every series, then time them in turn, round by round, so that drift hits all alike."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from . import machine, memory, process
+from .host import AskError, Host
+from .reference import TOLERANCE, compare, expected, make_data
+from .results import Cell, LibraryInfo, Results, Row, judge
+from .workloads import SUBJECT, Workload
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library that can take part: the module of its programs, and the packages that are imported and installed."""
+
+    module: str
+    package: str
+    distributions: tuple[str, ...]
+
+
+LIBRARIES = {
+    SUBJECT: Library("benchmarks.lib_fastgrad", "fastgrad", ("fastgrad",)),
+    "numpy": Library("benchmarks.lib_numpy", "numpy", ("numpy",)),
+    "torch": Library("benchmarks.lib_torch", "torch", ("torch",)),
+    "jax": Library("benchmarks.lib_jax", "jax", ("jax", "jaxlib")),
+    "autograd": Library("benchmarks.lib_autograd", "autograd", ("autograd",)),
+}
+
+
+@dataclass
+class Settings:
+    """How to run."""
+
+    libraries: dict[str, Library] = field(default_factory=lambda: dict(LIBRARIES))
+    threads: int = field(default_factory=machine.cores)
+    dtype: str = "float32"
+    quick: bool = False
+    rounds: int = 7
+    round_ms: float = 50.0
+    seed: int = 0
+    timeout_s: float = 600.0
+
+
+class Progress:
+    """One line on standard error that says what is running; silent where nobody watches."""
+
+    def __init__(self) -> None:
+        self.shown = sys.stderr.isatty()
+
+    def say(self, text: str) -> None:
+        if self.shown:
+            print(f"\r\x1b[K{text[:100]}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        self.say("")
+
+
+class Runner:
+    """The worker processes of one run and the results so far. A context manager: leaving it ends the workers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.progress = Progress()
+        self.hosts: dict[str, Host] = {}
+        self.series: dict[str, dict[str, list[str]]] = {}  # library, kind -> series
+        self.absent: dict[str, dict[str, str]] = {}
+        self._folder = tempfile.TemporaryDirectory(prefix="fastgrad-bench-")
+        self._values = Path(self._folder.name, "values.npz")
+        self.results = Results(
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            machine.describe(),
+            {
+                "threads": settings.threads, "dtype": settings.dtype, "quick": settings.quick,
+                "rounds": settings.rounds, "round_ms": settings.round_ms, "seed": settings.seed,
+                "tolerance": TOLERANCE[settings.dtype],
+            },
+            {},
+        )  # fmt: skip
+
+    def __enter__(self) -> Runner:
+        for name in self.settings.libraries:
+            self.progress.say(f"starting {name}")
+            host = self.hosts[name] = self._new_host(name)
+            try:
+                hello = host.start()
+            except AskError as error:
+                host.stop()
+                del self.hosts[name]
+                self.results.libraries[name] = LibraryInfo(missing=str(error))
+            except BaseException:
+                self.__exit__()
+                raise
+            else:
+                self.series[name], self.absent[name] = hello["series"], hello["absent"]
+                self.results.libraries[name] = LibraryInfo(info=hello["info"])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for host in self.hosts.values():
+            host.stop()
+        self._folder.cleanup()
+        self.progress.clear()
+
+    def _new_host(self, name: str) -> Host:
+        s = self.settings
+        return Host(s.libraries[name].module, s.threads, self.results.machine["cores"], s.dtype, s.timeout_s)
+
+    def run(self, workloads: list[Workload]) -> Results:
+        """Measure the workloads. Interrupted, it leaves what is done in `self.results`."""
+        figures: dict[str, process.ProcessFigures] | None = None
+        try:
+            for i, whole in enumerate(workloads, 1):
+                w = whole.shortened() if self.settings.quick else whole
+                row = Row.of(w)
+                self.results.rows.append(row)
+                label = f"[{i}/{len(workloads)}] {w.name}"
+                if w.kind == "process":
+                    if w.measure != "installed" and figures is None:
+                        figures = self._process_rounds(label)
+                    self._process_row(w, row, figures or {})
+                elif (free := memory.available_bytes()) is not None and free < w.needs_bytes:
+                    row.cells[SUBJECT] = Cell(SUBJECT, reason=f"needs {w.needs_bytes / 1e9:g} GB of free memory")
+                elif w.measure == "time":
+                    self._time_row(w, row, label)
+                else:
+                    self._memory_row(w, row, label)
+        finally:
+            rows = {row.name: row for row in self.results.rows}
+            for cell in (c for row in self.results.rows for c in row.cells.values()):
+                if cell.value is None and cell.status != "wrong":
+                    cell.status, cell.reason = "n/a", cell.reason or "interrupted"
+            for w, row in zip(workloads, self.results.rows, strict=False):
+                row.floors = [judge(floor, row, rows) for floor in w.floors]
+        return self.results
+
+    def _taking_part(self, w: Workload, row: Row) -> list[tuple[str, str]]:
+        """(library, series) that offer this workload; a library that does not gets a cell that says so."""
+        pairs = []
+        for name in self.hosts:
+            if w.only and name not in w.only:
+                continue
+            offered = self.series[name].get(w.kind, [])
+            if not offered:
+                row.cells[name] = Cell(name, reason=self.absent[name].get(w.kind, "not written"))
+            pairs += [(name, series) for series in offered]
+        return pairs
+
+    def _check(self, host: Host, w: Workload, series: str, cell: Cell) -> None:
+        """Prepare the program and compare its result with the reference; sets the cell's status."""
+        s = self.settings
+        self._values.unlink(missing_ok=True)
+        answer = host.ask("prepare", kind=w.kind, params=w.params, series=series, seed=s.seed, values=str(self._values))
+        with np.load(self._values) as arrays:
+            got = [arrays[f"arr_{i}"] for i in range(len(arrays))]
+        data = make_data(w.kind, w.params, s.dtype, s.seed)
+        check = compare(got, expected(w.kind, w.params, data), s.dtype)
+        cell.notes, cell.reason = answer["notes"], check.detail
+        cell.status = "ok" if check.ok else "wrong"
+        cell.error = check.error if np.isfinite(check.error) else None
+
+    def _time_row(self, w: Workload, row: Row, label: str) -> None:
+        timed: list[tuple[str, str, Cell]] = []
+        for name, series in self._taking_part(w, row):
+            self.progress.say(f"{label}: checking {series}")
+            cell = row.cells[series] = Cell(name)
+            with _reported(cell):
+                self._check(self.hosts[name], w, series, cell)
+                if cell.status == "ok":
+                    answer = self.hosts[name].ask("calibrate", series=series, min_ns=int(self.settings.round_ms * 1e6))
+                    cell.inner = answer["inner"]
+                    timed.append((name, series, cell))
+        rounds = min(self.settings.rounds, w.max_rounds)
+        for r in range(rounds):
+            turn = r % len(timed) if timed else 0
+            for name, series, cell in timed[turn:] + timed[:turn]:
+                if cell.status == "ok":
+                    self.progress.say(f"{label}: round {r + 1}/{rounds} {series}")
+                    with _reported(cell):
+                        cell.rounds.append(self.hosts[name].ask("round", series=series)["value"])
+        for _, _, cell in timed:
+            cell.value = min(cell.rounds, default=None)
+        for name in {name for name, _, _ in timed}:
+            with _reported(Cell(name)):
+                self.hosts[name].ask("release")
+
+    def _memory_row(self, w: Workload, row: Row, label: str) -> None:
+        """Measured in a fresh process per series, before the check, which would leave memory behind."""
+        for name, series in self._taking_part(w, row):
+            self.progress.say(f"{label}: {series}")
+            cell = row.cells[series] = Cell(name)
+            host = self._new_host(name)
+            with _reported(cell):
+                answer = host.ask(w.measure, kind=w.kind, params=w.params, series=series, seed=self.settings.seed)
+                self._check(host, w, series, cell)
+                if cell.status == "ok":
+                    cell.value, cell.rounds = answer["value"], [answer["value"]]
+            host.stop()
+
+    def _process_rounds(self, label: str) -> dict[str, process.ProcessFigures]:
+        figures = {name: process.ProcessFigures([], []) for name in self.hosts}
+        for r in range(-1, self.settings.rounds):  # the round before the first reads the files into the cache
+            for name, figure in figures.items():
+                self.progress.say(f"{label}: round {max(r, 0) + 1}/{self.settings.rounds} {name}")
+                try:
+                    package = self.settings.libraries[name].package
+                    ns, resident = process.probe(package, self.settings.threads, self.settings.timeout_s)
+                except AskError as error:
+                    figure.failed = str(error)
+                    continue
+                if r >= 0:
+                    figure.import_ns.append(ns)
+                    figure.resident.append(resident)
+        return figures
+
+    def _process_row(self, w: Workload, row: Row, figures: dict[str, process.ProcessFigures]) -> None:
+        for name in self.hosts:
+            cell = row.cells[name] = Cell(name, "ok")
+            library = self.settings.libraries[name]
+            with _reported(cell):
+                if w.measure == "installed":
+                    cell.rounds = [process.installed_bytes(library.package, library.distributions)]
+                else:
+                    cell.rounds = figures[name].import_ns if w.measure == "import" else figures[name].resident
+                    if figures[name].failed:
+                        raise AskError(figures[name].failed)
+                cell.value = process.typical(cell.rounds)
+
+
+class _reported:
+    """Turns a worker's failure into a cell that says "n/a" and why; the other series go on."""
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if not isinstance(error, AskError):
+            return False
+        self.cell.status, self.cell.value = "n/a", None
+        self.cell.reason = str(error).removeprefix("NotImplementedError: ")
+        return True

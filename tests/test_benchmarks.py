@@ -1,0 +1,239 @@
+"""The benchmark suite measures what it says and refuses what is wrong. No test here looks at a clock."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import host, process, reference, report
+from benchmarks.__main__ import main
+from benchmarks.program import CHECK_STEPS, Case
+from benchmarks.results import Cell, LibraryInfo, Results, Row, judge
+from benchmarks.workloads import GROUPS, WORKLOADS, Floor, Workload, select
+
+ROOT = Path(__file__).resolve().parent.parent
+STEPS = [w for w in WORKLOADS if w.kind in ("linear", "two_layer") and w.measure == "time"]
+SMALL = [
+    w for w in WORKLOADS if w.measure == "time" and w.params.get("n", 0) <= 1000 and w.params.get("hidden", 0) <= 64
+]
+
+HEADER = """
+import os
+from benchmarks.lib_numpy import ABSENT, info, linear, setup
+from benchmarks.program import Program
+"""
+WRONG = """
+def wrong(case):
+    right = linear(case)
+    return Program(right.run, lambda w: [w * w.dtype.type(1.001)])
+WORKLOADS = {"linear": {"liar": wrong}}
+"""
+CRASHING = """
+def crashing(case):
+    os._exit(3)
+WORKLOADS = {"linear": {"crasher": crashing}}
+"""
+
+
+@pytest.fixture
+def peer(tmp_path, monkeypatch):
+    """Writes a library module that the workers can import; gives the value of --with for it."""
+
+    def write(name: str, text: str) -> str:
+        (tmp_path / f"{name}_programs.py").write_text(HEADER + text)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+        return f"{name}={name}_programs"
+
+    return write
+
+
+def run(tmp_path: Path, *arguments: str) -> tuple[int, dict]:
+    """Exit status and JSON of a quick run in which NumPy takes part."""
+    out = tmp_path / "out.json"
+    status = main(["--quick", "--libs", "numpy", "--json", str(out), *arguments])
+    return status, json.loads(out.read_text())
+
+
+def test_a_quick_run_records_machine_versions_and_every_round(tmp_path, capsys):
+    status, data = run(tmp_path, "--only", "linear", "--only", "*/matmul-8", "--rounds", "2")
+    assert status == 0
+    assert [row["name"] for row in data["rows"]] == ["linear/step", "kernel/matmul-8"]
+    assert data["libraries"]["numpy"]["info"]["version"] == np.__version__
+    assert data["machine"]["cpu"]
+    assert data["machine"]["cores"] >= 1
+    assert data["settings"]["threads"] >= 1
+    for row in data["rows"]:
+        cell = row["cells"]["numpy"]
+        assert cell["status"] == "ok"
+        assert len(cell["rounds"]) == 2
+        assert cell["value"] == min(cell["rounds"])
+        assert cell["error"] <= 1
+    printed = capsys.readouterr().out
+    assert np.__version__ in printed
+    assert "not decided" in printed  # floors are shown where fastgrad is not measured, and not called met
+
+
+def test_a_missing_peer_is_named_and_the_others_run(tmp_path, capsys):
+    status, data = run(tmp_path, "--with", "ghost=no_such_module_at_all", "--only", "linear", "--rounds", "1")
+    assert status == 0
+    assert "no_such_module_at_all" in data["libraries"]["ghost"]["missing"]
+    assert data["rows"][0]["cells"]["numpy"]["status"] == "ok"
+    assert "ghost: missing" in capsys.readouterr().out
+
+
+def test_a_wrong_result_is_refused_and_not_timed(tmp_path, peer, capsys):
+    status, data = run(tmp_path, "--with", peer("liar", WRONG), "--only", "linear", "--rounds", "1")
+    assert status == 1
+    cells = data["rows"][0]["cells"]
+    assert cells["liar"]["status"] == "wrong"
+    assert cells["liar"]["rounds"] == []
+    assert cells["liar"]["value"] is None
+    assert cells["numpy"]["status"] == "ok"
+    assert "WRONG" in capsys.readouterr().out
+
+
+def test_a_crash_is_reported_in_its_cell_alone(tmp_path, peer, capsys):
+    status, data = run(
+        tmp_path, "--with", peer("crasher", CRASHING), "--only", "linear", "--only", "kernel/mul-8", "--rounds", "1"
+    )
+    assert status == 0
+    cells = data["rows"][0]["cells"]
+    assert cells["crasher"]["status"] == "n/a"
+    assert "exit status 3" in cells["crasher"]["reason"]
+    assert cells["numpy"]["status"] == "ok"
+    assert data["rows"][1]["cells"]["crasher"]["reason"] == "not written"
+    assert "crasher: n/a" in capsys.readouterr().out
+
+
+def test_process_figures(tmp_path):
+    status, data = run(tmp_path, "--only", "process/*", "--rounds", "1")
+    assert status == 0
+    values = {row["name"]: row["cells"]["numpy"]["value"] for row in data["rows"]}
+    assert values["process/import"] > 0
+    assert values["process/resident"] > 5e6
+    assert values["process/installed"] > 5e6
+    with pytest.raises(host.AskError, match="no_such_module"):
+        process.probe("no_such_module", 1, 60)
+
+
+def test_plot_and_markdown_from_saved_results(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    run(tmp_path, "--only", "linear", "--rounds", "1", "--plot", str(tmp_path / "a.svg"))
+    assert "<svg" in (tmp_path / "a.svg").read_text()
+    capsys.readouterr()
+    saved = str(tmp_path / "out.json")
+    assert main(["--load", saved, "--markdown", "--plot", str(tmp_path / "b.png")]) == 0
+    assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
+    assert "| step |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("w", SMALL, ids=lambda w: w.name)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("library", ["fastgrad", "numpy", "torch", "autograd"])
+def test_programs_agree_with_the_reference(library: str, dtype: str, w: Workload):
+    if library not in ("fastgrad", "numpy"):
+        pytest.importorskip(library)
+    programs = importlib.import_module(f"benchmarks.lib_{library}")
+    offered = programs.WORKLOADS.get(w.kind, {})
+    assert offered or w.kind in programs.ABSENT
+    params = {**w.params, "live": 10}
+    for factory in offered.values():
+        data = reference.make_data(w.kind, params, dtype)
+        try:
+            program = factory(Case(params, data))
+        except NotImplementedError:
+            assert library in ("numpy", "autograd")
+            continue
+        values = program.values(program.run(1 if program.ops > 1 else CHECK_STEPS))
+        check = reference.compare(values, reference.expected(w.kind, params, data), dtype)
+        assert check.ok, check.detail
+
+
+@pytest.mark.parametrize("w", STEPS, ids=lambda w: w.name)
+def test_a_gradient_that_is_wrong_by_one_percent_is_seen(w: Workload):
+    data = reference.make_data(w.kind, w.params, "float32")
+    want = reference.expected(w.kind, w.params, data)
+    right = [e.want.astype(np.float32) for e in want]
+    assert reference.compare(right, want, "float32").ok
+    for i, e in enumerate(want):
+        assert e.start is not None
+        wrong = [*right]
+        wrong[i] = (e.start + 1.01 * (e.want - e.start)).astype(np.float32)
+        assert not reference.compare(wrong, want, "float32").ok
+
+
+@pytest.mark.parametrize(
+    "got",
+    [[], [np.zeros((2, 2), np.float32)], [np.zeros(2)], [np.full(2, np.nan, np.float32)], [np.ones(2, np.float32)]],
+    ids=["count", "shape", "dtype", "nan", "value"],
+)
+def test_what_is_wrong(got: list[np.ndarray]):
+    assert not reference.compare(got, [reference.Expected(np.array([0.0, 1.0]))], "float32").ok
+
+
+def row(name: str = "r", **values: float) -> Row:
+    return Row(name, "linear", "t", "ns", {}, {s: Cell(s, "ok", value=v) for s, v in values.items()})
+
+
+@pytest.mark.parametrize(
+    ("floor", "values", "met"),
+    [
+        (Floor("", over=("torch",), factor=50), {"fastgrad": 2.0, "torch": 100.0}, True),
+        (Floor("", over=("torch",), factor=50), {"fastgrad": 2.1, "torch": 100.0}, False),
+        (Floor("", over=("torch", "numpy")), {"fastgrad": 3.0, "torch": 4.0, "numpy": 2.0}, False),
+        (Floor("", over=("torch", "numpy")), {"fastgrad": 3.0, "numpy": 4.0}, None),
+        (Floor("", over=("torch", "numpy")), {"fastgrad": 5.0, "numpy": 4.0}, False),
+        (Floor("", over=("numpy",), plus=40.0), {"fastgrad": 139.0, "numpy": 100.0}, True),
+        (Floor("", limit=400), {"fastgrad": 401.0}, False),
+        (Floor("", over=("torch",)), {"torch": 1.0}, None),
+        (Floor("", row="other", factor=1 / 1.1), {"fastgrad": 10.9}, True),
+        (Floor("", row="other", factor=1 / 1.1), {"fastgrad": 11.1}, False),
+        (Floor("", row="not run"), {"fastgrad": 1.0}, None),
+    ],
+)
+def test_floors(floor: Floor, values: dict[str, float], met: bool | None):
+    other = row("other", fastgrad=10.0)
+    assert judge(floor, row(**values), {"other": other}).met is met
+
+
+def test_a_floor_that_is_not_met_is_shown():
+    results = Results("", {"cpu": "", "cores": 1, "architecture": "", "system": "", "python": "", "load": 0.0}, {
+        "dtype": "float32", "threads": 1, "rounds": 1, "round_ms": 1.0, "quick": False,
+    }, {"fastgrad": LibraryInfo(), "torch": LibraryInfo()})  # fmt: skip
+    slow = row(fastgrad=2.0, torch=10.0)
+    slow.floors = [judge(Floor("50x faster than torch", over=("torch",), factor=50), slow, {})]
+    results.rows.append(slow)
+    for text in (report.plain(results), report.markdown(results)):
+        assert "50x faster than torch: 5.00x, NOT MET" in text
+        assert "0 met, 1 not met" in text
+
+
+def test_the_table_of_workloads_is_sound():
+    names = [w.name for w in WORKLOADS]
+    assert len(set(names)) == len(names)
+    assert {w.group for w in WORKLOADS} == set(GROUPS)
+    assert {f.row for w in WORKLOADS for f in w.floors if f.row} <= set(names)
+    assert [w.name for w in select(["matmul-102"])] == ["kernel/matmul-1024"]
+
+
+def test_workers_do_not_inherit_debugging_switches(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "PRESCOTT")
+    env = host.environment(3)
+    assert "OPENBLAS_CORETYPE" not in env
+    assert env["OMP_NUM_THREADS"] == "3"
+
+
+def test_the_command_line():
+    command = [sys.executable, "-m", "benchmarks"]
+    listed = subprocess.run([*command, "--list"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert all(w.name in listed for w in WORKLOADS)
+    bad = subprocess.run([*command, "--only", "nothing-like-it"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert bad.returncode == 2
+    assert "no workload matches" in bad.stderr
