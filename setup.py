@@ -21,7 +21,8 @@ if platform.machine().lower() in ("x86_64", "amd64"):
 
 # -ffp-contract=off: a fused multiply-add stands only where the source asks for one, so that results do not depend
 # on the compiler's choice. NaN and infinity keep their meaning: no -ffast-math.
-CFLAGS = ["-std=c11", "-O3", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
+CFLAGS = ["-std=c11", "-O3", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+CFLAGS += ["-Wno-psabi"]
 OPENMP = [] if sys.platform == "darwin" else ["-fopenmp"]
 SANITIZE = ["-fsanitize=" + os.environ["FASTGRAD_SANITIZE"], "-g"] if os.environ.get("FASTGRAD_SANITIZE") else []
 
@@ -32,7 +33,7 @@ class BuildExt(build_ext):
             sys.exit("fastgrad: Windows is not supported yet; use WSL, or Linux or macOS.")
         compiler = os.environ.get("CC", "cc").split()[0]
         if shutil.which(compiler) is None:
-            sys.exit(f"fastgrad: no C compiler found (looked for '{compiler}'): install gcc or clang, or set CC to one.")
+            sys.exit(f"fastgrad: no C compiler found (no '{compiler}'): install gcc or clang, or set CC to one.")
         from Cython.Build import cythonize  # here: `setup.py --version` must not need it
 
         self.extensions[:] = cythonize(

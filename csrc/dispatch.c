@@ -15,7 +15,13 @@
 #endif
 
 #define DECLARE(isa) extern const fg_entry fg_elementwise_##isa[], fg_reduce_##isa[], fg_gemm_##isa[];
-#define COLUMN(isa) {#isa, {fg_elementwise_##isa, fg_reduce_##isa, fg_gemm_##isa, NULL}}
+#define COLUMN(isa) \
+    { \
+        #isa, \
+        { \
+            fg_elementwise_##isa, fg_reduce_##isa, fg_gemm_##isa, NULL \
+        } \
+    }
 
 /* Best last. */
 #if defined(__x86_64__)

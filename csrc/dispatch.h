@@ -6,12 +6,12 @@
 
 int fg_isa_count(void);
 const char *fg_isa_name(int isa);
-int fg_isa_supported(int isa);                            /* does this CPU run it? */
-const fg_entry *fg_find(int isa, const char *name);       /* NULL: no such kernel */
-const fg_entry *fg_entry_at(int isa, int index);          /* NULL: past the last */
+int fg_isa_supported(int isa);                      /* does this CPU run it? */
+const fg_entry *fg_find(int isa, const char *name); /* NULL: no such kernel */
+const fg_entry *fg_entry_at(int isa, int index);    /* NULL: past the last */
 
-void fg_watch_fork(void);                                 /* once, at import */
-int fg_forked(void);                                      /* is this a forked child? */
+void fg_watch_fork(void); /* once, at import */
+int fg_forked(void);      /* is this a forked child? */
 int fg_omp_max_threads(void);
 void fg_omp_set_threads(int threads);
 

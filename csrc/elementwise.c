@@ -35,7 +35,7 @@ enum { TILE = 16 };
                 for (int64_t i = begin; i < end; i++) \
                     o[i] = (TO)x[i]; \
             else if (so == 1 && si == 0) { \
-                const TO value = (TO)*x; \
+                const TO value = (TO) * x; \
                 for (int64_t i = begin; i < end; i++) \
                     o[i] = value; \
             } else \
@@ -97,7 +97,6 @@ CONVERT(cast_i64_f64, double, int64_t)
 
 const fg_entry FG_NAME(fg_elementwise)[] = {
 #include "elementwise_list.h"
-    BOTH(where) BOTH(sgd) BOTH(cast_u8) BOTH(cast_i32) BOTH(cast_i64)
-    ONE(copy1) ONE(copy2) ONE(copy4) ONE(copy8) ONE(cast_f32_f64) ONE(cast_f64_f32)
-    {NULL, {NULL, NULL}, {NULL, NULL}},
+    BOTH(where) BOTH(sgd) BOTH(cast_u8) BOTH(cast_i32) BOTH(cast_i64) ONE(copy1) ONE(copy2) ONE(copy4) ONE(copy8)
+        ONE(cast_f32_f64) ONE(cast_f64_f32){NULL, {NULL, NULL}, {NULL, NULL}},
 };

@@ -47,7 +47,9 @@ static inline __attribute__((always_inline)) V F(vpow)(V x, V y)
     const int64_t s##name = call->stride[k][call->ndim - 1];
 
 #define TAKE(name, i, count) \
-    (s##name == 0 ? F(splat)(*name) : s##name == 1 && (count) == LANES ? F(load)(name + (i)) : F(load_some)(name + (i) * s##name, s##name, count))
+    (s##name == 0                       ? F(splat)(*name) \
+     : s##name == 1 && (count) == LANES ? F(load)(name + (i)) \
+                                        : F(load_some)(name + (i) * s##name, s##name, count))
 
 /* The three inner loops: all contiguous; contiguous or one number; anything. `EXPR` sees the vectors. */
 #define INNER(n, CONTIGUOUS, LOADS, SOME, PUT, PUT_SOME) \
@@ -86,14 +88,10 @@ static inline __attribute__((always_inline)) V F(vpow)(V x, V y)
     }
 
 #define UNARY(NAME, COST, EXPR) \
-    RANGE(NAME, \
-          T *o = (T *)call->ptr[0]; const int64_t so = call->stride[0][call->ndim - 1]; OPERAND(1, a), \
-          o += begin * so; a += begin * sa, \
-          o += fg_row_offset(call, 0, row); a += fg_row_offset(call, 1, row), \
-          INNER(n, so == 1 && sa == 1, \
-                V x = F(load)(a + i), \
-                V x = TAKE(a, i, count), \
-                F(store)(o + i, (EXPR)), \
+    RANGE(NAME, T *o = (T *)call->ptr[0]; const int64_t so = call->stride[0][call->ndim - 1]; \
+          OPERAND(1, a), o += begin * so; a += begin * sa, o += fg_row_offset(call, 0, row); \
+          a += fg_row_offset(call, 1, row), \
+          INNER(n, so == 1 && sa == 1, V x = F(load)(a + i), V x = TAKE(a, i, count), F(store)(o + i, (EXPR)), \
                 F(store_some)(o + i * so, so, count, (EXPR)))) \
     static void F(NAME)(const fg_call *call) \
     { \
@@ -101,47 +99,41 @@ static inline __attribute__((always_inline)) V F(vpow)(V x, V y)
     }
 
 #define BINARY(NAME, COST, EXPR) \
-    RANGE(NAME, \
-          T *o = (T *)call->ptr[0]; const int64_t so = call->stride[0][call->ndim - 1]; OPERAND(1, a) OPERAND(2, b), \
-          o += begin * so; a += begin * sa; b += begin * sb, \
-          o += fg_row_offset(call, 0, row); a += fg_row_offset(call, 1, row); b += fg_row_offset(call, 2, row), \
-          if (so == 1 && sa == 1 && sb == 0) { \
-              const V y = F(splat)(*b); \
-              INNER(n, 1, V x = F(load)(a + i), V x = TAKE(a, i, count), F(store)(o + i, (EXPR)), \
-                    F(store_some)(o + i, 1, count, (EXPR))); \
-          } else if (so == 1 && sa == 0 && sb == 1) { \
-              const V x = F(splat)(*a); \
-              INNER(n, 1, V y = F(load)(b + i), V y = TAKE(b, i, count), F(store)(o + i, (EXPR)), \
-                    F(store_some)(o + i, 1, count, (EXPR))); \
-          } else \
-              INNER(n, so == 1 && sa == 1 && sb == 1, \
-                    V x = F(load)(a + i); V y = F(load)(b + i), \
-                    V x = TAKE(a, i, count); V y = TAKE(b, i, count), \
-                    F(store)(o + i, (EXPR)), \
-                    F(store_some)(o + i * so, so, count, (EXPR)))) \
+    RANGE( \
+        NAME, T *o = (T *)call->ptr[0]; const int64_t so = call->stride[0][call->ndim - 1]; \
+        OPERAND(1, a) OPERAND(2, b), o += begin * so; a += begin * sa; \
+        b += begin * sb, o += fg_row_offset(call, 0, row); a += fg_row_offset(call, 1, row); \
+        b += fg_row_offset(call, 2, row), \
+        if (so == 1 && sa == 1 && sb == 0) { \
+            const V y = F(splat)(*b); \
+            INNER(n, 1, V x = F(load)(a + i), V x = TAKE(a, i, count), F(store)(o + i, (EXPR)), \
+                  F(store_some)(o + i, 1, count, (EXPR))); \
+        } else if (so == 1 && sa == 0 && sb == 1) { \
+            const V x = F(splat)(*a); \
+            INNER(n, 1, V y = F(load)(b + i), V y = TAKE(b, i, count), F(store)(o + i, (EXPR)), \
+                  F(store_some)(o + i, 1, count, (EXPR))); \
+        } else INNER(n, so == 1 && sa == 1 && sb == 1, V x = F(load)(a + i); \
+                     V y = F(load)(b + i), V x = TAKE(a, i, count); \
+                     V y = TAKE(b, i, count), F(store)(o + i, (EXPR)), F(store_some)(o + i * so, so, count, (EXPR)))) \
     static void F(NAME)(const fg_call *call) \
     { \
         fg_run(call, F(NAME##_range), COST); \
     }
 
 #define TERNARY(NAME, COST, EXPR) \
-    RANGE(NAME, \
-          T *o = (T *)call->ptr[0]; const int64_t so = call->stride[0][call->ndim - 1]; \
-          OPERAND(1, a) OPERAND(2, b) OPERAND(3, c), \
-          o += begin * so; a += begin * sa; b += begin * sb; c += begin * sc, \
-          o += fg_row_offset(call, 0, row); a += fg_row_offset(call, 1, row); b += fg_row_offset(call, 2, row); \
-          c += fg_row_offset(call, 3, row), \
-          if (so == 1 && sa == 1 && sb == 1 && sc == 0) { \
-              const V z = F(splat)(*c); \
-              INNER(n, 1, V x = F(load)(a + i); V y = F(load)(b + i), \
-                    V x = TAKE(a, i, count); V y = TAKE(b, i, count), \
-                    F(store)(o + i, (EXPR)), F(store_some)(o + i, 1, count, (EXPR))); \
-          } else \
-              INNER(n, so == 1 && sa == 1 && sb == 1 && sc == 1, \
-                    V x = F(load)(a + i); V y = F(load)(b + i); V z = F(load)(c + i), \
-                    V x = TAKE(a, i, count); V y = TAKE(b, i, count); V z = TAKE(c, i, count), \
-                    F(store)(o + i, (EXPR)), \
-                    F(store_some)(o + i * so, so, count, (EXPR)))) \
+    RANGE( \
+        NAME, T *o = (T *)call->ptr[0]; const int64_t so = call->stride[0][call->ndim - 1]; \
+        OPERAND(1, a) OPERAND(2, b) OPERAND(3, c), o += begin * so; a += begin * sa; b += begin * sb; \
+        c += begin * sc, o += fg_row_offset(call, 0, row); a += fg_row_offset(call, 1, row); \
+        b += fg_row_offset(call, 2, row); \
+        c += fg_row_offset(call, 3, row), \
+        if (so == 1 && sa == 1 && sb == 1 && sc == 0) { \
+            const V z = F(splat)(*c); \
+            INNER(n, 1, V x = F(load)(a + i); V y = F(load)(b + i), V x = TAKE(a, i, count); \
+                  V y = TAKE(b, i, count), F(store)(o + i, (EXPR)), F(store_some)(o + i, 1, count, (EXPR))); \
+        } else INNER(n, so == 1 && sa == 1 && sb == 1 && sc == 1, V x = F(load)(a + i); V y = F(load)(b + i); \
+                     V z = F(load)(c + i), V x = TAKE(a, i, count); V y = TAKE(b, i, count); \
+                     V z = TAKE(c, i, count), F(store)(o + i, (EXPR)), F(store_some)(o + i * so, so, count, (EXPR)))) \
     static void F(NAME)(const fg_call *call) \
     { \
         fg_run(call, F(NAME##_range), COST); \
@@ -149,16 +141,15 @@ static inline __attribute__((always_inline)) V F(vpow)(V x, V y)
 
 /* Into booleans: a lane of ones becomes a byte 1. */
 #define COMPARE(NAME, EXPR) \
-    RANGE(NAME, \
-          uint8_t *o = (uint8_t *)call->ptr[0]; const int64_t so = call->stride[0][call->ndim - 1]; \
-          OPERAND(1, a) OPERAND(2, b), \
-          o += begin * so; a += begin * sa; b += begin * sb, \
-          o += fg_row_offset(call, 0, row); a += fg_row_offset(call, 1, row); b += fg_row_offset(call, 2, row), \
-          for (int64_t i = 0; i < n; i++) { \
-              const T x = a[i * sa]; \
-              const T y = b[i * sb]; \
-              o[i * so] = (EXPR); \
-          }) \
+    RANGE( \
+        NAME, uint8_t *o = (uint8_t *)call->ptr[0]; const int64_t so = call->stride[0][call->ndim - 1]; \
+        OPERAND(1, a) OPERAND(2, b), o += begin * so; a += begin * sa; \
+        b += begin * sb, o += fg_row_offset(call, 0, row); a += fg_row_offset(call, 1, row); \
+        b += fg_row_offset(call, 2, row), for (int64_t i = 0; i < n; i++) { \
+            const T x = a[i * sa]; \
+            const T y = b[i * sb]; \
+            o[i * so] = (EXPR); \
+        }) \
     static void F(NAME)(const fg_call *call) \
     { \
         fg_run(call, F(NAME##_range), CHEAP); \
@@ -166,14 +157,12 @@ static inline __attribute__((always_inline)) V F(vpow)(V x, V y)
 
 #include "elementwise_list.h"
 
-RANGE(where,
-      T *o = (T *)call->ptr[0]; const int64_t so = call->stride[0][call->ndim - 1];
+RANGE(where, T *o = (T *)call->ptr[0]; const int64_t so = call->stride[0][call->ndim - 1];
       const uint8_t *c = (const uint8_t *)call->ptr[1]; const int64_t sc = call->stride[1][call->ndim - 1];
-      OPERAND(2, a) OPERAND(3, b),
-      o += begin * so; c += begin * sc; a += begin * sa; b += begin * sb,
-      o += fg_row_offset(call, 0, row); c += fg_row_offset(call, 1, row); a += fg_row_offset(call, 2, row);
-      b += fg_row_offset(call, 3, row),
-      for (int64_t i = 0; i < n; i++) o[i * so] = c[i * sc] ? a[i * sa] : b[i * sb])
+      OPERAND(2, a) OPERAND(3, b), o += begin * so; c += begin * sc; a += begin * sa;
+      b += begin * sb, o += fg_row_offset(call, 0, row); c += fg_row_offset(call, 1, row);
+      a += fg_row_offset(call, 2, row);
+      b += fg_row_offset(call, 3, row), for (int64_t i = 0; i < n; i++) o[i * so] = c[i * sc] ? a[i * sa] : b[i * sb])
 
 static void F(where)(const fg_call *call)
 {

@@ -13,8 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FG_MAX_DIMS 8      /* dimensions of a tensor, and of a loop */
-#define FG_MAX_OPERANDS 6  /* buffers of one launch, outputs included */
+#define FG_MAX_DIMS 8     /* dimensions of a tensor, and of a loop */
+#define FG_MAX_OPERANDS 6 /* buffers of one launch, outputs included */
 
 typedef struct fg_call fg_call;
 typedef void (*fg_kernel)(const fg_call *);
@@ -34,22 +34,22 @@ typedef void (*fg_kernel)(const fg_call *);
  */
 struct fg_call {
     fg_kernel fn;
-    int32_t threads;                              /* at most this many may be used; >= 1 */
-    int32_t ndim;                                 /* Note [Loop dimensions] */
-    int32_t flags;                                /* FG_ACCUMULATE | FG_ACT_*: matmul only */
+    int32_t threads; /* at most this many may be used; >= 1 */
+    int32_t ndim;    /* Note [Loop dimensions] */
+    int32_t flags;   /* FG_ACCUMULATE | FG_ACT_*: matmul only */
     int32_t reserved;
-    void *ptr[FG_MAX_OPERANDS];                   /* Note [Operand order] */
-    void *work;                                   /* scratch memory, 64-byte aligned: entry->workspace() bytes */
+    void *ptr[FG_MAX_OPERANDS]; /* Note [Operand order] */
+    void *work;                 /* scratch memory, 64-byte aligned: entry->workspace() bytes */
     int64_t dim[FG_MAX_DIMS];
     int64_t stride[FG_MAX_OPERANDS][FG_MAX_DIMS];
     union {
         float f32;
         double f64;
-    } scalar[FG_MAX_OPERANDS];                    /* immediate operands: ptr[i] may point at scalar[i] */
+    } scalar[FG_MAX_OPERANDS]; /* immediate operands: ptr[i] may point at scalar[i] */
 };
 
 enum {
-    FG_ACCUMULATE = 1,                            /* C += A B instead of C = A B */
+    FG_ACCUMULATE = 1, /* C += A B instead of C = A B */
     FG_ACT_NONE = 0 << 4,
     FG_ACT_RELU = 1 << 4,
     FG_ACT_SIGMOID = 2 << 4,
@@ -58,9 +58,9 @@ enum {
 };
 
 typedef struct {
-    const char *name;                             /* NULL ends a table */
-    fg_kernel fn[2];                              /* float32, float64; kernels of other types use fn[0] alone */
-    size_t (*workspace[2])(const fg_call *);      /* bytes of scratch memory for this call; NULL: none */
+    const char *name;                        /* NULL ends a table */
+    fg_kernel fn[2];                         /* float32, float64; kernels of other types use fn[0] alone */
+    size_t (*workspace[2])(const fg_call *); /* bytes of scratch memory for this call; NULL: none */
 } fg_entry;
 
 /* One source per family, compiled once per instruction set: FG_ISA is a name such as avx2. */

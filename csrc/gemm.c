@@ -21,8 +21,10 @@
 #define FMA_f32(a, b, c) ((vec_f32)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
 #define FMA_f64(a, b, c) ((vec_f64)_mm256_fmadd_pd((__m256d)(a), (__m256d)(b), (__m256d)(c)))
 #define MASK_f32(p, n) \
-    ((vec_f32)_mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))))
-#define MASK_f64(p, n) ((vec_f64)_mm256_maskload_pd(p, _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3))))
+    ((vec_f32)_mm256_maskload_ps(p, \
+                                 _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))))
+#define MASK_f64(p, n) \
+    ((vec_f64)_mm256_maskload_pd(p, _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3))))
 #define MASKED_LOADS
 #define JOIN_f32(x, y) __builtin_shufflevector(x, y, 0, 1, 2, 3, 4, 5, 6, 7)
 #define JOIN_f64(x, y) __builtin_shufflevector(x, y, 0, 1, 2, 3)
@@ -48,12 +50,15 @@
 #endif
 
 #define TILE_ROWS 6
-#define TILE_SHAPES(X)                                                  \
-    X(1, 1) X(2, 1) X(3, 1) X(4, 1) X(5, 1) X(6, 1) X(7, 1) X(8, 1)     \
-    X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2)                     \
-    X(1, 3) X(2, 3) X(3, 3) X(4, 3)                                     \
-    X(1, 4) X(2, 4)                                                     \
-    X(1, 8)
+/* clang-format off */
+#define TILE_SHAPES(X) \
+    X(1, 1) \
+    X(2, 1) \
+    X(3, 1) \
+    X(4, 1) \
+    X(5, 1) X(6, 1) X(7, 1) X(8, 1) X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2) X(1, 3) X(2, 3) X(3, 3) X(4, 3) \
+        X(1, 4) X(2, 4) X(1, 8)
+/* clang-format on */
 
 #define UNROLL _Pragma("GCC unroll 8")
 #define FORGET(x) __asm__("" : "+r"(x)) /* the compiler no longer knows what x was computed from */
@@ -95,12 +100,20 @@
 #endif
 enum { NO_PACK, PANEL, RING, ALL };
 
-static inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t min(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+static inline int64_t max(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
 
 /* Cuts n into equal shares of at most `most`, each a multiple of `unit`. */
-static inline int64_t even_share(int64_t n, int64_t most, int64_t unit) {
-    if (n <= most) return n;
+static inline int64_t even_share(int64_t n, int64_t most, int64_t unit)
+{
+    if (n <= most)
+        return n;
     const int64_t shares = (n + most - 1) / most, share = (n + shares - 1) / shares;
     return (share + unit - 1) / unit * unit;
 }
@@ -112,7 +125,8 @@ typedef struct {
     int threads;
 } grid;
 
-static inline int thread_number(void) {
+static inline int thread_number(void)
+{
 #ifdef _OPENMP
     return omp_get_thread_num();
 #else
@@ -120,22 +134,28 @@ static inline int thread_number(void) {
 #endif
 }
 
-static inline grid make_grid(const fg_call *call, int64_t m, int64_t n, int64_t k, int64_t unit) {
+static inline grid make_grid(const fg_call *call, int64_t m, int64_t n, int64_t k, int64_t unit)
+{
     grid s = {.tasks = 1, .cuts = 1, .column_cuts = 1, .rows = m, .columns = n, .threads = 1};
-    for (int d = 3; d < 3 + call->ndim; d++) s.tasks *= call->dim[d];
-    if (m == 0 || n == 0) s.tasks = 0;
+    for (int d = 3; d < 3 + call->ndim; d++)
+        s.tasks *= call->dim[d];
+    if (m == 0 || n == 0)
+        s.tasks = 0;
     const double work = (double)m * (double)n * (double)(k + 1) * (double)s.tasks;
-    if (call->threads == 1 || work < PARALLEL_WORK) return s;
+    if (call->threads == 1 || work < PARALLEL_WORK)
+        return s;
     s.threads = (int)min(call->threads, (int64_t)(work / (PARALLEL_WORK / 2)));
     if (s.tasks < s.threads) { /* cut the matrices too: as square as possible */
         const int64_t cuts = s.threads / s.tasks;
         int64_t best = INT64_MAX;
         for (int64_t c = 1; c <= cuts; c++) {
-            if (cuts % c) continue;
+            if (cuts % c)
+                continue;
             const int64_t columns = ((n + c - 1) / c + unit - 1) / unit * unit, r = cuts / c;
             const int64_t rows = ((m + r - 1) / r + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
             const int64_t cost = 8 * rows * columns + rows + columns;
-            if (cost < best) best = cost, s.column_cuts = c, s.columns = columns, s.rows = rows, s.cuts = cuts;
+            if (cost < best)
+                best = cost, s.column_cuts = c, s.columns = columns, s.rows = rows, s.cuts = cuts;
         }
         s.tasks *= s.cuts;
     }

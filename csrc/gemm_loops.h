@@ -9,31 +9,38 @@ typedef struct {
 } N(problem);
 
 /* Adds the bias and applies the activation to a block of C that is complete and still in the cache. */
-static void N(finish)(const N(problem) *g, int64_t i, int64_t rows, int64_t j, int64_t columns) {
+static void N(finish)(const N(problem) * g, int64_t i, int64_t rows, int64_t j, int64_t columns)
+{
     for (const int64_t end = i + rows; i < end; i++) {
         T *c = g->c + i * g->ldc + j;
         if (g->bias) {
             const T *bias = g->bias + i * g->bias_row + j * g->bias_col;
             if (g->bias_col == 1)
-                for (int64_t x = 0; x < columns; x++) c[x] += bias[x];
+                for (int64_t x = 0; x < columns; x++)
+                    c[x] += bias[x];
             else
-                for (int64_t x = 0; x < columns; x++) c[x] += bias[x * g->bias_col];
+                for (int64_t x = 0; x < columns; x++)
+                    c[x] += bias[x * g->bias_col];
         }
         if ((g->flags & FG_ACT_MASK) == FG_ACT_RELU)
-            for (int64_t x = 0; x < columns; x++) c[x] = c[x] < 0 ? 0 : c[x];
+            for (int64_t x = 0; x < columns; x++)
+                c[x] = c[x] < 0 ? 0 : c[x];
     }
 }
 
 /* How many vectors wide the next panel is, for m rows and the columns that are left: Note [Tile shapes]. */
-static inline int N(panel_vectors)(int64_t m, int64_t columns) {
+static inline int N(panel_vectors)(int64_t m, int64_t columns)
+{
     static const signed char widest[13] = {0, 8, 4, 3, 3, 2, 2, 3, 3, 2, 2, 2, 2};
     int v = m > 12 ? PANEL_VECTORS : widest[m];
-    while (v > 1 && (v - 1) * W >= columns) v -= v == 8 ? 4 : 1;
+    while (v > 1 && (v - 1) * W >= columns)
+        v -= v == 8 ? 4 : 1;
     return v;
 }
 
 /* All m rows of one panel of C: A in tiles of nearly the same height (64 rows are 9 tiles of 6 and 2 of 5, not 10 and a tail of 4). */
-static inline void N(sweep)(N(tile) *t, int64_t m, int columns, const T *a, const T *b, T *c) {
+static inline void N(sweep)(N(tile) * t, int64_t m, int columns, const T *a, const T *b, T *c)
+{
     static const signed char tallest[9] = {0, 8, 6, 4, 2, 0, 0, 0, 1};
     const int vectors = (columns + W - 1) / W;
     t->lanes = columns - (vectors - 1) * W;
@@ -52,44 +59,58 @@ static inline void N(sweep)(N(tile) *t, int64_t m, int columns, const T *a, cons
 }
 
 /* C = A B where B has contiguous rows and everything stays in the cache. */
-static void N(multiply_small)(const N(problem) *g) {
-    N(tile) t = {.k = g->k, .rsa = g->rsa, .csa = g->csa, .ldb = g->rsb, .ldc = g->ldc, .resume = g->flags & FG_ACCUMULATE};
+static void N(multiply_small)(const N(problem) * g)
+{
+    N(tile)
+    t = {.k = g->k, .rsa = g->rsa, .csa = g->csa, .ldb = g->rsb, .ldc = g->ldc, .resume = g->flags & FG_ACCUMULATE};
     int64_t j = 0;
     do {
         const int columns = (int)min(g->n - j, W * N(panel_vectors)(g->m, g->n - j));
         N(sweep)(&t, g->m, columns, g->a, g->b + j, g->c + j);
         j += columns;
     } while (j < g->n);
-    if (g->bias || g->flags & FG_ACT_MASK) N(finish)(g, 0, g->m, 0, g->n);
+    if (g->bias || g->flags & FG_ACT_MASK)
+        N(finish)(g, 0, g->m, 0, g->n);
 }
 
-static inline int N(is_gemv)(const N(problem) *g) { return g->m == 1 && g->rsb == 1 && g->csb != 1 && g->n >= W; }
+static inline int N(is_gemv)(const N(problem) * g)
+{
+    return g->m == 1 && g->rsb == 1 && g->csb != 1 && g->n >= W;
+}
 
-static void N(multiply_gemv)(const N(problem) *g) {
+static void N(multiply_gemv)(const N(problem) * g)
+{
     N(tile) t = {.k = g->k, .csa = g->csa, .resume = g->flags & FG_ACCUMULATE};
     const int groups = g->n >= GEMV_GROUPS * W ? GEMV_GROUPS : 1;
     for (int64_t j = 0; j < g->n; j += groups * W) { /* the last columns are a full tile too, and stored alone */
         const int64_t at = min(j, g->n - groups * W);
-        if (groups == 1) N(gemv)(1, &t, g->a, g->b + at * g->csb, g->csb, g->c + at, (int)(j - at));
-        else N(gemv)(GEMV_GROUPS, &t, g->a, g->b + at * g->csb, g->csb, g->c + at, (int)(j - at));
+        if (groups == 1)
+            N(gemv)(1, &t, g->a, g->b + at * g->csb, g->csb, g->c + at, (int)(j - at));
+        else
+            N(gemv)(GEMV_GROUPS, &t, g->a, g->b + at * g->csb, g->csb, g->c + at, (int)(j - at));
     }
-    if (g->bias || g->flags & FG_ACT_MASK) N(finish)(g, 0, 1, 0, g->n);
+    if (g->bias || g->flags & FG_ACT_MASK)
+        N(finish)(g, 0, 1, 0, g->n);
 }
 
 /* Note [Packing]: what is packed, and the extents of the blocks. */
 typedef struct {
     int64_t m, kc, mc, nc;
     int pack_a, pack_b;
-    size_t a_items, b_items;    /* scratch memory of one thread */
+    size_t a_items, b_items; /* scratch memory of one thread */
 } N(plan);
 
-static N(plan) N(make_plan)(const N(problem) *g) {
+static N(plan) N(make_plan)(const N(problem) * g)
+{
     N(plan) p = {.m = g->m, .kc = g->k, .mc = g->m, .nc = g->n};
     const int64_t mc_max = A_BYTES / (KC * (int64_t)sizeof(T)), nc_max = B_BYTES / (KC * (int64_t)sizeof(T));
     const int single = g->m <= SINGLE_ROWS;
-    if (g->csb != 1 && g->n > 1) p.pack_b = PANEL;
-    else if (!single && g->n * g->k * (int64_t)sizeof(T) > DIRECT_B_BYTES) p.pack_b = RING;
-    if (p.pack_b && g->m > mc_max) p.pack_b = ALL;
+    if (g->csb != 1 && g->n > 1)
+        p.pack_b = PANEL;
+    else if (!single && g->n * g->k * (int64_t)sizeof(T) > DIRECT_B_BYTES)
+        p.pack_b = RING;
+    if (p.pack_b && g->m > mc_max)
+        p.pack_b = ALL;
     if (p.pack_b == PANEL) {
         const int v = N(panel_vectors)(g->m, g->n);
         p.kc = even_share(g->k, v > PANEL_VECTORS ? KC * PANEL_VECTORS / v : KC, 8);
@@ -97,8 +118,10 @@ static N(plan) N(make_plan)(const N(problem) *g) {
         p.kc = even_share(g->k, KC, 8);
         p.mc = even_share(g->m, mc_max, 2 * TILE_ROWS);
     }
-    if (p.pack_b == ALL) p.nc = even_share(g->n, nc_max, NR);
-    if (p.pack_b == RING || p.pack_b == ALL) p.b_items = (size_t)(p.kc * ((min(p.nc, p.pack_b == RING ? GROUP * NR : p.nc) + NR - 1) / NR * NR));
+    if (p.pack_b == ALL)
+        p.nc = even_share(g->n, nc_max, NR);
+    if (p.pack_b == RING || p.pack_b == ALL)
+        p.b_items = (size_t)(p.kc * ((min(p.nc, p.pack_b == RING ? GROUP * NR : p.nc) + NR - 1) / NR * NR));
     if (g->n > 2 * NR && g->m > 8 && g->m * g->k * (int64_t)sizeof(T) > DIRECT_A_BYTES) {
         p.pack_a = 1;
         p.mc = even_share(g->m, mc_max, 2 * TILE_ROWS);
@@ -108,7 +131,8 @@ static N(plan) N(make_plan)(const N(problem) *g) {
 }
 
 /* C = A B on one thread. */
-static void N(multiply)(const N(problem) *g, const N(plan) *plan, T *work) {
+static void N(multiply)(const N(problem) * g, const N(plan) * plan, T *work)
+{
     if (N(is_gemv)(g)) {
         N(multiply_gemv)(g);
         return;
@@ -129,7 +153,8 @@ static void N(multiply)(const N(problem) *g, const N(plan) *plan, T *work) {
                 if (plan->pack_a) {
                     if (g->csa == 1) {
                         t.rsa = plan->kc + ROW_PAD, t.csa = 1;
-                        for (int64_t i = 0; i < mc; i++) N(copy)(work_a + i * t.rsa, a + i * g->rsa, kc);
+                        for (int64_t i = 0; i < mc; i++)
+                            N(copy)(work_a + i * t.rsa, a + i * g->rsa, kc);
                     } else {
                         t.rsa = 1, t.csa = TILE_ROWS, t.tile_step = TILE_ROWS * kc;
                         N(pack_tiles)(work_a, a, g->csa, mc, kc);
@@ -138,7 +163,8 @@ static void N(multiply)(const N(problem) *g, const N(plan) *plan, T *work) {
                 }
                 int columns;
                 for (int64_t j = 0; j < nc; j += columns) {
-                    columns = (int)min(nc - j, W * (plan->pack_b >= RING ? PANEL_VECTORS : N(panel_vectors)(plan->m, nc - j)));
+                    columns = (int)min(nc - j,
+                                       W * (plan->pack_b >= RING ? PANEL_VECTORS : N(panel_vectors)(plan->m, nc - j)));
                     const T *b = g->b + pc * g->rsb + (jc + j) * g->csb;
                     t.ldb = g->rsb;
                     if (plan->pack_b == PANEL) {
@@ -148,14 +174,17 @@ static void N(multiply)(const N(problem) *g, const N(plan) *plan, T *work) {
                     } else if (plan->pack_b) {
                         T *panel = work_b + (plan->pack_b == ALL ? j : j % (GROUP * NR)) * plan->kc;
                         t.ldb = NR;
-                        if (ic == 0 && g->csb != 1) N(pack_columns)(panel, NR, b, g->rsb, g->csb, kc, columns);
-                        else if (ic == 0 && j % (GROUP * NR) == 0) N(pack_rows)(panel, plan->kc * NR, b, g->rsb, kc, min(nc - j, GROUP * NR));
+                        if (ic == 0 && g->csb != 1)
+                            N(pack_columns)(panel, NR, b, g->rsb, g->csb, kc, columns);
+                        else if (ic == 0 && j % (GROUP * NR) == 0)
+                            N(pack_rows)(panel, plan->kc * NR, b, g->rsb, kc, min(nc - j, GROUP * NR));
                         b = panel;
                     }
                     T *c = g->c + ic * g->ldc + jc + j;
                     t.k = kc, t.resume = pc > 0 || g->flags & FG_ACCUMULATE;
                     N(sweep)(&t, mc, columns, a, b, c);
-                    if (last && (g->bias || g->flags & FG_ACT_MASK)) N(finish)(g, ic, mc, jc + j, columns);
+                    if (last && (g->bias || g->flags & FG_ACT_MASK))
+                        N(finish)(g, ic, mc, jc + j, columns);
                 }
             }
             pc += kc;
@@ -163,13 +192,23 @@ static void N(multiply)(const N(problem) *g, const N(plan) *plan, T *work) {
     }
 }
 
-static inline void N(set_problem)(N(problem) *g, const fg_call *call) {
-    *g = (N(problem)){.m = call->dim[0], .n = call->dim[1], .k = call->dim[2],
-                      .c = call->ptr[0], .a = call->ptr[1], .b = call->ptr[2], .bias = call->ptr[3],
-                      .ldc = call->stride[0][0], .flags = call->flags,
-                      .rsa = call->stride[1][0], .csa = call->stride[1][1],
-                      .rsb = call->stride[2][0], .csb = call->stride[2][1],
-                      .bias_row = call->stride[3][0], .bias_col = call->stride[3][1]};
+static inline void N(set_problem)(N(problem) * g, const fg_call *call)
+{
+    *g = (N(problem)){.m = call->dim[0],
+                      .n = call->dim[1],
+                      .k = call->dim[2],
+                      .c = call->ptr[0],
+                      .a = call->ptr[1],
+                      .b = call->ptr[2],
+                      .bias = call->ptr[3],
+                      .ldc = call->stride[0][0],
+                      .flags = call->flags,
+                      .rsa = call->stride[1][0],
+                      .csa = call->stride[1][1],
+                      .rsb = call->stride[2][0],
+                      .csb = call->stride[2][1],
+                      .bias_row = call->stride[3][0],
+                      .bias_col = call->stride[3][1]};
     if (g->n == 1 && g->ldc == 1) { /* Note [Transposed gemv] */
         const N(problem) s = *g;
         g->m = 1, g->n = s.m, g->a = s.b, g->rsa = s.csb, g->csa = s.rsb, g->b = s.a, g->rsb = s.csa, g->csb = s.rsa;
@@ -178,27 +217,34 @@ static inline void N(set_problem)(N(problem) *g, const fg_call *call) {
 }
 
 /* The part of the problem that is task (row, column) of a grid, in whole tiles. */
-static inline void N(cut)(N(problem) *g, int64_t rows, int64_t columns, int64_t row, int64_t column) {
+static inline void N(cut)(N(problem) * g, int64_t rows, int64_t columns, int64_t row, int64_t column)
+{
     const int64_t i = row * rows, j = column * columns;
     g->m = max(0, min(rows, g->m - i)), g->n = max(0, min(columns, g->n - j));
     g->a += i * g->rsa, g->b += j * g->csb, g->c += i * g->ldc + j;
-    if (g->bias) g->bias += i * g->bias_row + j * g->bias_col;
+    if (g->bias)
+        g->bias += i * g->bias_row + j * g->bias_col;
 }
 
-static void N(run_task)(const fg_call *call, const N(problem) *whole, const grid *s, const N(plan) *plan, int64_t task, int thread) {
+static void N(run_task)(const fg_call *call, const N(problem) * whole, const grid *s, const N(plan) * plan,
+                        int64_t task, int thread)
+{
     N(problem) g = *whole;
     int64_t index = task / s->cuts;
     for (int d = call->ndim + 2; d > 2; d--) {
         const int64_t at = index % call->dim[d];
         index /= call->dim[d];
         g.c += at * call->stride[0][d], g.a += at * call->stride[1][d], g.b += at * call->stride[2][d];
-        if (g.bias) g.bias += at * call->stride[3][d];
+        if (g.bias)
+            g.bias += at * call->stride[3][d];
     }
-    if (s->cuts > 1) N(cut)(&g, s->rows, s->columns, task % s->cuts / s->column_cuts, task % s->cuts % s->column_cuts);
+    if (s->cuts > 1)
+        N(cut)(&g, s->rows, s->columns, task % s->cuts / s->column_cuts, task % s->cuts % s->column_cuts);
     N(multiply)(&g, plan, (T *)call->work + (size_t)thread * (plan->a_items + plan->b_items));
 }
 
-static size_t N(workspace)(const fg_call *call) {
+static size_t N(workspace)(const fg_call *call)
+{
     N(problem) g;
     N(set_problem)(&g, call);
     const grid s = make_grid(call, g.m, g.n, g.k, NR);
@@ -207,10 +253,12 @@ static size_t N(workspace)(const fg_call *call) {
     return (size_t)s.threads * sizeof(T) * (p.a_items + p.b_items);
 }
 
-static void N(matmul)(const fg_call *call) {
+static void N(matmul)(const fg_call *call)
+{
     N(problem) g;
     N(set_problem)(&g, call);
-    if (call->ndim == 0 && g.csb == 1 && g.m > 0 && g.n > 0 && (g.m | g.n | g.k) < 4096 && g.m * g.n * g.k < SMALL_WORK) {
+    if (call->ndim == 0 && g.csb == 1 && g.m > 0 && g.n > 0 && (g.m | g.n | g.k) < 4096 &&
+        g.m * g.n * g.k < SMALL_WORK) {
         N(multiply_small)(&g);
         return;
     }
@@ -219,16 +267,19 @@ static void N(matmul)(const fg_call *call) {
         return;
     }
     const grid s = make_grid(call, g.m, g.n, g.k, NR);
-    if (s.tasks == 0) return;
+    if (s.tasks == 0)
+        return;
     N(problem) first = g;
     N(cut)(&first, s.rows, s.columns, 0, 0);
     const N(plan) plan = N(make_plan)(&first);
     if (s.tasks == 1)
         N(multiply)(&g, &plan, call->work);
     else if (s.threads == 1)
-        for (int64_t task = 0; task < s.tasks; task++) N(run_task)(call, &g, &s, &plan, task, 0);
+        for (int64_t task = 0; task < s.tasks; task++)
+            N(run_task)(call, &g, &s, &plan, task, 0);
     else {
 #pragma omp parallel for num_threads(s.threads) schedule(static)
-        for (int64_t task = 0; task < s.tasks; task++) N(run_task)(call, &g, &s, &plan, task, thread_number());
+        for (int64_t task = 0; task < s.tasks; task++)
+            N(run_task)(call, &g, &s, &plan, task, thread_number());
     }
 }

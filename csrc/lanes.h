@@ -92,7 +92,8 @@ static inline __attribute__((always_inline)) V F(fma)(V a, V b, V c)
 #elif defined(__aarch64__)
     V out;
     for (int i = 0; i < LANES; i++)
-        out[i] = REAL == 32 ? (T)__builtin_fmaf((float)a[i], (float)b[i], (float)c[i]) : (T)__builtin_fma(a[i], b[i], c[i]);
+        out[i] =
+            REAL == 32 ? (T)__builtin_fmaf((float)a[i], (float)b[i], (float)c[i]) : (T)__builtin_fma(a[i], b[i], c[i]);
     return out;
 #else
     return a * b + c;

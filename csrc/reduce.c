@@ -25,8 +25,20 @@ static inline void fg_run_units(const fg_call *call, fg_range range, int64_t uni
 #include "reduce_real.h"
 #undef REAL
 
-#define ENTRY(name, workspace) {#name, {name##_f32, name##_f64}, {workspace##_f32, workspace##_f64}}
-#define PLAIN(name) {#name, {name##_f32, name##_f64}, {NULL, NULL}}
+#define ENTRY(name, workspace) \
+    { \
+        #name, {name##_f32, name##_f64}, \
+        { \
+            workspace##_f32, workspace##_f64 \
+        } \
+    }
+#define PLAIN(name) \
+    { \
+        #name, {name##_f32, name##_f64}, \
+        { \
+            NULL, NULL \
+        } \
+    }
 
 const fg_entry FG_NAME(fg_reduce)[] = {
     ENTRY(sum, sum_workspace),

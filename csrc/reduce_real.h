@@ -42,7 +42,7 @@ typedef struct {
     int64_t count;
 } F(counter);
 
-static inline void F(count)(F(counter) *counter, T block)
+static inline void F(count)(F(counter) * counter, T block)
 {
     int l = 0;
     for (int64_t bits = counter->count++; bits & 1; bits >>= 1)
@@ -50,7 +50,7 @@ static inline void F(count)(F(counter) *counter, T block)
     counter->level[l] = block;
 }
 
-static inline T F(total)(const F(counter) *counter)
+static inline T F(total)(const F(counter) * counter)
 {
     T sum = 0;
     int first = 1;
@@ -264,7 +264,8 @@ EXTREME(amin, (x < b) | (x != x))
     } \
     static void F(NAME)(const fg_call *call) \
     { \
-        fg_run_units(call, F(NAME##_range), call->dim[0] * call->dim[2], call->dim[0] * call->dim[1] * call->dim[2], CHEAP); \
+        fg_run_units(call, F(NAME##_range), call->dim[0] * call->dim[2], call->dim[0] * call->dim[1] * call->dim[2], \
+                     CHEAP); \
     }
 
 INDEXED(max_index, x > b)
@@ -344,7 +345,8 @@ static size_t F(line_workspace)(const fg_call *call)
     } \
     static void F(NAME)(const fg_call *call) \
     { \
-        fg_run_units(call, F(NAME##_range), call->dim[0] * call->dim[2], call->dim[0] * call->dim[1] * call->dim[2], COSTLY); \
+        fg_run_units(call, F(NAME##_range), call->dim[0] * call->dim[2], call->dim[0] * call->dim[1] * call->dim[2], \
+                     COSTLY); \
     }
 
 LINES(softmax, 1, {

@@ -15,10 +15,10 @@ import numpy as _np
 if int(_np.__version__.split(".")[0]) < 2:
     raise ImportError(f"fastgrad needs NumPy 2.0 or newer, and this is {_np.__version__}: pip install -U numpy")
 
-from fastgrad import ops, printing  # noqa: E402
-from fastgrad.ops import *  # noqa: E402, F403
-from fastgrad.runtime import get_num_threads, set_num_threads  # noqa: E402
-from fastgrad.tensor import (  # noqa: E402
+from fastgrad import ops, printing
+from fastgrad.ops import *
+from fastgrad.runtime import get_num_threads, set_num_threads
+from fastgrad.tensor import (
     Size,
     Tensor,
     device,
@@ -32,13 +32,13 @@ from fastgrad.tensor import (  # noqa: E402
     int64,
     uint8,
 )
-from fastgrad.tensor import bool_ as bool  # noqa: E402
-from fastgrad.autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled  # noqa: E402
+from fastgrad.tensor import bool_ as bool
+from fastgrad.autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 
-float = float32  # noqa: A001
+float = float32
 double = float64
-int = int32  # noqa: A001
+int = int32
 long = int64
 short = int16
 
-from fastgrad import autograd, kernels  # noqa: E402
+from fastgrad import autograd, kernels

@@ -13,8 +13,8 @@ import numpy as np
 
 from fastgrad import ops
 from fastgrad.dispatch import get_grad_enabled, put_grad_enabled
-from fastgrad.tape import check_gradient, run_backward
 from fastgrad.tape import backward as _backward_of_one
+from fastgrad.tape import check_gradient, run_backward
 from fastgrad.tape import retain_grad as _retain_grad
 from fastgrad.tensor import Tensor, bind
 

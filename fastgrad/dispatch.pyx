@@ -7,24 +7,22 @@
 # - float32 and float64 have kernels; integer and boolean arithmetic is done by NumPy (the op's `ref`).
 # - Every kind ends in `finish`, where the result gets its node.
 
-cimport cython
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.long cimport PyLong_Check
 from cpython.object cimport PyObject_Call, PyTypeObject
-from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from cpython.ref cimport Py_INCREF, PyObject
 from libc.stddef cimport size_t
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memset
 
 from fastgrad.runtime cimport (
     BOOL, FLOAT32, FLOAT64, INT32, INT64, RELEASE_GIL_ABOVE, UINT8, Kernel, block_decref, block_incref, fg_block,
-    fg_call, merge_dims, find_kernel, grad_enabled, itemsize_of, launch, next_stamp, set_grad_enabled,
+    fg_call, find_kernel, grad_enabled, itemsize_of, launch, merge_dims, set_grad_enabled,
 )
 from fastgrad.tape cimport Op, record, recording_mask
 from fastgrad.tensor cimport (
-    CONTIGUOUS, LEAF_REQUIRES_GRAD, UNTRACKED, VIEW, WRAPPED, Tensor, alias, array_of, check_writable, contiguous,
-    copy_data, is_contiguous, make_view, mark_written, new_tensor, normalize_dim, requires_grad, same_sizes,
-    scalar_value, sizes_list, tensor_of,
+    CONTIGUOUS, VIEW, WRAPPED, Tensor, alias, array_of, check_writable, contiguous, copy_data, make_view, mark_written,
+    new_tensor, normalize_dim, requires_grad, same_sizes, sizes_list, tensor_of,
 )
 
 import numpy as np
@@ -212,7 +210,6 @@ cdef class Primitive(Op):
         return result
 
     cdef object run_out(self, PyObject **args, Tensor out):
-        cdef int i
         if grad_enabled() and (requires_grad(out) or recording_mask(self, args, self.n_params)):
             raise RuntimeError(f"{self.name}(): functions with out=... arguments don't support automatic "
                                f"differentiation, but one of the arguments requires grad.")
@@ -222,7 +219,8 @@ cdef class Primitive(Op):
         if not isinstance(result, Tensor):
             raise TypeError(f"{self.name}(): out=... is for ops with one output")
         if not same_sizes(out, <Tensor>result):
-            raise RuntimeError(f"{self.name}(): out has shape {sizes_list(out)}, the result {sizes_list(<Tensor>result)}")
+            raise RuntimeError(f"{self.name}(): out has shape {sizes_list(out)}, the result "
+                               f"{sizes_list(<Tensor>result)}")
         check_writable(out)
         copy_data(out, cast(<Tensor>result, out.dt))
         mark_written(out)
@@ -448,7 +446,7 @@ cdef object elementwise(Primitive op, PyObject **args, int n, Tensor target):
     cdef list keep = None            # references to tensors made on the way
     cdef Tensor t, first = None, out
     cdef int i, d, k, dt = -1, found, dim_dt = -1, zero_dt = -1, number_cat = -1, nd = 0, out_dt
-    cdef bint wants_grad = False, simple = True, mixed = False
+    cdef bint wants_grad = False, simple = True
     cdef int64_t sizes[8]
     cdef int64_t size
 
@@ -1219,7 +1217,7 @@ cdef object inplace(Primitive op, PyObject **args):
     """The body changes its first argument, a tensor."""
     cdef int i
     cdef Tensor target = tensor_argument(op, args[0], 0)
-    cdef bint before = grad_enabled(), recorded = False
+    cdef bint before = grad_enabled()
     check_writable(target)
     if before and (requires_grad(target) or recording_mask(op, args, op.n_params)):
         check_inplace(op, target)
@@ -1251,7 +1249,6 @@ cdef object set_to_zero(Primitive op, PyObject **args):
 def fill(Tensor x, value):
     """Set every element of `x` to a number."""
     cdef fg_call call
-    cdef int d
     cdef double number
     if x.dt < FLOAT32 or not x.flags & CONTIGUOUS or isinstance(value, Tensor):
         array_of(x)[...] = array_of(<Tensor>value) if isinstance(value, Tensor) else value
@@ -1339,10 +1336,6 @@ cdef Kernel _kernel(str name):
 def touch(Tensor x):
     """Renew the stamp of `x`, which has been written by a launch."""
     mark_written(x)
-
-
-class no_grad_state:
-    """The state behind no_grad and enable_grad."""
 
 
 def get_grad_enabled() -> bool:

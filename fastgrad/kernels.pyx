@@ -7,23 +7,22 @@ which must have the result's shape. float32 with float64 gives float64. Errors a
 For other Cython projects, kernels.pxd declares functions on buffers that need no GIL.
 """
 
-from libc.stdint cimport int64_t
 from libc.stdlib cimport free
 
 import numpy as np
 
 from fastgrad import ops
 from fastgrad.dispatch import get_grad_enabled, put_grad_enabled
-from fastgrad.runtime import isa, kernel_names, supported_isas
-from fastgrad.tensor import Tensor, as_tensor
+from fastgrad.runtime import isa, supported_isas
+from fastgrad.tensor import as_tensor
 
 from fastgrad.runtime cimport FG_ACCUMULATE, Kernel, fg_call, fg_entry, find_kernel, thread_limit
 
 __all__ = [
-    "abs", "add", "add_backward", "div", "exp", "isa", "linear", "linear_backward", "log", "log_softmax", "log_softmax_backward",
-    "matmul", "matmul_backward", "max", "maximum", "mean", "minimum", "mul", "neg", "pow", "relu", "relu_backward",
-    "sgd", "sigmoid", "sigmoid_backward", "softmax", "softmax_backward", "sqrt", "sub", "sum", "supported_isas",
-    "tanh", "tanh_backward", "where",
+    "abs", "add", "add_backward", "div", "exp", "isa", "linear", "linear_backward", "log", "log_softmax",
+    "log_softmax_backward", "matmul", "matmul_backward", "max", "maximum", "mean", "minimum", "mul", "neg",
+    "pow", "relu", "relu_backward", "sgd", "sigmoid", "sigmoid_backward", "softmax", "softmax_backward",
+    "sqrt", "sub", "sum", "supported_isas", "tanh", "tanh_backward", "where",
 ]
 
 
@@ -227,8 +226,8 @@ def sgd(param, grad, lr, *, momentum=0.0, dampening=0.0, weight_decay=0.0, neste
     hyper = np.array([lr, momentum, dampening, weight_decay, nesterov, first_step], np.float64)
     if momentum and buffer is None:
         raise ValueError("sgd with momentum needs a buffer of the parameter's shape")
-    tensors = [None if a is None else as_tensor(a, None, False) for a in (param, buffer if momentum else None, grad,
-                                                                       hyper)]
+    tensors = [None if a is None else as_tensor(a, None, False) for a in
+               (param, buffer if momentum else None, grad, hyper)]
     ops.sgd_(*tensors)
     return param
 

@@ -26,12 +26,10 @@ from cython.cimports.cpython.ref import Py_DECREF, Py_INCREF, Py_XDECREF, PyObje
 from cython.cimports.fastgrad.runtime import FLOAT32, grad_enabled, set_grad_enabled
 from cython.cimports.fastgrad.tensor import (
     CONTIGUOUS,
-    LEAF_REQUIRES_GRAD,
     RETAIN_GRAD,
     VIEW,
     Tensor,
     alias,
-    contiguous,
     copy_data,
     new_tensor,
     requires_grad,
@@ -58,7 +56,7 @@ def set_roles(**roles):
     _add = _roles["accumulate"]
 
 
-# ------------------------------------------------------------------------------------------------ ops, as the tape sees them
+# ------------------------------------------------------------------------------------------------ ops, seen by the tape
 
 
 class Op:
@@ -282,8 +280,8 @@ def record(
 ) -> cython.int:
     """A node for `out = op(*args)`, which becomes what computed `out` (and the rest of `outs`, if several).
 
-    The caller has seen that grad mode is on; `mask` is recording_mask(op, args), and not 0. A value that the op has changed in
-    place must not be saved as it is now: the caller passes a copy of what it was.
+    The caller has seen that grad mode is on; `mask` is recording_mask(op, args), and not 0. A value
+    that the op has changed in place must not be saved as it is now: the caller passes a copy of what it was.
     """
     global _numbers, _live
     node: Node = Node.__new__(Node)
@@ -476,7 +474,6 @@ def _saved(node: Node, position: cython.int, attach: cython.bint):
 @cython.cfunc
 def _shape_of_edge(target: cython.pointer(PyObject), output: cython.int) -> tuple:
     node: Node
-    i: cython.int
     if isinstance(cython.cast(object, target), Node):
         node = cython.cast(Node, target)
         if node.n_outputs > 1:

@@ -16,10 +16,9 @@
 cimport cython
 cimport numpy as cnp
 from cpython.buffer cimport PyObject_GetBuffer
-from cpython.object cimport Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE, PyTypeObject
-from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
-from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint64_t
-from libc.string cimport memcpy
+from cpython.object cimport Py_EQ, Py_GT, Py_LE, Py_LT, Py_NE, PyTypeObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t
 
 from fastgrad.runtime cimport (
     BOOL, FLOAT32, FLOAT64, INT8, INT16, INT32, INT64, UINT8, Kernel, block_decref, block_incref, block_new,
@@ -242,7 +241,6 @@ cdef class Tensor:
 
     def __init__(self, *data, requires_grad=False):
         cdef Tensor source
-        cdef int64_t sizes[8]
         if len(data) == 1 and not isinstance(data[0], int):
             source = as_tensor(data[0], dtypes[FLOAT32], True)
         else:
@@ -896,7 +894,7 @@ def empty_tensor(shape, dtype dtype):
 
 
 def strided_view(Tensor base, shape, strides, int64_t offset):
-    """A view of `base`: `strides` and `offset` (from its first element) in elements. IndexError if outside its block."""
+    """A view of `base`: `strides` and `offset` (from its first element) in elements. RuntimeError outside its block."""
     cdef int64_t sizes[8]
     cdef int64_t steps[8]
     cdef int nd = read_sizes(shape, sizes), d
@@ -1122,7 +1120,7 @@ def from_numpy(array):
         raise ValueError("the array has a negative stride, and its memory cannot be shared; "
                          "fastgrad.tensor(array) or from_numpy(array.copy()) makes a copy")
     if not array.flags.aligned:
-        raise ValueError("the array is not aligned, and its memory cannot be shared; fastgrad.tensor(array) makes a copy")
+        raise ValueError("the array is not aligned, and its memory cannot be shared; fastgrad.tensor(array) copies it")
     return tensor_of(array, True)
 
 

@@ -23,7 +23,8 @@ Dim = int | Sequence[int] | None
 
 def _samples(rng: np.random.Generator) -> list[tuple]:
     x = rng.uniform(-4, 4, (3, 4, 5))
-    return [(x, None, False), (x, 1, False), (x, (0, 2), True), (x, -1, True), (x[0, 0], 0, False), (np.asarray(x[0, 0, 0]), None, True)]
+    return [(x, None, False), (x, 1, False), (x, (0, 2), True), (x, -1, True), (x[0, 0], 0, False),
+            (np.asarray(x[0, 0, 0]), None, True)]
 
 
 def _row_samples(rng: np.random.Generator) -> list[tuple]:

@@ -20,7 +20,7 @@ def _shape_argument(shape: tuple) -> Sequence[int]:
 @op(kind="python", ref=np.reshape, methods=(),
     sample=lambda rng: [(rng.uniform(-1, 1, (2, 3, 4)), s) for s in ((6, 4), (-1,), (2, 1, 12), (4, -1))])
 def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """The same elements in another shape, a view where possible; one size may be -1. RuntimeError if they do not fit."""
+    """The elements in another shape, a view where possible; one size may be -1. RuntimeError if it does not fit."""
     viewed = reshaped_view(x, shape)
     return reshaped_view(make_contiguous(x), shape) if viewed is None else viewed
 
@@ -268,7 +268,7 @@ def to(x: Tensor, *args: object, dtype: object = None, copy: bool = False, **_: 
     for arg in args:
         if isinstance(arg, Tensor):
             dtype = arg.dtype
-        elif isinstance(arg, str) and arg.split(":")[0] in ("cpu", "cuda", "mps", "xpu") or str(arg) == "cpu":
+        elif (isinstance(arg, str) and arg.split(":")[0] in ("cpu", "cuda", "mps", "xpu")) or str(arg) == "cpu":
             if str(arg).split(":")[0] != "cpu":
                 raise RuntimeError(f"fastgrad computes on the CPU alone; there is no device {arg!r}")
         elif not isinstance(arg, bool):

@@ -64,15 +64,17 @@ def _(grad):
 @op(kind="inplace", ref=None, sample=None)
 def uniform_(x: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
     """Fill with uniform random numbers in [low, high)."""
-    drawn = generator().random(tuple(x.shape), dtype=x.dtype.numpy)
-    copy_into(x, as_tensor(np.asarray(drawn * x.dtype.numpy.type(high - low) + x.dtype.numpy.type(low)), x.dtype, False))
+    number = x.dtype.numpy.type
+    drawn = generator().random(tuple(x.shape), dtype=x.dtype.numpy) * number(high - low) + number(low)
+    copy_into(x, as_tensor(np.asarray(drawn), x.dtype, False))
 
 
 @op(kind="inplace", ref=None, sample=None)
 def normal_(x: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """Fill with normal random numbers."""
-    drawn = generator().standard_normal(tuple(x.shape), dtype=x.dtype.numpy)
-    copy_into(x, as_tensor(np.asarray(drawn * x.dtype.numpy.type(std) + x.dtype.numpy.type(mean)), x.dtype, False))
+    number = x.dtype.numpy.type
+    drawn = generator().standard_normal(tuple(x.shape), dtype=x.dtype.numpy) * number(std) + number(mean)
+    copy_into(x, as_tensor(np.asarray(drawn), x.dtype, False))
 
 
 def sgd_(param: Tensor, buffer: Tensor | None, grad: Tensor, hyper: Tensor) -> None:
