@@ -5,14 +5,13 @@ Plain Python over the tape's engine (fastgrad/tape.py).
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from fastgrad import ops
-from fastgrad.dispatch import get_grad_enabled, put_grad_enabled
+from fastgrad.dispatch import GradMode, get_grad_enabled, put_grad_enabled
 from fastgrad.tape import backward as _backward_of_one
 from fastgrad.tape import check_gradient, run_backward
 from fastgrad.tape import retain_grad as _retain_grad
@@ -24,41 +23,16 @@ __all__ = ["backward", "enable_grad", "grad", "gradcheck", "gradgradcheck", "is_
 is_grad_enabled = get_grad_enabled
 
 
-class _GradMode:
-    """A mode of recording: a context manager, and a decorator."""
-
-    mode = False
-
-    def __enter__(self) -> None:
-        self._before = get_grad_enabled()
-        put_grad_enabled(self.mode)
-
-    def __exit__(self, *exception: object) -> None:
-        put_grad_enabled(self._before)
-
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with type(self)():
-                return function(*args, **kwargs)
-
-        return wrapped
-
-    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
-        mode = object.__new__(cls)
-        return mode if function is None else mode(function)  # @no_grad without parentheses
-
-
-class no_grad(_GradMode):
+class no_grad(GradMode):
     """Nothing is recorded within: `with no_grad():`, or `@no_grad()` on a function. Per thread."""
 
-    mode = False
+    recording = False
 
 
-class enable_grad(_GradMode):
+class enable_grad(GradMode):
     """Recording is on within, also inside no_grad. Per thread."""
 
-    mode = True
+    recording = True
 
 
 class set_grad_enabled:

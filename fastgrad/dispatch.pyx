@@ -27,7 +27,7 @@ from fastgrad.tensor cimport (
 
 import numpy as np
 
-from fastgrad.tensor import as_tensor, dtypes_by_code
+from fastgrad.tensor import as_tensor, dtypes_by_code, reshaped_view
 
 cdef extern from *:
     """
@@ -48,6 +48,7 @@ cdef extern from *:
 cdef extern from "Python.h":
     object PyMethod_New(object function, object self)
     bint PyBool_Check(object)
+    long long PyLong_AsLongLongAndOverflow(object, int *overflow) noexcept
     PyTypeObject *Py_TYPE(PyObject *)
 
 ndarray = np.ndarray
@@ -65,11 +66,15 @@ cdef enum Kind:
     PYTHON           # the declaration's body computes it, off the tape
     INPLACE          # the body changes its first argument
     FILL             # (x): set to 0, in place
+    TRANSPOSE        # (x, dim0, dim1): a view
+    EXPAND           # (x, shape): a view
+    RESHAPE          # (x, shape): a view where possible
 
 kinds = {
     "unary": ELEMENTWISE, "binary": ELEMENTWISE, "ternary": ELEMENTWISE, "comparison": COMPARISON,
     "reduction": REDUCTION, "indexed": INDEXED, "rowwise": ROWWISE, "matmul": MATMUL, "linear": LINEAR,
     "python": PYTHON, "inplace": INPLACE, "fill": FILL,
+    "transpose": TRANSPOSE, "expand": EXPAND, "reshape": RESHAPE,
 }
 
 
@@ -247,6 +252,12 @@ cdef class Primitive(Op):
             return python(self, args)
         if kind == FILL:
             return set_to_zero(self, args)
+        if kind == TRANSPOSE:
+            return transpose(self, args)
+        if kind == EXPAND:
+            return expand(self, args)
+        if kind == RESHAPE:
+            return reshape(self, args)
         return inplace(self, args)
 
 
@@ -614,6 +625,18 @@ cdef inline bint plain(Tensor t) noexcept:
     return t.dt >= FLOAT32 and t.flags & (CONTIGUOUS | WRAPPED) == CONTIGUOUS
 
 
+cdef inline bint small_number(object thing, double *number) noexcept:
+    """Write a float, or an integer that is exact as one, to `number`."""
+    cdef int overflow = 0
+    cdef long long value
+    if PyFloat_Check(thing):
+        number[0] = PyFloat_AS_DOUBLE(thing)
+        return True
+    value = PyLong_AsLongLongAndOverflow(thing, &overflow)
+    number[0] = <double>value
+    return overflow == 0 and -9007199254740992 <= value <= 9007199254740992
+
+
 cdef Tensor plain_binary(Primitive op, object a, object b):
     """The common case, without the general one's preparations: floats of one dtype and shape, or one Python number.
 
@@ -636,11 +659,10 @@ cdef Tensor plain_binary(Primitive op, object a, object b):
             mask = op.differentiable & 1
         if requires_grad(y):
             mask |= op.differentiable & 2
-    elif type(a) is Tensor and type(b) is float:
+    elif type(a) is Tensor and (type(b) is float or type(b) is int):
         x = <Tensor>a
-        if not plain(x):
+        if not plain(x) or not small_number(b, &number):
             return None
-        number = PyFloat_AS_DOUBLE(b)
         if x.dt == FLOAT32:
             call.scalar[2].f32 = <float>number
         else:
@@ -651,11 +673,10 @@ cdef Tensor plain_binary(Primitive op, object a, object b):
         call.stride[2][0] = 0
         if requires_grad(x):
             mask = op.differentiable & 1
-    elif type(a) is float and type(b) is Tensor:
+    elif type(b) is Tensor and (type(a) is float or type(a) is int):
         x = <Tensor>b
-        if not plain(x):
+        if not plain(x) or not small_number(a, &number):
             return None
-        number = PyFloat_AS_DOUBLE(a)
         if x.dt == FLOAT32:
             call.scalar[1].f32 = <float>number
         else:
@@ -1181,6 +1202,99 @@ cdef object linear(Primitive op, PyObject **args):
         go(op.kernel, dt - FLOAT32, &call, out.numel_ * (k + 1) // 8, a, b, c, out)
     return finish(op, saved, 3, out)
 
+# ---------------------------------------------------------------------------------------------- views
+
+
+cdef object transpose(Primitive op, PyObject **args):
+    """(x, dim0, dim1) -> the view with two dimensions exchanged."""
+    cdef Tensor x = tensor_argument(op, args[0], 0), out
+    cdef PyObject *saved[3]
+    cdef int a = normalize_dim(<object>args[1], x.nd), b = normalize_dim(<object>args[2], x.nd), d
+    cdef int64_t sizes[8]
+    cdef int64_t strides[8]
+    saved[0] = <PyObject *>x
+    saved[1] = args[1]
+    saved[2] = args[2]
+    for d in range(x.nd):
+        sizes[d] = x.sizes[d]
+        strides[d] = x.strides[d]
+    if x.nd:
+        sizes[a] = x.sizes[b]
+        strides[a] = x.strides[b]
+        sizes[b] = x.sizes[a]
+        strides[b] = x.strides[a]
+    return finish(op, saved, 3, make_view(x, x.ptr, x.nd, sizes, strides))
+
+
+cdef object expand(Primitive op, PyObject **args):
+    """(x, shape) -> the view in which dimensions of size 1 are repeated."""
+    cdef Tensor x = tensor_argument(op, args[0], 0)
+    cdef PyObject *saved[2]
+    shape = <object>args[1]
+    cdef int nd = len(shape), lead = nd - x.nd, d = 0
+    cdef int64_t sizes[8]
+    cdef int64_t strides[8]
+    cdef int64_t size, old
+    if lead < 0 or nd > 8:
+        raise RuntimeError(f"{op.name}: {list(shape)} has fewer dimensions than the tensor's {sizes_list(x)}, "
+                           f"or more than 8")
+    for size in shape:
+        old = x.sizes[d - lead] if d >= lead else 1
+        if size == -1 and d >= lead:
+            size = old
+        if (old != 1 and old != size) or size < 0:
+            raise RuntimeError(f"The expanded size of the tensor ({size}) must match the existing size ({old}) at "
+                               f"non-singleton dimension {d}. Target sizes: {list(shape)}. Tensor sizes: "
+                               f"{sizes_list(x)}")
+        sizes[d] = size
+        strides[d] = x.strides[d - lead] if d >= lead and old == size else 0
+        d += 1
+    saved[0] = <PyObject *>x
+    saved[1] = args[1]
+    return finish(op, saved, 2, make_view(x, x.ptr, nd, sizes, strides))
+
+
+cdef object reshape(Primitive op, PyObject **args):
+    """(x, shape) -> the same elements in another shape."""
+    cdef Tensor x = tensor_argument(op, args[0], 0)
+    cdef PyObject *saved[2]
+    viewed = reshaped_view(x, <object>args[1])
+    if viewed is None:
+        viewed = reshaped_view(contiguous(x), <object>args[1])
+    saved[0] = <PyObject *>x
+    saved[1] = args[1]
+    return finish(op, saved, 2, <Tensor>viewed)
+
+
+def sum_off_tape(Primitive op, Tensor x, tuple shape):
+    """x summed to a shape that broadcasts to its own; None where the tape must see it, or where the shape does not."""
+    cdef int nd = len(shape), lead = x.nd - nd, d
+    cdef bint reduced[8]
+    cdef int64_t layout[3]
+    cdef int64_t sizes[8]
+    cdef Tensor data, out
+    cdef fg_call call
+    if (grad_enabled() and requires_grad(x)) or lead < 0 or x.dt < FLOAT32:
+        return None
+    for d in range(8):
+        reduced[d] = d < lead
+    for d in range(nd):
+        sizes[d] = shape[d]
+        if sizes[d] != x.sizes[d + lead]:
+            if sizes[d] != 1:
+                return None
+            reduced[d + lead] = True
+    data = rows(x, reduced, layout)
+    out = new_tensor(x.dt, nd, sizes)
+    call.ptr[0] = out.ptr
+    call.ptr[1] = data.ptr
+    call.ndim = 3
+    for d in range(3):
+        call.dim[d] = layout[d]
+    if out.numel_:
+        go(op.kernel, x.dt - FLOAT32, &call, x.numel_ + out.numel_, data, out, None, None)
+    return out
+
 # ---------------------------------------------------------------------------------------------- bodies
 
 
@@ -1344,3 +1458,39 @@ def get_grad_enabled() -> bool:
 
 def put_grad_enabled(bint enabled) -> None:
     set_grad_enabled(enabled)
+
+
+cdef class GradMode:
+    """A mode of recording: a context manager, and a decorator (with or without parentheses). Per thread."""
+
+    cdef bint mode, before
+    cdef object function
+    cdef dict __dict__
+
+    def __init__(self, function=None):
+        self.mode = type(self).recording
+        self.function = function
+        if function is not None:
+            setattr(self, "__wrapped__", function)
+            describe(self, getattr(function, "__name__", ""), getattr(function, "__doc__", None))
+
+    def __enter__(self):
+        self.before = grad_enabled()
+        set_grad_enabled(self.mode)
+
+    def __exit__(self, kind, value, traceback):
+        set_grad_enabled(self.before)
+
+    def __get__(self, instance, owner):
+        return self if instance is None else PyMethod_New(self, instance)
+
+    def __call__(self, *args, **kwargs):
+        cdef bint before
+        if self.function is None:
+            return type(self)(args[0])
+        before = grad_enabled()
+        set_grad_enabled(self.mode)
+        try:
+            return self.function(*args, **kwargs)
+        finally:
+            set_grad_enabled(before)

@@ -676,6 +676,12 @@ def _first(pair):
 
 
 def run_backward(tensors, gradients, keep_graph, create_graph, inputs=None, accumulate=True):
+    """See `_run`."""
+    return _run(tuple(tensors), tuple(gradients), keep_graph, create_graph, inputs, accumulate)
+
+
+@cython.cfunc
+def _run(tensors: tuple, gradients: tuple, keep: cython.bint, attach: cython.bint, inputs, accumulate: cython.bint):
     """Run the chain rule backwards from `tensors`, whose gradients are `gradients`.
 
     Leaves receive their gradient in `.grad`. With `inputs`, only what leads to them is computed, and only they
@@ -693,9 +699,8 @@ def run_backward(tensors, gradients, keep_graph, create_graph, inputs=None, accu
     output: cython.int
     target: cython.pointer(PyObject)
     task: uint64_t
-    attach: cython.bint = create_graph
-    keep: cython.bint = keep_graph
     before: cython.bint = grad_enabled()
+    k: cython.Py_ssize_t
     _tasks += 1
     task = _tasks
     if inputs is not None:
@@ -708,7 +713,9 @@ def run_backward(tensors, gradients, keep_graph, create_graph, inputs=None, accu
                       if cython.cast(Tensor, t).node is not cython.NULL], wanted, task)
     set_grad_enabled(attach)
     try:
-        for t, g in zip(tensors, gradients, strict=True):
+        for k in range(len(tensors)):
+            t = tensors[k]
+            g = gradients[k]
             if t.node is not cython.NULL:
                 if captured is None or cython.cast(Node, t.node).mark == 2 * task + 1:
                     _arrive(queue, cython.cast(Node, t.node), t.out_index, g, task, attach)
@@ -864,7 +871,7 @@ def backward(
         _warn_create_graph()
     if inputs is not None:
         inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
-    run_backward((self,), (g,), create_graph if retain_graph is None else retain_graph, create_graph, inputs)
+    _run((self,), (g,), create_graph if retain_graph is None else retain_graph, create_graph, inputs, True)
 
 
 def check_gradient(t: Tensor, gradient) -> Tensor:

@@ -31,13 +31,30 @@ cnp.import_array()
 
 cdef extern from "Python.h":
     void PyType_Modified(PyTypeObject *type)
+    PyTypeObject *Py_TYPE(PyObject *)
 
 cdef extern from *:
     """
     static inline PyObject *fg_type_dict(PyTypeObject *type) { return type->tp_dict; }
+    typedef void (*fg_destructor)(PyObject *);
+    static inline void fg_revive(PyObject *self) { Py_SET_REFCNT(self, 0); }
+    static inline int fg_weakrefs(PyObject *self)
+    {
+        return *(PyObject **)((char *)self + Py_TYPE(self)->tp_weaklistoffset) != NULL;
+    }
+    static inline fg_destructor fg_replace_dealloc(PyTypeObject *type, fg_destructor function)
+    {
+        fg_destructor before = type->tp_dealloc;
+        type->tp_dealloc = function;
+        return before;
+    }
     static inline int fg_mul_overflow(int64_t a, int64_t b, int64_t *out) { return __builtin_mul_overflow(a, b, out); }
     """
     PyObject *fg_type_dict(PyTypeObject *type)
+    ctypedef void (*fg_destructor)(PyObject *) noexcept
+    void fg_revive(PyObject *self)
+    bint fg_weakrefs(PyObject *self)
+    fg_destructor fg_replace_dealloc(PyTypeObject *type, fg_destructor function)
     bint fg_mul_overflow(int64_t a, int64_t b, int64_t *out) noexcept
 
 # ---------------------------------------------------------------------------------------------- dtypes
@@ -225,7 +242,6 @@ def bind(str name, object target) -> None:
 
 
 @cython.no_gc
-@cython.freelist(256)
 cdef class Tensor:
     """A multi-dimensional array that can require a gradient.
 
@@ -252,7 +268,7 @@ cdef class Tensor:
         if requires_grad:
             self.flags |= LEAF_REQUIRES_GRAD
 
-    def __dealloc__(self):
+    def __dealloc__(self):  # of subclasses, and of what has weak references; see `free_tensor`
         if self.flags & RETAIN_GRAD:
             forget(self)
         if self.block is not NULL:
@@ -658,6 +674,56 @@ def _rebuild(cls, array, requires_grad, grad):
     return tensor
 
 
+# Note [Free list]: tensors come and go several times in each op. Cython's own free list clears the whole object and its
+# deallocation saves and restores Python's error state, which together cost more than the arithmetic of a small op. So
+# the type's deallocation is replaced for plain tensors: what dies is kept here, and only the fields that say what a
+# tensor owns are reset. Everything else (subclasses, weak references) takes the general way. Guarded by the GIL.
+
+cdef PyObject *spare[256]
+cdef int n_spare = 0
+cdef fg_destructor general_dealloc
+cdef PyTypeObject *tensor_type = <PyTypeObject *>Tensor
+
+
+cdef inline Tensor blank_tensor():
+    """A tensor without memory; the caller fills in every field but those that say what it owns."""
+    global n_spare
+    cdef PyObject *self
+    if n_spare == 0:
+        return Tensor.__new__(Tensor)
+    n_spare -= 1
+    self = spare[n_spare]
+    fg_revive(self)
+    return <Tensor>self  # counts it: the only reference
+
+
+cdef void free_tensor(PyObject *self) noexcept:
+    """tp_dealloc. Note [Free list]. `self` has no references, and must not be given to a variable, which would count one."""
+    global n_spare
+    cdef PyObject *node
+    cdef PyObject *grad
+    if (Py_TYPE(self) != tensor_type or fg_weakrefs(self) or n_spare >= 256
+            or (<Tensor>self).flags & RETAIN_GRAD):
+        general_dealloc(self)
+        return
+    node = (<Tensor>self).node
+    grad = (<Tensor>self).grad_tensor
+    if (<Tensor>self).block is not NULL:
+        block_decref((<Tensor>self).block)
+    (<Tensor>self).block = NULL
+    (<Tensor>self).node = NULL
+    (<Tensor>self).grad_tensor = NULL
+    (<Tensor>self).flags = 0
+    (<Tensor>self).out_index = 0
+    spare[n_spare] = self
+    n_spare += 1
+    Py_XDECREF(node)
+    Py_XDECREF(grad)
+
+
+general_dealloc = fg_replace_dealloc(tensor_type, free_tensor)
+
+
 cdef void rebind(Tensor t, Tensor source) noexcept:
     """Point `t` at the memory of `source`, whose block the caller has counted once more."""
     cdef int d
@@ -699,7 +765,7 @@ cdef int64_t size_error(int dt, int nd, const int64_t *sizes) except -1:
 
 cdef Tensor new_tensor(int dt, int nd, const int64_t *sizes):
     """Uninitialised, contiguous, off the tape."""
-    cdef Tensor t = Tensor.__new__(Tensor)
+    cdef Tensor t = blank_tensor()
     cdef int d
     cdef int64_t stride = 1, nbytes
     cdef bint empty = False
@@ -737,7 +803,7 @@ cdef Tensor new_scalar(int dt, double value):
 
 cdef Tensor make_view(Tensor base, char *ptr, int nd, const int64_t *sizes, const int64_t *strides):
     """A tensor over memory of `base`; the caller has checked that it lies within."""
-    cdef Tensor t = Tensor.__new__(Tensor)
+    cdef Tensor t = blank_tensor()
     cdef int d
     block_incref(base.block)
     t.block = base.block
@@ -758,7 +824,7 @@ cdef Tensor make_view(Tensor base, char *ptr, int nd, const int64_t *sizes, cons
 
 cdef Tensor alias(Tensor base):
     """The same memory and shape, off the tape."""
-    cdef Tensor t = Tensor.__new__(Tensor)
+    cdef Tensor t = blank_tensor()
     block_incref(base.block)
     rebind(t, base)
     t.flags |= base.flags & UNTRACKED

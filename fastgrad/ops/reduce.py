@@ -8,11 +8,13 @@ on threads.
 from __future__ import annotations
 
 import builtins
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from fastgrad.dispatch import sum_off_tape
 from fastgrad.ops.elementwise import exp, maximum, minimum
 from fastgrad.ops.shape import expand, reshape, unsqueeze_all
 from fastgrad.ops.table import method, op
@@ -62,10 +64,7 @@ def mean(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
 
 @mean.vjp("x")
 def _(grad, out, in_shape, dim, keepdim):
-    count = 1
-    for n in in_shape:
-        count *= n
-    return spread(grad / (count / out.numel() if out.numel() else 1), in_shape, dim, keepdim)
+    return spread(grad / (math.prod(in_shape) / out.numel() if out.numel() else 1.0), in_shape, dim, keepdim)
 
 
 def _shared_between_ties(grad, x, out, in_shape, dim, keepdim):
@@ -257,6 +256,9 @@ def _(grad, g, out, dim):
 
 def sum_to_size(x: Tensor, shape: Sequence[int]) -> Tensor:
     """x summed over the dimensions along which `shape` was broadcast to it. RuntimeError if it cannot have been."""
+    summed = sum_off_tape(sum, x, tuple(shape))
+    if summed is not None:
+        return summed
     lead = x.ndim - len(shape)
     dims = tuple(d for d in range(x.ndim) if d < lead or (shape[d - lead] == 1 and x.shape[d] != 1))
     if lead < 0 or not builtins.all(shape[d] in (1, x.shape[d + lead]) for d in range(len(shape))):

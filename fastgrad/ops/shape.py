@@ -17,12 +17,10 @@ def _shape_argument(shape: tuple) -> Sequence[int]:
     return shape[0] if len(shape) == 1 and not isinstance(shape[0], int | np.integer) else shape
 
 
-@op(kind="python", ref=np.reshape, methods=(),
+@op(kind="reshape", ref=np.reshape, methods=(),
     sample=lambda rng: [(rng.uniform(-1, 1, (2, 3, 4)), s) for s in ((6, 4), (-1,), (2, 1, 12), (4, -1))])
 def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
     """The elements in another shape, a view where possible; one size may be -1. RuntimeError if it does not fit."""
-    viewed = reshaped_view(x, shape)
-    return reshaped_view(make_contiguous(x), shape) if viewed is None else viewed
 
 
 @reshape.vjp("x")
@@ -104,16 +102,10 @@ def _permute(x: Tensor, *dims: int) -> Tensor:
     return permute(x, _shape_argument(dims))
 
 
-@op(kind="python", ref=np.swapaxes, methods=("transpose", "swapaxes", "swapdims"),
+@op(kind="transpose", ref=np.swapaxes, methods=("transpose", "swapaxes", "swapdims"),
     sample=lambda rng: [(rng.uniform(-1, 1, (2, 3, 4)), a, b) for a, b in ((0, 1), (-1, 0), (2, 2))])
 def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
     """A view with two dimensions exchanged."""
-    a, b = normalize_dim(dim0, x.ndim), normalize_dim(dim1, x.ndim)
-    sizes, strides = list(x.shape), list(x.stride())
-    if x.ndim:
-        sizes[a], sizes[b] = sizes[b], sizes[a]
-        strides[a], strides[b] = strides[b], strides[a]
-    return strided_view(x, sizes, strides, 0)
 
 
 @transpose.vjp("x")
@@ -178,26 +170,11 @@ def squeeze(x: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     return reshape(x, [n for d, n in enumerate(x.shape) if d not in dims or n != 1])
 
 
-@op(kind="python", ref=lambda x, shape: np.broadcast_to(x, [n if n >= 0 else x.shape[d - len(shape) + x.ndim]
+@op(kind="expand", ref=lambda x, shape: np.broadcast_to(x, [n if n >= 0 else x.shape[d - len(shape) + x.ndim]
                                                             for d, n in enumerate(shape)]), methods=(),
     sample=lambda rng: [(rng.uniform(-1, 1, (3, 1)), s) for s in ((3, 4), (2, 3, 1), (2, -1, 5))])
 def expand(x: Tensor, shape: Sequence[int]) -> Tensor:
     """A view with dimensions of size 1 repeated, and new ones in front, without copying; -1 keeps a size."""
-    lead = len(shape) - x.ndim
-    if lead < 0:
-        raise RuntimeError(f"expand: {list(shape)} has fewer dimensions than the tensor's {list(x.shape)}")
-    sizes, strides = x.shape, x.stride()
-    new_sizes, new_strides = [], []
-    for d, n in enumerate(shape):
-        old = sizes[d - lead] if d >= lead else 1
-        if n == -1 and d >= lead:
-            n = old
-        if old not in (1, n) or n < 0:
-            raise RuntimeError(f"The expanded size of the tensor ({n}) must match the existing size ({old}) at "
-                               f"non-singleton dimension {d}. Target sizes: {list(shape)}. Tensor sizes: {list(sizes)}")
-        new_sizes.append(n)
-        new_strides.append(strides[d - lead] if d >= lead and old == n else 0)
-    return strided_view(x, new_sizes, new_strides, 0)
 
 
 @expand.vjp("x")
