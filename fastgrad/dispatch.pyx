@@ -1207,7 +1207,7 @@ cdef object linear(Primitive op, PyObject **args):
 
 cdef object transpose(Primitive op, PyObject **args):
     """(x, dim0, dim1) -> the view with two dimensions exchanged."""
-    cdef Tensor x = tensor_argument(op, args[0], 0), out
+    cdef Tensor x = tensor_argument(op, args[0], 0)
     cdef PyObject *saved[3]
     cdef int a = normalize_dim(<object>args[1], x.nd), b = normalize_dim(<object>args[2], x.nd), d
     cdef int64_t sizes[8]

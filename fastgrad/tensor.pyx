@@ -698,7 +698,7 @@ cdef inline Tensor blank_tensor():
 
 
 cdef void free_tensor(PyObject *self) noexcept:
-    """tp_dealloc. Note [Free list]. `self` has no references, and must not be given to a variable, which would count one."""
+    """tp_dealloc; Note [Free list]. `self` must not be given to a variable, which would count a reference."""
     global n_spare
     cdef PyObject *node
     cdef PyObject *grad
