@@ -1,4 +1,6 @@
 /* The loops around the micro-kernels, for one float type: gemm.c includes this once per type, after gemm_tile.h. */
+#undef RUN
+#define RUN (GEMV_RUN_BYTES / (int)sizeof(T))
 
 typedef struct {
     int64_t m, n, k;
@@ -6,30 +8,51 @@ typedef struct {
     T *c;
     int64_t rsa, csa, rsb, csb, ldc, bias_row, bias_col;
     int flags;
-} N(problem);
+} F(problem);
+
+INLINE V F(activation)(V x, int flags)
+{
+    return (flags & FG_ACT_MASK) == FG_ACT_SIGMOID ? F(vsigmoid)(x) : F(vtanh)(x);
+}
+
+static void F(activate)(T *c, int64_t n, int flags)
+{
+    if ((flags & FG_ACT_MASK) == FG_ACT_RELU) {
+        for (int64_t i = 0; i < n; i++)
+            c[i] = c[i] < 0 ? 0 : c[i];
+        return;
+    }
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        F(store)(c + i, F(activation)(F(load)(c + i), flags));
+    if (i < n)
+        F(store_some)(c + i, 1, (int)(n - i), F(activation)(F(load_some)(c + i, 1, (int)(n - i)), flags));
+}
 
 /* Adds the bias and applies the activation to a block of C that is complete and still in the cache. */
-static void N(finish)(const N(problem) * g, int64_t i, int64_t rows, int64_t j, int64_t columns)
+static void F(finish)(const PROBLEM *g, int64_t i, int64_t rows, int64_t j, int64_t columns)
 {
-    for (const int64_t end = i + rows; i < end; i++) {
-        T *c = g->c + i * g->ldc + j;
-        if (g->bias) {
-            const T *bias = g->bias + i * g->bias_row + j * g->bias_col;
+    T *c = g->c + i * g->ldc + j;
+    if (g->bias)
+        for (int64_t y = 0; y < rows; y++) {
+            const T *bias = g->bias + (i + y) * g->bias_row + j * g->bias_col;
             if (g->bias_col == 1)
                 for (int64_t x = 0; x < columns; x++)
-                    c[x] += bias[x];
+                    c[y * g->ldc + x] += bias[x];
             else
                 for (int64_t x = 0; x < columns; x++)
-                    c[x] += bias[x * g->bias_col];
+                    c[y * g->ldc + x] += bias[x * g->bias_col];
         }
-        if ((g->flags & FG_ACT_MASK) == FG_ACT_RELU)
-            for (int64_t x = 0; x < columns; x++)
-                c[x] = c[x] < 0 ? 0 : c[x];
-    }
+    if (!(g->flags & FG_ACT_MASK))
+        return;
+    if (columns == g->ldc)
+        columns *= rows, rows = 1;
+    for (int64_t y = 0; y < rows; y++)
+        F(activate)(c + y * g->ldc, columns, g->flags);
 }
 
 /* How many vectors wide the next panel is, for m rows and the columns that are left: Note [Tile shapes]. */
-static inline int N(panel_vectors)(int64_t m, int64_t columns)
+static inline int F(panel_vectors)(int64_t m, int64_t columns)
 {
     static const signed char widest[13] = {0, 8, 4, 3, 3, 2, 2, 3, 3, 2, 2, 2, 2};
     int v = m > 12 ? PANEL_VECTORS : widest[m];
@@ -39,12 +62,11 @@ static inline int N(panel_vectors)(int64_t m, int64_t columns)
 }
 
 /* All m rows of one panel of C: A in tiles of nearly the same height (64 rows are 9 tiles of 6 and 2 of 5, not 10 and a tail of 4). */
-static inline void N(sweep)(N(tile) * t, int64_t m, int columns, const T *a, const T *b, T *c)
+static inline void F(sweep)(TILE *t, int64_t m, int columns, const T *a, const T *b, T *c)
 {
-    static const signed char tallest[9] = {0, 8, 6, 4, 2, 0, 0, 0, 1};
     const int vectors = (columns + W - 1) / W;
     t->lanes = columns - (vectors - 1) * W;
-    const N(micro_fn) *micro = N(micros)[t->lanes < W][vectors];
+    const F(micro_fn) *const micro = F(micros)[t->lanes < W][vectors];
     const int most = t->tile_step ? TILE_ROWS : tallest[vectors];
     if (m <= most) {
         micro[m](t, a, b, c);
@@ -59,87 +81,103 @@ static inline void N(sweep)(N(tile) * t, int64_t m, int columns, const T *a, con
 }
 
 /* C = A B where B has contiguous rows and everything stays in the cache. */
-static void N(multiply_small)(const N(problem) * g)
+static void F(multiply_small)(const PROBLEM *g)
 {
-    N(tile)
+    TILE
     t = {.k = g->k, .rsa = g->rsa, .csa = g->csa, .ldb = g->rsb, .ldc = g->ldc, .resume = g->flags & FG_ACCUMULATE};
     int64_t j = 0;
     do {
-        const int columns = (int)min(g->n - j, W * N(panel_vectors)(g->m, g->n - j));
-        N(sweep)(&t, g->m, columns, g->a, g->b + j, g->c + j);
+        const int columns = (int)min(g->n - j, W * F(panel_vectors)(g->m, g->n - j));
+        F(sweep)(&t, g->m, columns, g->a, g->b + j, g->c + j);
         j += columns;
     } while (j < g->n);
     if (g->bias || g->flags & FG_ACT_MASK)
-        N(finish)(g, 0, g->m, 0, g->n);
+        F(finish)(g, 0, g->m, 0, g->n);
 }
 
-static inline int N(is_gemv)(const N(problem) * g)
+static inline int F(is_gemv)(const PROBLEM *g)
 {
     return g->m == 1 && g->rsb == 1 && g->csb != 1 && g->n >= W;
 }
 
-static void N(multiply_gemv)(const N(problem) * g)
+static void F(multiply_gemv)(const PROBLEM *g)
 {
-    N(tile) t = {.k = g->k, .csa = g->csa, .resume = g->flags & FG_ACCUMULATE};
-    const int groups = g->n >= GEMV_GROUPS * W ? GEMV_GROUPS : 1;
-    for (int64_t j = 0; j < g->n; j += groups * W) { /* the last columns are a full tile too, and stored alone */
-        const int64_t at = min(j, g->n - groups * W);
-        if (groups == 1)
-            N(gemv)(1, &t, g->a, g->b + at * g->csb, g->csb, g->c + at, (int)(j - at));
-        else
-            N(gemv)(GEMV_GROUPS, &t, g->a, g->b + at * g->csb, g->csb, g->c + at, (int)(j - at));
+    const int vectors = g->n >= GEMV_VECTORS * W ? GEMV_VECTORS : 1, columns = vectors * W;
+    const int gather = g->csb * (int64_t)sizeof(T) % 1024 == 0 && g->k > RUN;
+    const int64_t run = gather ? RUN : g->k;
+    _Alignas(64) T near[GEMV_VECTORS * W * (RUN + QUAD)];
+    for (int64_t j = 0; j < g->n; j += columns) {
+        const int64_t at = min(j, g->n - columns); /* the last columns are a full tile too, of which the end is stored */
+        int64_t p = 0;
+        do {
+            const TILE t = {.k = min(run, g->k - p), .csa = g->csa, .resume = p > 0 || g->flags & FG_ACCUMULATE};
+            const T *a = g->a + p * g->csa, *b = g->b + p + at * g->csb;
+            int64_t cs = g->csb;
+            if (gather) {
+                cs = RUN + QUAD;
+                for (int i = 0; i < columns; i++)
+                    F(copy)(near + i * cs, b + i * g->csb, t.k);
+                b = near;
+            }
+            if (vectors == 1)
+                F(gemv)(1, &t, a, b, cs, g->c + at, (int)(j - at));
+            else
+                F(gemv)(GEMV_VECTORS, &t, a, b, cs, g->c + at, (int)(j - at));
+            p += run;
+        } while (p < g->k);
     }
     if (g->bias || g->flags & FG_ACT_MASK)
-        N(finish)(g, 0, 1, 0, g->n);
+        F(finish)(g, 0, 1, 0, g->n);
 }
 
-/* Note [Packing]: what is packed, and the extents of the blocks. */
+/* What is packed, and the extents of the blocks: Note [Packing]. */
 typedef struct {
     int64_t m, kc, mc, nc;
-    int pack_a, pack_b;
+    int pack_a;
+    int pack_b; /* NO_PACK ... ALL */
     size_t a_items, b_items; /* scratch memory of one thread */
-} N(plan);
+} F(plan);
 
-static N(plan) N(make_plan)(const N(problem) * g)
+static PLAN F(make_plan)(const PROBLEM *g)
 {
-    N(plan) p = {.m = g->m, .kc = g->k, .mc = g->m, .nc = g->n};
+    PLAN p = {.m = g->m, .kc = g->k, .mc = g->m, .nc = g->n};
     const int64_t mc_max = A_BYTES / (KC * (int64_t)sizeof(T)), nc_max = B_BYTES / (KC * (int64_t)sizeof(T));
-    const int single = g->m <= SINGLE_ROWS;
+    const int few = g->m <= FEW_ROWS;
     if (g->csb != 1 && g->n > 1)
         p.pack_b = PANEL;
-    else if (!single && g->n * g->k * (int64_t)sizeof(T) > DIRECT_B_BYTES)
+    else if (!few && g->n * g->k * (int64_t)sizeof(T) > DIRECT_B_BYTES)
         p.pack_b = RING;
     if (p.pack_b && g->m > mc_max)
         p.pack_b = ALL;
     if (p.pack_b == PANEL) {
-        const int v = N(panel_vectors)(g->m, g->n);
+        const int v = F(panel_vectors)(g->m, g->n);
         p.kc = even_share(g->k, v > PANEL_VECTORS ? KC * PANEL_VECTORS / v : KC, 8);
-    } else if (!single) {
+    } else if (!few) {
         p.kc = even_share(g->k, KC, 8);
         p.mc = even_share(g->m, mc_max, 2 * TILE_ROWS);
     }
     if (p.pack_b == ALL)
         p.nc = even_share(g->n, nc_max, NR);
     if (p.pack_b == RING || p.pack_b == ALL)
-        p.b_items = (size_t)(p.kc * ((min(p.nc, p.pack_b == RING ? GROUP * NR : p.nc) + NR - 1) / NR * NR));
+        p.b_items = (size_t)round_up(p.kc * round_up(p.pack_b == RING ? min(p.nc, GROUP * NR) : p.nc, NR), 16);
     if (g->n > 2 * NR && g->m > 8 && g->m * g->k * (int64_t)sizeof(T) > DIRECT_A_BYTES) {
         p.pack_a = 1;
         p.mc = even_share(g->m, mc_max, 2 * TILE_ROWS);
-        p.a_items = (size_t)((p.kc + ROW_PAD) * (p.mc + ROW_PAD));
+        p.a_items = (size_t)round_up((p.kc + ROW_PAD) * (p.mc + TILE_ROWS), 16);
     }
     return p;
 }
 
 /* C = A B on one thread. */
-static void N(multiply)(const N(problem) * g, const N(plan) * plan, T *work)
+static void F(multiply)(const PROBLEM *g, const PLAN *plan, T *work)
 {
-    if (N(is_gemv)(g)) {
-        N(multiply_gemv)(g);
+    if (F(is_gemv)(g)) {
+        F(multiply_gemv)(g);
         return;
     }
     _Alignas(64) T stack[KC * NR];
     T *const work_a = work, *const work_b = work + plan->a_items;
-    N(tile) t = {.ldc = g->ldc};
+    TILE t = {.ldc = g->ldc};
     for (int64_t jc = 0; jc < g->n; jc += plan->nc) {
         const int64_t nc = min(plan->nc, g->n - jc);
         int64_t pc = 0;
@@ -154,37 +192,37 @@ static void N(multiply)(const N(problem) * g, const N(plan) * plan, T *work)
                     if (g->csa == 1) {
                         t.rsa = plan->kc + ROW_PAD, t.csa = 1;
                         for (int64_t i = 0; i < mc; i++)
-                            N(copy)(work_a + i * t.rsa, a + i * g->rsa, kc);
+                            F(copy)(work_a + i * t.rsa, a + i * g->rsa, kc);
                     } else {
                         t.rsa = 1, t.csa = TILE_ROWS, t.tile_step = TILE_ROWS * kc;
-                        N(pack_tiles)(work_a, a, g->csa, mc, kc);
+                        F(pack_tiles)(work_a, a, g->csa, mc, kc);
                     }
                     a = work_a;
                 }
                 int columns;
                 for (int64_t j = 0; j < nc; j += columns) {
                     columns = (int)min(nc - j,
-                                       W * (plan->pack_b >= RING ? PANEL_VECTORS : N(panel_vectors)(plan->m, nc - j)));
+                                       W * (plan->pack_b >= RING ? PANEL_VECTORS : F(panel_vectors)(plan->m, nc - j)));
                     const T *b = g->b + pc * g->rsb + (jc + j) * g->csb;
                     t.ldb = g->rsb;
                     if (plan->pack_b == PANEL) {
                         t.ldb = (columns + W - 1) / W * W;
-                        N(pack_columns)(stack, t.ldb, b, g->rsb, g->csb, kc, columns);
+                        F(pack_columns)(stack, t.ldb, b, g->rsb, g->csb, kc, columns);
                         b = stack;
                     } else if (plan->pack_b) {
                         T *panel = work_b + (plan->pack_b == ALL ? j : j % (GROUP * NR)) * plan->kc;
                         t.ldb = NR;
                         if (ic == 0 && g->csb != 1)
-                            N(pack_columns)(panel, NR, b, g->rsb, g->csb, kc, columns);
+                            F(pack_columns)(panel, NR, b, g->rsb, g->csb, kc, columns);
                         else if (ic == 0 && j % (GROUP * NR) == 0)
-                            N(pack_rows)(panel, plan->kc * NR, b, g->rsb, kc, min(nc - j, GROUP * NR));
+                            F(pack_rows)(panel, plan->kc * NR, b, g->rsb, kc, min(nc - j, GROUP * NR));
                         b = panel;
                     }
                     T *c = g->c + ic * g->ldc + jc + j;
                     t.k = kc, t.resume = pc > 0 || g->flags & FG_ACCUMULATE;
-                    N(sweep)(&t, mc, columns, a, b, c);
+                    F(sweep)(&t, mc, columns, a, b, c);
                     if (last && (g->bias || g->flags & FG_ACT_MASK))
-                        N(finish)(g, ic, mc, jc + j, columns);
+                        F(finish)(g, ic, mc, jc + j, columns);
                 }
             }
             pc += kc;
@@ -192,9 +230,9 @@ static void N(multiply)(const N(problem) * g, const N(plan) * plan, T *work)
     }
 }
 
-static inline void N(set_problem)(N(problem) * g, const fg_call *call)
+static inline void F(set_problem)(PROBLEM *g, const fg_call *call)
 {
-    *g = (N(problem)){.m = call->dim[0],
+    *g = (PROBLEM){.m = call->dim[0],
                       .n = call->dim[1],
                       .k = call->dim[2],
                       .c = call->ptr[0],
@@ -210,26 +248,26 @@ static inline void N(set_problem)(N(problem) * g, const fg_call *call)
                       .bias_row = call->stride[3][0],
                       .bias_col = call->stride[3][1]};
     if (g->n == 1 && g->ldc == 1) { /* Note [Transposed gemv] */
-        const N(problem) s = *g;
+        const PROBLEM s = *g;
         g->m = 1, g->n = s.m, g->a = s.b, g->rsa = s.csb, g->csa = s.rsb, g->b = s.a, g->rsb = s.csa, g->csb = s.rsa;
         g->bias_row = s.bias_col, g->bias_col = s.bias_row;
     }
 }
 
 /* The part of the problem that is task (row, column) of a grid, in whole tiles. */
-static inline void N(cut)(N(problem) * g, int64_t rows, int64_t columns, int64_t row, int64_t column)
+static inline void F(cut)(PROBLEM *g, int64_t rows, int64_t columns, int64_t row, int64_t column)
 {
     const int64_t i = row * rows, j = column * columns;
-    g->m = max(0, min(rows, g->m - i)), g->n = max(0, min(columns, g->n - j));
+    g->m = min(rows, g->m - i), g->n = min(columns, g->n - j); /* <= 0: nothing is left */
     g->a += i * g->rsa, g->b += j * g->csb, g->c += i * g->ldc + j;
     if (g->bias)
         g->bias += i * g->bias_row + j * g->bias_col;
 }
 
-static void N(run_task)(const fg_call *call, const N(problem) * whole, const grid *s, const N(plan) * plan,
+static void F(run_task)(const fg_call *call, const PROBLEM *whole, const grid *s, const PLAN *plan,
                         int64_t task, int thread)
 {
-    N(problem) g = *whole;
+    PROBLEM g = *whole;
     int64_t index = task / s->cuts;
     for (int d = call->ndim + 2; d > 2; d--) {
         const int64_t at = index % call->dim[d];
@@ -239,47 +277,48 @@ static void N(run_task)(const fg_call *call, const N(problem) * whole, const gri
             g.bias += at * call->stride[3][d];
     }
     if (s->cuts > 1)
-        N(cut)(&g, s->rows, s->columns, task % s->cuts / s->column_cuts, task % s->cuts % s->column_cuts);
-    N(multiply)(&g, plan, (T *)call->work + (size_t)thread * (plan->a_items + plan->b_items));
+        F(cut)(&g, s->rows, s->columns, task % s->cuts / s->column_cuts, task % s->cuts % s->column_cuts);
+    if (g.m > 0 && g.n > 0)
+        F(multiply)(&g, plan, (T *)call->work + (size_t)thread * (plan->a_items + plan->b_items));
 }
 
-static size_t N(workspace)(const fg_call *call)
+static size_t F(workspace)(const fg_call *call)
 {
-    N(problem) g;
-    N(set_problem)(&g, call);
+    PROBLEM g;
+    F(set_problem)(&g, call);
     const grid s = make_grid(call, g.m, g.n, g.k, NR);
-    N(cut)(&g, s.rows, s.columns, 0, 0);
-    const N(plan) p = N(make_plan)(&g);
+    F(cut)(&g, s.rows, s.columns, 0, 0);
+    const PLAN p = F(make_plan)(&g);
     return (size_t)s.threads * sizeof(T) * (p.a_items + p.b_items);
 }
 
-static void N(matmul)(const fg_call *call)
+static void F(matmul)(const fg_call *call)
 {
-    N(problem) g;
-    N(set_problem)(&g, call);
+    PROBLEM g;
+    F(set_problem)(&g, call);
     if (call->ndim == 0 && g.csb == 1 && g.m > 0 && g.n > 0 && (g.m | g.n | g.k) < 4096 &&
         g.m * g.n * g.k < SMALL_WORK) {
-        N(multiply_small)(&g);
+        F(multiply_small)(&g);
         return;
     }
-    if (call->ndim == 0 && N(is_gemv)(&g) && (g.n | g.k) < 4096 && g.n * g.k < SMALL_WORK) {
-        N(multiply_gemv)(&g);
+    if (call->ndim == 0 && F(is_gemv)(&g) && (g.n | g.k) < 4096 && g.n * g.k < SMALL_WORK) {
+        F(multiply_gemv)(&g);
         return;
     }
     const grid s = make_grid(call, g.m, g.n, g.k, NR);
     if (s.tasks == 0)
         return;
-    N(problem) first = g;
-    N(cut)(&first, s.rows, s.columns, 0, 0);
-    const N(plan) plan = N(make_plan)(&first);
+    PROBLEM first = g;
+    F(cut)(&first, s.rows, s.columns, 0, 0);
+    const PLAN plan = F(make_plan)(&first);
     if (s.tasks == 1)
-        N(multiply)(&g, &plan, call->work);
+        F(multiply)(&g, &plan, call->work);
     else if (s.threads == 1)
         for (int64_t task = 0; task < s.tasks; task++)
-            N(run_task)(call, &g, &s, &plan, task, 0);
+            F(run_task)(call, &g, &s, &plan, task, 0);
     else {
 #pragma omp parallel for num_threads(s.threads) schedule(static)
         for (int64_t task = 0; task < s.tasks; task++)
-            N(run_task)(call, &g, &s, &plan, task, thread_number());
+            F(run_task)(call, &g, &s, &plan, task, thread_number());
     }
 }

@@ -31,7 +31,7 @@ class _Format:
                 self.scientific = high / low > 1000.0 or high > 1.0e8
             else:
                 self.scientific = high / low > 1000.0 or high > 1.0e8 or low < 1.0e-4
-        self.width = max((len(self._bare(v)) for v in shown.reshape(-1).tolist()), default=1)
+        self.width = max((len(self._bare(v)) for v in finite.tolist()), default=1)  # as PyTorch: nan and 0 do not count
 
     def _bare(self, value: float) -> str:
         if not math.isfinite(value):

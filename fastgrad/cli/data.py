@@ -154,7 +154,10 @@ def _read_npz(path: Path, target: str | None, features: str, pandas: Any) -> Any
         try:
             inputs = arrays[features]
             targets = arrays[target] if target else None
-        except ValueError as error:  # the only kind of array that is not loaded: it could run code
+        except ValueError as error:
+            if "pickle" not in str(error):
+                raise
+            # the one kind of array that is not loaded, as it could run code
             raise UserError(f"{path} holds Python objects; save plain arrays of numbers or text") from error
     if inputs.ndim < 2:
         raise UserError(
@@ -165,7 +168,7 @@ def _read_npz(path: Path, target: str | None, features: str, pandas: Any) -> Any
     if targets is not None:
         if targets.shape not in ((len(inputs),), (len(inputs), 1)):
             raise UserError(f"{target} in {path} has shape {targets.shape}; {features} has {len(inputs)} rows")
-        frame[target] = targets.reshape(-1)
+        frame.insert(frame.shape[1], target, targets.reshape(-1))  # refuses a target named like a feature
     return frame
 
 
