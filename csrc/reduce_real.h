@@ -8,32 +8,36 @@
  * it is the same whether the numbers are neighbours or a column apart. */
 enum { F(BLOCK) = 512, F(WIDTH) = 32 };
 
-/* WIDTH partial sums, pairwise */
-static inline T F(fold)(T *p)
+/* The first `used` of WIDTH partial sums, pairwise: those that no element went to take no part. */
+static inline T F(fold)(T *p, int used)
 {
     for (int width = F(WIDTH) / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; i++)
+        for (int i = 0; i < width && i + width < used; i++)
             p[i] += p[i + width];
     return p[0];
 }
 
 static T F(sum_block)(const T *x, int64_t n)
 {
-    T p[F(WIDTH)] = {0};
-    int64_t i = 0;
-    if (n >= F(WIDTH)) {
-        enum { VECTORS = F(WIDTH) * sizeof(T) / 32 };
-        V v[VECTORS];
-        for (int j = 0; j < (int)VECTORS; j++)
-            v[j] = F(splat)(0);
-        for (; i + F(WIDTH) <= n; i += F(WIDTH))
-            for (int j = 0; j < (int)VECTORS; j++)
-                v[j] += F(load)(x + i + j * LANES);
-        memcpy(p, v, sizeof p);
+    T p[F(WIDTH)];
+    if (n < F(WIDTH)) {
+        p[0] = 0; /* n may be 0 */
+        for (int i = 0; i < n; i++)
+            p[i] = x[i];
+        return F(fold)(p, (int)n);
     }
+    enum { VECTORS = F(WIDTH) * sizeof(T) / 32 };
+    V v[VECTORS];
+    int64_t i = F(WIDTH);
+    for (int j = 0; j < (int)VECTORS; j++)
+        v[j] = F(load)(x + j * LANES);
+    for (; i + F(WIDTH) <= n; i += F(WIDTH))
+        for (int j = 0; j < (int)VECTORS; j++)
+            v[j] += F(load)(x + i + j * LANES);
+    memcpy(p, v, sizeof p);
     for (int j = 0; i < n; i++, j++)
         p[j] += x[i];
-    return F(fold)(p);
+    return F(fold)(p, F(WIDTH));
 }
 
 /* The counter of blocks: level l holds the sum of 2^l blocks. */
@@ -54,7 +58,7 @@ static inline T F(total)(const F(counter) * counter)
 {
     T sum = 0;
     int first = 1;
-    for (int l = 0; l < 40; l++)
+    for (int l = 0; counter->count >> l; l++)
         if (counter->count >> l & 1) {
             sum = first ? counter->level[l] : counter->level[l] + sum;
             first = 0;
@@ -78,17 +82,19 @@ static void F(sum_columns)(T *out, const T *x, int64_t n, int64_t inner, int col
 {
     V level[40];
     int64_t blocks = 0;
+    level[0] = F(splat)(0);
     for (int64_t start = 0; start < n; start += F(BLOCK)) {
         int64_t end = start + F(BLOCK) < n ? start + F(BLOCK) : n;
         V p[F(WIDTH)];
         int used = end - start < F(WIDTH) ? (int)(end - start) : F(WIDTH);
-        for (int j = 0; j < F(WIDTH); j++)
-            p[j] = F(splat)(0);
-        for (int64_t i = start; i < end;)
+        for (int j = 0; j < used; j++)
+            p[j] =
+                columns == LANES ? F(load)(x + (start + j) * inner) : F(load_some)(x + (start + j) * inner, 1, columns);
+        for (int64_t i = start + used; i < end;)
             for (int j = 0; j < used && i < end; j++, i++)
                 p[j] += columns == LANES ? F(load)(x + i * inner) : F(load_some)(x + i * inner, 1, columns);
         for (int width = F(WIDTH) / 2; width > 0; width /= 2)
-            for (int j = 0; j < width; j++)
+            for (int j = 0; j < width && j + width < used; j++)
                 p[j] += p[j + width];
         V block = p[0];
         int l = 0;
@@ -96,9 +102,9 @@ static void F(sum_columns)(T *out, const T *x, int64_t n, int64_t inner, int col
             block = level[l++] + block;
         level[l] = block;
     }
-    V sum = F(splat)(0);
+    V sum = level[0];
     int first = 1;
-    for (int l = 0; l < 40; l++)
+    for (int l = 0; blocks >> l; l++)
         if (blocks >> l & 1) {
             sum = first ? level[l] : level[l] + sum;
             first = 0;

@@ -15,25 +15,32 @@ import numpy as _np
 if int(_np.__version__.split(".")[0]) < 2:
     raise ImportError(f"fastgrad needs NumPy 2.0 or newer, and this is {_np.__version__}: pip install -U numpy")
 
-from fastgrad import ops, printing
+from fastgrad import ops as ops
+from fastgrad import printing as printing
 from fastgrad.ops import *
-from fastgrad.runtime import get_num_threads, set_num_threads
+from fastgrad.runtime import get_num_threads as get_num_threads
+from fastgrad.runtime import set_num_threads as set_num_threads
 from fastgrad.tensor import (
-    Size,
-    Tensor,
-    device,
-    dtype,
-    float32,
-    float64,
-    from_numpy,
-    int8,
-    int16,
-    int32,
-    int64,
-    uint8,
+    Size as Size,
+    Tensor as Tensor,
+    device as device,
+    dtype as dtype,
+    float32 as float32,
+    float64 as float64,
+    from_numpy as from_numpy,
+    int8 as int8,
+    int16 as int16,
+    int32 as int32,
+    int64 as int64,
+    uint8 as uint8,
 )
 from fastgrad.tensor import bool_ as bool
-from fastgrad.autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from fastgrad.autograd import (
+    enable_grad as enable_grad,
+    is_grad_enabled as is_grad_enabled,
+    no_grad as no_grad,
+    set_grad_enabled as set_grad_enabled,
+)
 
 float = float32
 double = float64
@@ -41,4 +48,14 @@ int = int32
 long = int64
 short = int16
 
-from fastgrad import autograd, kernels
+from fastgrad import autograd as autograd
+from fastgrad import kernels as kernels
+
+
+def __getattr__(name: str) -> object:
+    """`fastgrad.nn` and the like are imported when first asked for: many programs need the tensors alone."""
+    if name in ("nn", "optim", "models", "data"):
+        import importlib
+
+        return importlib.import_module(f"fastgrad.{name}")
+    raise AttributeError(f"module 'fastgrad' has no attribute {name!r}")

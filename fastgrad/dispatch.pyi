@@ -1,7 +1,8 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 import numpy as np
+from typing_extensions import disjoint_base
 
 from fastgrad.tape import Op
 from fastgrad.tensor import Tensor, dtype
@@ -15,6 +16,7 @@ ndarray = np.ndarray
 np_generic = np.generic
 kinds: dict[str, int]
 
+@disjoint_base
 class Primitive(Op):
     __name__: str
     __wrapped__: Callable[..., Any]
@@ -36,11 +38,13 @@ class Primitive(Op):
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
     def __get__(self, instance: object, owner: type | None = None, /) -> Callable[..., Any]: ...
 
+@disjoint_base
 class InplaceForm:
     def __init__(self, op: Primitive) -> None: ...
     def __call__(self, x: Tensor, *args: Any, alpha: float | None = None) -> Tensor: ...
     def __get__(self, instance: object, owner: type | None = None, /) -> Callable[..., Tensor]: ...
 
+@disjoint_base
 class GradMode:
     def __init__(self, function: Callable[..., Any] | None = None) -> None: ...
     def __enter__(self) -> None: ...

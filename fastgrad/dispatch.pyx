@@ -91,7 +91,8 @@ cdef class Primitive(Op):
     cdef fg_vectorcall vectorcall
     cdef int kind_code
     cdef int n_params
-    cdef bint is_plain_binary    # two operands and a kernel
+    cdef bint is_plain_unary     # one operand and a kernel
+    cdef bint is_plain_binary    # two
     cdef bint takes_alpha        # the second operand may come with a factor, `alpha`
     cdef bint first_is_mask      # the first operand is a condition (bool), which takes no part in promotion
     cdef int cost                # of one element, against an addition
@@ -131,6 +132,7 @@ cdef class Primitive(Op):
         self.first_is_mask = mask
         self.cost = cost
         self.takes_alpha = alpha
+        self.is_plain_unary = kinds[kind] == ELEMENTWISE and count == 1 and kernel is not None
         self.is_plain_binary = kinds[kind] <= COMPARISON and count == 2 and kernel is not None
         self.body = body
         describe(self, body.__name__, body.__doc__)
@@ -154,6 +156,8 @@ cdef class Primitive(Op):
 
     cdef object call1(self, object a):
         cdef PyObject *args[1]
+        if self.is_plain_unary and type(a) is Tensor and plain(<Tensor>a):
+            return plain_unary(self, <Tensor>a)
         args[0] = <PyObject *>a
         return self.run(args, 1, None)
 
@@ -271,6 +275,16 @@ cdef PyObject *op_vectorcall(PyObject *callee, PyObject **args, size_t nargsf, P
     cdef PyObject *full[15]
     cdef dict keywords
     if names is NULL and n <= op.n_params:
+        if n == 1 and op.is_plain_unary:
+            out = op.call1(<object>args[0])
+            if out is not NotImplemented:
+                Py_INCREF(out)
+                return <PyObject *>out
+        elif n == 2 and op.is_plain_binary:
+            out = plain_binary(op, <object>args[0], <object>args[1])
+            if out is not None:
+                Py_INCREF(out)
+                return <PyObject *>out
         for i in range(n):
             full[i] = args[i]
         for i in range(n, op.n_params):
@@ -700,6 +714,24 @@ cdef Tensor plain_binary(Primitive op, object a, object b):
         args[0] = <PyObject *>a
         args[1] = <PyObject *>b
         record(op, args, 2, mask, out, None)
+    return out
+
+
+cdef Tensor plain_unary(Primitive op, Tensor x):
+    """The common case: a contiguous tensor of floats."""
+    cdef fg_call call
+    cdef Tensor out = new_tensor(x.dt, x.nd, x.sizes)
+    cdef PyObject *args[1]
+    call.ndim = 1
+    call.dim[0] = x.numel_
+    call.stride[0][0] = call.stride[1][0] = 1
+    call.ptr[0] = out.ptr
+    call.ptr[1] = x.ptr
+    if x.numel_:
+        go(op.kernel, x.dt - FLOAT32, &call, x.numel_ * op.cost, x, out, None, None)
+    if requires_grad(x) and op.differentiable and grad_enabled():
+        args[0] = <PyObject *>x
+        record(op, args, 1, 1, out, None)
     return out
 
 

@@ -1,6 +1,8 @@
-from enum import IntFlag
+from enum import IntEnum
 
-class DType(IntFlag):
+from typing_extensions import disjoint_base
+
+class DType(IntEnum):
     BOOL = 0
     UINT8 = 1
     INT8 = 2
@@ -10,6 +12,7 @@ class DType(IntFlag):
     FLOAT32 = 6
     FLOAT64 = 7
 
+@disjoint_base
 class Kernel:
     @property
     def name(self) -> str: ...

@@ -1,11 +1,14 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeVar, final, overload
 
+from typing_extensions import disjoint_base
+
 from fastgrad.tensor import Operator, Tensor
 from fastgrad.tensor import dtypes_by_code as dtypes_by_code
 
 _Rule = TypeVar("_Rule", bound=Callable[..., Any])
 
+@disjoint_base
 class Op(Operator):
     @property
     def name(self) -> str: ...

@@ -450,6 +450,8 @@ def test_init_exact():
         flat = nn.init.orthogonal_(fg.empty(*shape, dtype=fg.float64), gain=2).numpy().reshape(shape[0], -1)
         product = flat @ flat.T if flat.shape[0] <= flat.shape[1] else flat.T @ flat
         np.testing.assert_allclose(product, 4 * np.eye(len(product)), atol=1e-12)
+    fg.manual_seed(0)  # uniform over the orthogonal matrices, of which there are two of size 1
+    assert {nn.init.orthogonal_(fg.empty(1, 1)).item() for _ in range(30)} == {-1, 1}
 
 
 def test_init_fills_parameters_in_place():

@@ -67,7 +67,8 @@ def test_repr_is_pytorchs():
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     arrays = [np.array(4.0), np.array([1.0, 2]), np.array([1.5, -2]), np.arange(6).reshape(2, 3),
-              np.array([True, False]), np.array([1e-5, 1.0]), np.array([1e9, 1.0]), np.array([np.nan, 1.0, np.inf]), np.array([np.nan, 0.5]),
+              np.array([True, False]), np.array([1e-5, 1.0]),
+              np.array([1e9, 1.0]), np.array([np.nan, 1.0, np.inf]), np.array([np.nan, 0.5]),
               rng.uniform(-1, 1, (3, 4, 2)), rng.uniform(-1, 1, 50), np.arange(2000.0), rng.uniform(0, 1, (40, 60)),
               np.zeros((0,)), np.zeros((2, 0)), np.arange(3, dtype=np.int32), rng.uniform(0, 1, (2, 2, 3, 2)),
               np.array([12345.0, 0.1]), np.array(3), rng.uniform(-1000, 1000, (5, 30))]
@@ -208,3 +209,16 @@ def test_numbers_and_protocols():
     values, indices = fg.tensor([[1.0, 3.0], [5.0, 4.0]]).max(1)
     assert (values.tolist(), indices.tolist()) == ([3, 5], [1, 0])
     assert fg.tensor([[1.0, 3.0], [5.0, 4.0]]).argmax(1).tolist() == [1, 0]
+
+
+def test_the_public_names():
+    for name in ("nn", "optim", "models", "data", "autograd", "kernels", "as_tensor", "tensor", "from_numpy", "no_grad",
+                 "sigmoid", "where", "manual_seed", "cat", "stack", "Size", "float64", "long", "set_num_threads"):
+        assert hasattr(fg, name), name
+    for name in ("np", "math", "op", "builtins"):
+        assert not hasattr(fg, name), name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = fg.nothing
+    array = np.ones(2)
+    fg.as_tensor(array)[0] = 5.0
+    assert array[0] == 5

@@ -1,5 +1,7 @@
 """The ops: one declaration each (table.py says how), and the functions composed of them."""
 
+from typing import TYPE_CHECKING
+
 from fastgrad import tape
 from fastgrad.ops.elementwise import *
 from fastgrad.ops.shape import *
@@ -11,8 +13,9 @@ from fastgrad.ops.update import *
 
 tape.set_roles(accumulate=add, sum_to_size=sum_to_size, cast=cast)
 
-__all__ = [
-    name for name, value in list(globals().items())
-    if not name.startswith("_") and name not in ("op", "method", "TABLE")
-    and str(getattr(value, "__module__", "")).startswith("fastgrad.ops") and callable(value)
-]
+if not TYPE_CHECKING:  # type checkers take every public name that the modules define
+    __all__ = [
+        name for name, value in list(globals().items())
+        if not name.startswith("_") and name not in ("op", "method", "TABLE")
+        and str(getattr(value, "__module__", "")).startswith("fastgrad.ops") and callable(value)
+    ]

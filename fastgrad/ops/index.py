@@ -104,7 +104,7 @@ def assign(x: Tensor, value: Tensor, key: Key) -> Tensor:
     viewed = basic_index(x, key)
     if viewed is not None:
         copy_into(viewed, value)
-        return
+        return  # type: ignore[return-value]  # the op returns x
     array = value.detach().numpy() if isinstance(value, Tensor) else value
     try:
         x.detach().numpy()[key] = array

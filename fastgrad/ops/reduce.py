@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import builtins
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from fastgrad.dispatch import sum_off_tape
 from fastgrad.ops.elementwise import exp, maximum, minimum
 from fastgrad.ops.shape import expand, reshape, unsqueeze_all
 from fastgrad.ops.table import method, op
-from fastgrad.tensor import Tensor, as_tensor, bind
+from fastgrad.tensor import Tensor, bind
+from fastgrad.tensor import as_tensor as _as_tensor
 
 Dim = int | Sequence[int] | None
 
@@ -34,7 +35,7 @@ def _row_samples(rng: np.random.Generator) -> list[tuple]:
     return [(x, 0), (x, 1), (x, -1), (x[0, 0], 0)]
 
 
-def _axis(dim: Dim) -> Dim:
+def _axis(dim: Dim) -> Any:
     return tuple(dim) if isinstance(dim, list) else dim
 
 
@@ -88,7 +89,8 @@ amax.vjp("x")(_shared_between_ties)
 amin.vjp("x")(_shared_between_ties)
 
 
-def _indexed_reference(chosen):  # max or min of the array, and where: over the whole array, the flat index
+# max or min of the array, and where: over the whole array, the flat index
+def _indexed_reference(chosen: Callable[..., Any]) -> Callable[..., Any]:
     def reference(x, dim, keepdim):
         index = np.expand_dims(chosen(x, axis=dim), dim)
         value = np.take_along_axis(x, index, dim)
@@ -175,13 +177,13 @@ def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
 @method()
 def all(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Whether every element is true (not zero), as bool."""
-    return as_tensor(np.all(_array(x), _axis(dim), keepdims=keepdim), None, False)
+    return _as_tensor(np.all(_array(x), _axis(dim), keepdims=keepdim), None, False)
 
 
 @method()
 def any(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Whether some element is true (not zero), as bool."""
-    return as_tensor(np.any(_array(x), _axis(dim), keepdims=keepdim), None, False)
+    return _as_tensor(np.any(_array(x), _axis(dim), keepdims=keepdim), None, False)
 
 
 def _array(x: Tensor) -> np.ndarray:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from fastgrad.dispatch import copy_into, make_contiguous, to_dtype
 from fastgrad.ops.table import method, op
-from fastgrad.tensor import Tensor, as_dtype, bind, empty_tensor, normalize_dim, reshaped_view, strided_view
+from fastgrad.tensor import Tensor, as_dtype, bind, dtype, empty_tensor, normalize_dim, reshaped_view, strided_view
 
 
-def _shape_argument(shape: tuple) -> Sequence[int]:
+def _shape_argument(shape: tuple[Any, ...]) -> Sequence[int]:
     """The shape in `x.reshape(2, 3)` and in `x.reshape((2, 3))`."""
     return shape[0] if len(shape) == 1 and not isinstance(shape[0], int | np.integer) else shape
 
@@ -35,7 +36,7 @@ def _reshape(x: Tensor, *shape: int) -> Tensor:
 
 
 @method()
-def view(x: Tensor, *shape: int) -> Tensor:
+def view(x: Tensor, *shape: int | Sequence[int]) -> Tensor:
     """The same memory in another shape. RuntimeError where the strides do not allow one: use reshape."""
     wanted = _shape_argument(shape)
     if not x.is_contiguous() and reshaped_view(x, wanted) is None:
@@ -229,7 +230,7 @@ def _(grad):
 
 @op(kind="python", ref=lambda x, dtype: x, methods=(),
     sample=lambda rng: [(rng.uniform(-1, 1, (2, 3)), as_dtype("float64"))])
-def cast(x: Tensor, dtype: object) -> Tensor:
+def cast(x: Tensor, dtype: dtype) -> Tensor:
     """x in another dtype; floats become integers by truncation."""
     return to_dtype(x, dtype)
 
@@ -318,7 +319,8 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 @cat.vjp("tensors")
 def _(grad, tensors, dim):
-    pieces, start = [], 0
+    pieces: list[Tensor | None] = []
+    start = 0
     axis = dim % grad.ndim
     for part in tensors:
         if part.shape == (0,) and grad.ndim != 1:
@@ -402,7 +404,7 @@ def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     sample=lambda rng: [(rng.uniform(-1, 1, (2, 3, 4)), d) for d in ((0,), (1, -1))])
 def flip(x: Tensor, dims: Sequence[int]) -> Tensor:
     """A copy with the order along `dims` reversed."""
-    return _share(np.ascontiguousarray(np.flip(x.detach().numpy(), [normalize_dim(d, x.ndim) for d in dims])))
+    return _share(np.ascontiguousarray(np.flip(x.detach().numpy(), tuple(normalize_dim(d, x.ndim) for d in dims))))
 
 
 @flip.vjp("x")

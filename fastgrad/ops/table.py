@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from fastgrad.dispatch import InplaceForm, Primitive
 from fastgrad.tensor import bind
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 TABLE: dict[str, Primitive] = {}
 
@@ -47,10 +49,10 @@ def op(
     return declare
 
 
-def method(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def method(*names: str) -> Callable[[Function], Function]:
     """Make a function of tensors, composed of ops, a method of Tensor too."""
 
-    def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+    def declare(function: Function) -> Function:
         for name in names or (function.__name__,):
             bind(name, function)
         return function

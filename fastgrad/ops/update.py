@@ -9,7 +9,8 @@ import numpy as np
 from fastgrad.dispatch import copy_into, fill, launch_raw, touch
 from fastgrad.ops.create import generator
 from fastgrad.ops.table import op
-from fastgrad.tensor import Tensor, as_tensor
+from fastgrad.tensor import Tensor
+from fastgrad.tensor import as_tensor as _as_tensor
 
 
 @op(kind="inplace", ref=lambda x, value: np.full_like(x, value),
@@ -66,7 +67,7 @@ def uniform_(x: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
     """Fill with uniform random numbers in [low, high)."""
     number = x.dtype.numpy.type
     drawn = generator().random(tuple(x.shape), dtype=x.dtype.numpy) * number(high - low) + number(low)
-    copy_into(x, as_tensor(np.asarray(drawn), x.dtype, False))
+    copy_into(x, _as_tensor(np.asarray(drawn), x.dtype, False))
 
 
 @op(kind="inplace", ref=None, sample=None)
@@ -74,7 +75,7 @@ def normal_(x: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """Fill with normal random numbers."""
     number = x.dtype.numpy.type
     drawn = generator().standard_normal(tuple(x.shape), dtype=x.dtype.numpy) * number(std) + number(mean)
-    copy_into(x, as_tensor(np.asarray(drawn), x.dtype, False))
+    copy_into(x, _as_tensor(np.asarray(drawn), x.dtype, False))
 
 
 def sgd_(param: Tensor, buffer: Tensor | None, grad: Tensor, hyper: Tensor) -> None:
