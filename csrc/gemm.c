@@ -96,14 +96,14 @@ static const signed char tallest[9] = {0, 8, 6, 4, 2, 0, 0, 0, 1};
 
 /* For caches of 32 KB, 512 KB and a share of a few MB; a machine with larger ones loses little. */
 enum {
-    KC = 384,                  /* k of a block: a panel of KC x NR is 24 KB */
-    A_BYTES = 144 << 10,       /* a block of A, in the second-level cache */
-    B_BYTES = 2 << 20,         /* all packed panels of B, in the third */
-    GROUP = 8,                 /* panels that are packed at a time */
+    KC = 384,            /* k of a block: a panel of KC x NR is 24 KB */
+    A_BYTES = 144 << 10, /* a block of A, in the second-level cache */
+    B_BYTES = 2 << 20,   /* all packed panels of B, in the third */
+    GROUP = 8,           /* panels that are packed at a time */
     DIRECT_A_BYTES = 256 << 10,
     DIRECT_B_BYTES = 32 << 10,
-    FEW_ROWS = 4,              /* so many rows of A do not pay for packing B */
-    ROW_PAD = 16,              /* between copied rows of A, against their sharing cache sets */
+    FEW_ROWS = 4, /* so many rows of A do not pay for packing B */
+    ROW_PAD = 16, /* between copied rows of A, against their sharing cache sets */
     GEMV_VECTORS = 4,
     GEMV_RUN_BYTES = 512,
     SMALL_WORK = 48 * 48 * 48, /* m n k below which nothing is planned */
@@ -154,8 +154,8 @@ static grid make_grid(const fg_call *call, int64_t m, int64_t n, int64_t k, int6
     const double work = (double)m * (double)n * (double)(k + 1) * (double)s.tasks;
     if (call->threads == 1 || work < PARALLEL_WORK)
         return s;
-    const int64_t threads = work < (double)call->threads * (PARALLEL_WORK / 2) ? (int64_t)(work / (PARALLEL_WORK / 2))
-                                                                               : call->threads;
+    const int64_t threads =
+        work < (double)call->threads * (PARALLEL_WORK / 2) ? (int64_t)(work / (PARALLEL_WORK / 2)) : call->threads;
     if (s.tasks < threads) { /* of the ways to cut, the one whose pieces need the least work, then the least reading */
         s.cuts = threads / s.tasks;
         double best = INFINITY;

@@ -83,8 +83,8 @@ static inline void F(sweep)(TILE *t, int64_t m, int columns, const T *a, const T
 /* C = A B where B has contiguous rows and everything stays in the cache. */
 static void F(multiply_small)(const PROBLEM *g)
 {
-    TILE
-    t = {.k = g->k, .rsa = g->rsa, .csa = g->csa, .ldb = g->rsb, .ldc = g->ldc, .resume = g->flags & FG_ACCUMULATE};
+    TILE t = {
+        .k = g->k, .rsa = g->rsa, .csa = g->csa, .ldb = g->rsb, .ldc = g->ldc, .resume = g->flags & FG_ACCUMULATE};
     int64_t j = 0;
     do {
         const int columns = (int)min(g->n - j, W * F(panel_vectors)(g->m, g->n - j));
@@ -107,7 +107,8 @@ static void F(multiply_gemv)(const PROBLEM *g)
     const int64_t run = gather ? RUN : g->k;
     _Alignas(64) T near[GEMV_VECTORS * W * (RUN + QUAD)];
     for (int64_t j = 0; j < g->n; j += columns) {
-        const int64_t at = min(j, g->n - columns); /* the last columns are a full tile too, of which the end is stored */
+        const int64_t at =
+            min(j, g->n - columns); /* the last columns are a full tile too, of which the end is stored */
         int64_t p = 0;
         do {
             const TILE t = {.k = min(run, g->k - p), .csa = g->csa, .resume = p > 0 || g->flags & FG_ACCUMULATE};
@@ -134,7 +135,7 @@ static void F(multiply_gemv)(const PROBLEM *g)
 typedef struct {
     int64_t m, kc, mc, nc;
     int pack_a;
-    int pack_b; /* NO_PACK ... ALL */
+    int pack_b;              /* NO_PACK ... ALL */
     size_t a_items, b_items; /* scratch memory of one thread */
 } F(plan);
 
@@ -233,20 +234,20 @@ static void F(multiply)(const PROBLEM *g, const PLAN *plan, T *work)
 static inline void F(set_problem)(PROBLEM *g, const fg_call *call)
 {
     *g = (PROBLEM){.m = call->dim[0],
-                      .n = call->dim[1],
-                      .k = call->dim[2],
-                      .c = call->ptr[0],
-                      .a = call->ptr[1],
-                      .b = call->ptr[2],
-                      .bias = call->ptr[3],
-                      .ldc = call->stride[0][0],
-                      .flags = call->flags,
-                      .rsa = call->stride[1][0],
-                      .csa = call->stride[1][1],
-                      .rsb = call->stride[2][0],
-                      .csb = call->stride[2][1],
-                      .bias_row = call->stride[3][0],
-                      .bias_col = call->stride[3][1]};
+                   .n = call->dim[1],
+                   .k = call->dim[2],
+                   .c = call->ptr[0],
+                   .a = call->ptr[1],
+                   .b = call->ptr[2],
+                   .bias = call->ptr[3],
+                   .ldc = call->stride[0][0],
+                   .flags = call->flags,
+                   .rsa = call->stride[1][0],
+                   .csa = call->stride[1][1],
+                   .rsb = call->stride[2][0],
+                   .csb = call->stride[2][1],
+                   .bias_row = call->stride[3][0],
+                   .bias_col = call->stride[3][1]};
     if (g->n == 1 && g->ldc == 1) { /* Note [Transposed gemv] */
         const PROBLEM s = *g;
         g->m = 1, g->n = s.m, g->a = s.b, g->rsa = s.csb, g->csa = s.rsb, g->b = s.a, g->rsb = s.csa, g->csb = s.rsa;
@@ -264,8 +265,8 @@ static inline void F(cut)(PROBLEM *g, int64_t rows, int64_t columns, int64_t row
         g->bias += i * g->bias_row + j * g->bias_col;
 }
 
-static void F(run_task)(const fg_call *call, const PROBLEM *whole, const grid *s, const PLAN *plan,
-                        int64_t task, int thread)
+static void F(run_task)(const fg_call *call, const PROBLEM *whole, const grid *s, const PLAN *plan, int64_t task,
+                        int thread)
 {
     PROBLEM g = *whole;
     int64_t index = task / s->cuts;

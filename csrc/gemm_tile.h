@@ -55,8 +55,7 @@ typedef struct {
 } F(tile);
 
 /* One tile of C, rows x vectors: the variants below make these and `partial` constant, so that acc lives in registers. */
-INLINE void F(micro)(const int rows, const int vectors, const int partial,
-                                                           const TILE *t, const T *a, const T *b, T *c)
+INLINE void F(micro)(const int rows, const int vectors, const int partial, const TILE *t, const T *a, const T *b, T *c)
 {
     VEC acc[8][8], bv[8];
     const int64_t rsa = t->rsa, csa = t->csa, ldb = t->ldb;

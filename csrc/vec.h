@@ -171,9 +171,11 @@ FG_INLINE V F(vmin)(V a, V b)
 #elif defined(__AVX__)
     return (V)_mm256_min_pd((__m256d)a, (__m256d)b);
 #elif defined(__SSE2__) && REAL == 32
-    return PIECES((H)_mm_min_ps((__m128)F(lower)(a), (__m128)F(lower)(b)), (H)_mm_min_ps((__m128)F(upper)(a), (__m128)F(upper)(b)));
+    return PIECES((H)_mm_min_ps((__m128)F(lower)(a), (__m128)F(lower)(b)),
+                  (H)_mm_min_ps((__m128)F(upper)(a), (__m128)F(upper)(b)));
 #elif defined(__SSE2__)
-    return PIECES((H)_mm_min_pd((__m128d)F(lower)(a), (__m128d)F(lower)(b)), (H)_mm_min_pd((__m128d)F(upper)(a), (__m128d)F(upper)(b)));
+    return PIECES((H)_mm_min_pd((__m128d)F(lower)(a), (__m128d)F(lower)(b)),
+                  (H)_mm_min_pd((__m128d)F(upper)(a), (__m128d)F(upper)(b)));
 #else
     return F(choose)(a < b, a, b);
 #endif
@@ -186,9 +188,11 @@ FG_INLINE V F(vmax)(V a, V b)
 #elif defined(__AVX__)
     return (V)_mm256_max_pd((__m256d)a, (__m256d)b);
 #elif defined(__SSE2__) && REAL == 32
-    return PIECES((H)_mm_max_ps((__m128)F(lower)(a), (__m128)F(lower)(b)), (H)_mm_max_ps((__m128)F(upper)(a), (__m128)F(upper)(b)));
+    return PIECES((H)_mm_max_ps((__m128)F(lower)(a), (__m128)F(lower)(b)),
+                  (H)_mm_max_ps((__m128)F(upper)(a), (__m128)F(upper)(b)));
 #elif defined(__SSE2__)
-    return PIECES((H)_mm_max_pd((__m128d)F(lower)(a), (__m128d)F(lower)(b)), (H)_mm_max_pd((__m128d)F(upper)(a), (__m128d)F(upper)(b)));
+    return PIECES((H)_mm_max_pd((__m128d)F(lower)(a), (__m128d)F(lower)(b)),
+                  (H)_mm_max_pd((__m128d)F(upper)(a), (__m128d)F(upper)(b)));
 #else
     return F(choose)(a > b, a, b);
 #endif

@@ -441,6 +441,8 @@ cdef class Tensor:
         cdef PyObject *old = self.node
         if self.flags & VIEW and old is not NULL:
             raise RuntimeError("can't detach views in place; use detach() instead")
+        if self.flags & RETAIN_GRAD:
+            forget(self)
         self.node = NULL
         self.flags &= ~(LEAF_REQUIRES_GRAD | RETAIN_GRAD)
         Py_XDECREF(old)
@@ -1046,22 +1048,24 @@ def basic_index(Tensor base, tuple index):
     """The view that integers, slices, None and ... select; None if `index` needs more than a view."""
     cdef int64_t sizes[8]
     cdef int64_t steps[8]
-    cdef int nd = 0, d = 0, given = 0
+    cdef int nd = 0, d = 0, given = 0, dims = base.nd
     cdef int64_t i
     cdef Py_ssize_t start, stop, step, length
     cdef char *ptr = base.ptr
     cdef int64_t itemsize = itemsize_of[base.dt]
     for part in index:
         if part is None or part is Ellipsis:
+            dims += part is None
             continue
         if isinstance(part, bool) or not (isinstance(part, (int, slice)) or isinstance(part, np.integer)):
             return None
         given += 1
+        dims -= not isinstance(part, slice)
+    if given <= base.nd and dims > MAX_DIMS:
+        raise RuntimeError(f"a tensor has at most {MAX_DIMS} dimensions, and this index gives {dims}")
     if given > base.nd:
         raise IndexError(f"too many indices for tensor of dimension {base.nd}: got {given}")
     for part in index + (() if Ellipsis in [p for p in index if p is Ellipsis] else (Ellipsis,)):
-        if nd > MAX_DIMS - 1 and not isinstance(part, int):
-            raise RuntimeError(f"a tensor has at most {MAX_DIMS} dimensions")
         if part is None:
             sizes[nd] = 1
             steps[nd] = 1

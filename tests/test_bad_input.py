@@ -43,6 +43,8 @@ LEAF = {"requires_grad": True}
         (RuntimeError, "negative dimension", lambda: fg.ones(-1)),
         (RuntimeError, "overflowed", lambda: fg.empty(2**40, 2**40)),
         (RuntimeError, "at most 8 dimensions", lambda: fg.ones(*[1] * 9)),
+        (RuntimeError, "at most 8 dimensions", lambda: fg.ones(*[1] * 8)[None]),
+        (RuntimeError, "at most 8 dimensions", lambda: fg.ones(*[2] * 8)[None, None, ..., None, None]),
         (MemoryError, "cannot allocate", lambda: fg.empty(2**43)),
         (TypeError, "of type object", lambda: fg.from_numpy(np.array([object()]))),
         (TypeError, "expected np.ndarray", lambda: fg.from_numpy([1.0])),

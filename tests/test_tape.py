@@ -241,3 +241,14 @@ def test_a_rule_that_raises_leaves_the_engine_clean():
     assert fg.is_grad_enabled()
     y.sum().backward()
     assert x.grad.tolist() == [2, 2]
+
+
+def test_a_detached_tensor_retains_nothing():
+    x = fg.Tensor([3.0], requires_grad=True)
+    y = x * 2
+    y.retain_grad()
+    z = y * 3
+    y.detach_()
+    z.backward()
+    assert y.grad is None
+    assert x.grad.item() == 6
