@@ -57,6 +57,10 @@ class Host:
             os.sched_setaffinity(self._process.pid, sorted(os.sched_getaffinity(0))[: self.threads])
         return self._ask("hello", threads=self.threads, dtype=self.dtype)
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
     def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
         """The worker's answer; `AskError` with its reason where it cannot give one."""
         if self._process is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import autograd.numpy as anp  # type: ignore[import-untyped]
 import numpy as np
-from autograd import value_and_grad  # type: ignore[import-untyped]
+from autograd import value_and_grad
 
 from .program import Case, Factory, Program
 from .reference import CHAIN_FACTOR, LINEAR_X, LINEAR_Y

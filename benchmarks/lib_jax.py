@@ -21,7 +21,7 @@ ABSENT = {"chain": "not repeated: traced as a whole", "add_out": "arrays are imm
 
 
 def setup(threads: int, dtype: str) -> None:
-    jax.config.update("jax_enable_x64", dtype == "float64")
+    jax.config.update("jax_enable_x64", dtype == "float64")  # type: ignore[no-untyped-call]
 
 
 def info() -> dict[str, str]:
@@ -87,7 +87,7 @@ def two_layer(case: Case) -> Program:
         nonlocal params
         for _ in range(n):
             params, _ = step(params, X, Y)
-        return jax.block_until_ready(params)
+        return jax.block_until_ready(params)  # type: ignore[no-untyped-call]
 
     return Program(run, lambda params: [np.asarray(p) for p in params], notes={"compile_ms": ms})
 

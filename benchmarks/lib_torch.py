@@ -15,5 +15,6 @@ def setup(threads: int, dtype: str) -> None:
 
 
 def info() -> dict[str, str]:
-    blas = "MKL" if torch.backends.mkl.is_available() else "no MKL"
+    has_mkl = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+    blas = "MKL" if has_mkl else "no MKL"
     return {"version": torch.__version__, "threads": str(torch.get_num_threads()), "blas": blas}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ STYLE = {
     "autograd": ("#7F7F7F", "o"),
 }
 OTHERS = ("#56B4E9", "^")
-ROW_INCHES = 0.27
+ROW_INCHES = 0.3
+TOUCHING, DODGE = 1.3, 0.24  # times within this factor are drawn this many rows apart, so that all stay visible
 
 
 def write(results: Results, path: Path) -> None:
@@ -56,7 +58,7 @@ def write(results: Results, path: Path) -> None:
         )
         order = results.series([r for rows in groups.values() for r in rows])
         handles = [_handle(s) for s in order]
-        figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 9), frameon=False)
+        figure.legend(handles=handles, loc="outside upper center", ncols=5, frameon=False)
         figure.savefig(path, dpi=150)
         plt.close(figure)
 
@@ -70,11 +72,11 @@ def _panel(ax: Any, title: str, rows: list[Row]) -> None:
     for y, row in enumerate(rows):
         times = {s: v for s in row.cells if (v := row.value(s))}
         ax.plot([min(times.values()), max(times.values())], [y, y], color="#CCCCCC", linewidth=1.5, zorder=1)
-        for series, value in times.items():
+        for series, value, shift in _apart(times):
             colour, marker = STYLE.get(series, OTHERS)
             ours = series.startswith("fastgrad")
             ax.plot(
-                value, y, marker=marker, color=colour, markersize=7 if ours else 6, linestyle="none",
+                value, y + shift, marker=marker, color=colour, markersize=7 if ours else 6, linestyle="none",
                 markeredgecolor="white", markeredgewidth=0.6, zorder=4 if ours else 3, clip_on=False,
             )  # fmt: skip
     ax.set_yticks(range(len(rows)), [row.title for row in rows])
@@ -84,6 +86,18 @@ def _panel(ax: Any, title: str, rows: list[Row]) -> None:
     ax.set_axisbelow(True)
     ax.spines[["left", "bottom"]].set_visible(False)
     ax.tick_params(axis="x", which="both", length=0)
+
+
+def _apart(times: dict[str, float]) -> Iterator[tuple[str, float, float]]:
+    """(series, time, shift in rows): times that would cover one another share the row's height, around its line."""
+    cluster: list[tuple[str, float]] = []
+    for series, value in [*sorted(times.items(), key=lambda item: item[1]), ("", float("inf"))]:
+        if cluster and value > TOUCHING * cluster[-1][1]:
+            step = min(DODGE, 0.7 / len(cluster))
+            for i, (s, v) in enumerate(cluster):
+                yield s, v, step * (i - (len(cluster) - 1) / 2)
+            cluster = []
+        cluster.append((series, value))
 
 
 def _handle(series: str) -> Any:

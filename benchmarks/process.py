@@ -57,23 +57,25 @@ def typical(rounds: list[float]) -> float:
     return statistics.median(rounds)
 
 
-def installed_bytes(name: str, distributions: tuple[str, ...]) -> float:
-    """Bytes on disk of the distributions (without their dependencies). Raises AskError."""
-    return float(sum(_distribution_bytes(name, d) for d in distributions))
-
-
-def _distribution_bytes(name: str, distribution: str) -> int:
-    try:
-        files = importlib.metadata.files(distribution) or []
-    except importlib.metadata.PackageNotFoundError:
-        files = []
-    paths = {Path(str(f.locate())) for f in files}
-    sizes = {path: path.stat().st_size for path in paths if path.is_file() and path.suffix != ".pyc"}
-    if any(path.name == "__init__.py" for path in sizes):
-        return sum(sizes.values())
-    # Installed in place: the package's folder, without what a wheel leaves out.
+def installed_bytes(name: str, distributions: tuple[str, ...]) -> tuple[float, str]:
+    """Bytes on disk of the distributions (without their dependencies), and a remark. Raises AskError."""
+    sizes = [_distribution_bytes(d) for d in distributions]
+    if all(sizes):
+        return float(sum(sizes)), ""
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
         raise AskError("not installed")
     tree = Path(spec.origin).parent.rglob("*")
-    return sum(p.stat().st_size for p in tree if p.is_file() and p.suffix not in _NOT_INSTALLED)
+    size = sum(p.stat().st_size for p in tree if p.is_file() and p.suffix not in _NOT_INSTALLED)
+    return float(size), "built in place, not a wheel"
+
+
+def _distribution_bytes(distribution: str) -> int:
+    """Bytes of the files that the distribution has installed; 0 if it is not, or only as a link to its sources."""
+    try:
+        files = importlib.metadata.files(distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        return 0
+    paths = {Path(str(f.locate())) for f in files}
+    sizes = {path: path.stat().st_size for path in paths if path.is_file() and path.suffix != ".pyc"}
+    return sum(sizes.values()) if any(path.name == "__init__.py" for path in sizes) else 0

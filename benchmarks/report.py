@@ -86,6 +86,8 @@ def _cell(results: Results, row: Row, series: str) -> list[str]:
         lines.append(f"{digits(ratio)}x")
     if "compile_ms" in cell.notes and row.group in ("linear", "two-layer"):
         lines.append(f"compile {quantity(cell.notes['compile_ms'] * 1e6, 'ns')}")
+    if cell.reason:
+        lines.append(f"({_short(cell.reason)})")
     return lines
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from .workloads import SUBJECT, Floor, Workload
 
-FORMAT = 1
+FORMAT = 2
 Status = Literal["ok", "n/a", "wrong"]
 
 
@@ -48,6 +48,7 @@ class Row:
     params: dict[str, Any]
     cells: dict[str, Cell] = field(default_factory=dict)
     floors: list[Verdict] = field(default_factory=list)
+    baselines: dict[str, Cell] = field(default_factory=dict)  # fastgrad in the workloads that a floor compares with
 
     @classmethod
     def of(cls, w: Workload) -> Row:
@@ -116,6 +117,7 @@ class Results:
                 **r,
                 "cells": {s: Cell(**c) for s, c in r["cells"].items()},
                 "floors": [Verdict(**v) for v in r["floors"]],
+                "baselines": {name: Cell(**c) for name, c in r["baselines"].items()},
             })
             for r in data["rows"]
         ]  # fmt: skip
@@ -147,7 +149,7 @@ def digits(x: float) -> str:
     return f"{x:.1f}" if abs(x) >= 9.995 else f"{x:.2f}" if abs(x) >= 0.995 or x == 0 else f"{x:.3g}"
 
 
-def judge(floor: Floor, row: Row, rows: dict[str, Row]) -> Verdict:
+def judge(floor: Floor, row: Row) -> Verdict:
     """Whether fastgrad's figure in `row` reaches the floor."""
     mine = row.value(SUBJECT)
     if mine is None:
@@ -155,10 +157,11 @@ def judge(floor: Floor, row: Row, rows: dict[str, Row]) -> Verdict:
     if floor.limit is not None:
         return Verdict(floor.text, quantity(mine, row.unit), mine <= floor.limit)
     if floor.row:
-        other = rows[floor.row].value(SUBJECT) if floor.row in rows else None
+        other = row.baselines[floor.row].value if floor.row in row.baselines else None
         if not other:
             return Verdict(floor.text, f"{floor.row} not measured", None)
-        return Verdict(floor.text, f"{digits(mine / other)}x", mine <= other / floor.factor)
+        measured = f"{digits(mine / other)}x of {quantity(other, row.unit)}"
+        return Verdict(floor.text, measured, mine <= other / floor.factor)
     peers = {s: v for s in floor.over if (v := row.value(s)) is not None}
     absent = ", ".join(s for s in floor.over if s not in peers)
     if not peers:

@@ -14,7 +14,7 @@ from . import machine, memory, process
 from .host import AskError, Host
 from .reference import TOLERANCE, compare, expected, make_data
 from .results import Cell, LibraryInfo, Results, Row, judge
-from .workloads import SUBJECT, Workload
+from .workloads import SUBJECT, WORKLOADS, Workload
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Runner:
         figures: dict[str, process.ProcessFigures] | None = None
         try:
             for i, whole in enumerate(workloads, 1):
-                w = whole.shortened() if self.settings.quick else whole
+                w = self._sized(whole)
                 row = Row.of(w)
                 self.results.rows.append(row)
                 label = f"[{i}/{len(workloads)}] {w.name}"
@@ -133,13 +133,15 @@ class Runner:
                 else:
                     self._memory_row(w, row, label)
         finally:
-            rows = {row.name: row for row in self.results.rows}
             for cell in (c for row in self.results.rows for c in row.cells.values()):
                 if cell.value is None and cell.status != "wrong":
                     cell.status, cell.reason = "n/a", cell.reason or "interrupted"
             for w, row in zip(workloads, self.results.rows, strict=False):
-                row.floors = [judge(floor, row, rows) for floor in w.floors]
+                row.floors = [judge(floor, row) for floor in w.floors]
         return self.results
+
+    def _sized(self, w: Workload) -> Workload:
+        return w.shortened() if self.settings.quick else w
 
     def _taking_part(self, w: Workload, row: Row) -> list[tuple[str, str]]:
         """(library, series) that offer this workload; a library that does not gets a cell that says so."""
@@ -167,29 +169,44 @@ class Runner:
         cell.error = check.error if np.isfinite(check.error) else None
 
     def _time_row(self, w: Workload, row: Row, label: str) -> None:
-        timed: list[tuple[str, str, Cell]] = []
-        for name, series in self._taking_part(w, row):
-            self.progress.say(f"{label}: checking {series}")
-            cell = row.cells[series] = Cell(name)
-            with _reported(cell):
-                self._check(self.hosts[name], w, series, cell)
-                if cell.status == "ok":
-                    answer = self.hosts[name].ask("calibrate", series=series, min_ns=int(self.settings.round_ms * 1e6))
-                    cell.inner = answer["inner"]
-                    timed.append((name, series, cell))
-        rounds = min(self.settings.rounds, w.max_rounds)
+        programs = [_Timed(self.hosts[name], name, series, w) for name, series in self._taking_part(w, row)]
+        row.cells.update({p.series: p.cell for p in programs})
+        if SUBJECT in self.hosts:
+            # In a process of its own: what this workload keeps alive must not weigh on what it is compared with.
+            for floor in (f for f in w.floors if f.row):
+                other = next(x for x in WORKLOADS if x.name == floor.row)
+                baseline = _Timed(self._new_host(SUBJECT), SUBJECT, SUBJECT, self._sized(other))
+                row.baselines[floor.row] = baseline.cell
+                programs.append(baseline)
+        try:
+            self._in_turn(programs, min(self.settings.rounds, w.max_rounds), label)
+            for host in {p.host for p in programs if p.host.running}:
+                with _reported(Cell("")):
+                    host.ask("release")
+        finally:
+            for host in {p.host for p in programs} - set(self.hosts.values()):
+                host.stop()
+
+    def _in_turn(self, programs: list[_Timed], rounds: int, label: str) -> None:
+        """Check the programs, then time the right ones round by round, another one first in every round."""
+        for p in programs:
+            self.progress.say(f"{label}: checking {p.series}")
+            with _reported(p.cell):
+                self._check(p.host, p.workload, p.series, p.cell)
+                if p.cell.status == "ok":
+                    answer = p.host.ask("calibrate", series=p.series, min_ns=int(self.settings.round_ms * 1e6))
+                    p.cell.inner = answer["inner"]
+        right = [p for p in programs if p.cell.status == "ok"]
         for r in range(rounds):
-            turn = r % len(timed) if timed else 0
-            for name, series, cell in timed[turn:] + timed[:turn]:
-                if cell.status == "ok":
-                    self.progress.say(f"{label}: round {r + 1}/{rounds} {series}")
-                    with _reported(cell):
-                        cell.rounds.append(self.hosts[name].ask("round", series=series)["value"])
-        for _, _, cell in timed:
-            cell.value = min(cell.rounds, default=None)
-        for name in {name for name, _, _ in timed}:
-            with _reported(Cell(name)):
-                self.hosts[name].ask("release")
+            turn = r % len(right) if right else 0
+            for p in right[turn:] + right[:turn]:
+                if p.cell.status == "ok":
+                    self.progress.say(f"{label}: round {r + 1}/{rounds} {p.series}")
+                    with _reported(p.cell):
+                        p.cell.rounds.append(p.host.ask("round", series=p.series)["value"])
+        for p in right:
+            if p.cell.status == "ok":
+                p.cell.value = min(p.cell.rounds)
 
     def _memory_row(self, w: Workload, row: Row, label: str) -> None:
         """Measured in a fresh process per series, before the check, which would leave memory behind."""
@@ -226,12 +243,20 @@ class Runner:
             library = self.settings.libraries[name]
             with _reported(cell):
                 if w.measure == "installed":
-                    cell.rounds = [process.installed_bytes(library.package, library.distributions)]
+                    size, cell.reason = process.installed_bytes(library.package, library.distributions)
+                    cell.rounds = [size]
                 else:
                     cell.rounds = figures[name].import_ns if w.measure == "import" else figures[name].resident
                     if figures[name].failed:
                         raise AskError(figures[name].failed)
                 cell.value = process.typical(cell.rounds)
+
+
+class _Timed:
+    """A program to be timed, and the cell that its rounds go to."""
+
+    def __init__(self, host: Host, library: str, series: str, workload: Workload) -> None:
+        self.host, self.series, self.workload, self.cell = host, series, workload, Cell(library)
 
 
 class _reported:

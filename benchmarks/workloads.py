@@ -33,7 +33,7 @@ class Floor:
     """What fastgrad's figure has to reach; smaller figures are better.
 
     The figure may be at most the best of `over` divided by `factor`, plus `plus`; with `row`, fastgrad's own figure in
-    that workload takes the place of `over`; with `limit` the bound is absolute.
+    that workload, timed in turn with this one, takes the place of `over`; with `limit` the bound is absolute.
     """
 
     text: str

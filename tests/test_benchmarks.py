@@ -112,6 +112,24 @@ def test_a_crash_is_reported_in_its_cell_alone(tmp_path, peer, capsys):
     assert "crasher: n/a" in capsys.readouterr().out
 
 
+def test_a_floor_that_compares_two_workloads_times_both_in_turn(tmp_path):
+    status, data = run(tmp_path, "--libs", "fastgrad", "--only", "graph/chain-20000-live", "--rounds", "2")
+    assert status == 0
+    row = data["rows"][0]
+    assert len(row["cells"]["fastgrad"]["rounds"]) == len(row["baselines"]["graph/chain-20000"]["rounds"]) == 2
+    assert row["floors"][0]["met"] is not None
+
+
+def test_memory_is_measured_in_a_process_of_its_own(tmp_path):
+    status, data = run(tmp_path, "--libs", "fastgrad,numpy", "--only", "memory")
+    assert status == 0
+    chain, step = (row["cells"] for row in data["rows"])
+    assert 0 < chain["fastgrad"]["value"] < 10_000
+    assert chain["numpy"]["reason"] == "no graph"
+    parameters = 4 * 1024 * 1024 * 2  # two float32 matrices: no step can do with less
+    assert min(step["fastgrad"]["value"], step["numpy"]["value"]) > parameters
+
+
 def test_process_figures(tmp_path):
     status, data = run(tmp_path, "--only", "process/*", "--rounds", "1")
     assert status == 0
@@ -178,8 +196,8 @@ def test_what_is_wrong(got: list[np.ndarray]):
     assert not reference.compare(got, [reference.Expected(np.array([0.0, 1.0]))], "float32").ok
 
 
-def row(name: str = "r", **values: float) -> Row:
-    return Row(name, "linear", "t", "ns", {}, {s: Cell(s, "ok", value=v) for s, v in values.items()})
+def row(**values: float) -> Row:
+    return Row("r", "linear", "t", "ns", {}, {s: Cell(s, "ok", value=v) for s, v in values.items()})
 
 
 @pytest.mark.parametrize(
@@ -199,8 +217,9 @@ def row(name: str = "r", **values: float) -> Row:
     ],
 )
 def test_floors(floor: Floor, values: dict[str, float], met: bool | None):
-    other = row("other", fastgrad=10.0)
-    assert judge(floor, row(**values), {"other": other}).met is met
+    judged = row(**values)
+    judged.baselines["other"] = Cell("fastgrad", "ok", value=10.0)
+    assert judge(floor, judged).met is met
 
 
 def test_a_floor_that_is_not_met_is_shown():
@@ -208,7 +227,7 @@ def test_a_floor_that_is_not_met_is_shown():
         "dtype": "float32", "threads": 1, "rounds": 1, "round_ms": 1.0, "quick": False,
     }, {"fastgrad": LibraryInfo(), "torch": LibraryInfo()})  # fmt: skip
     slow = row(fastgrad=2.0, torch=10.0)
-    slow.floors = [judge(Floor("50x faster than torch", over=("torch",), factor=50), slow, {})]
+    slow.floors = [judge(Floor("50x faster than torch", over=("torch",), factor=50), slow)]
     results.rows.append(slow)
     for text in (report.plain(results), report.markdown(results)):
         assert "50x faster than torch: 5.00x, NOT MET" in text
