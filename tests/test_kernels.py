@@ -143,9 +143,12 @@ def run(double[:, ::1] x, double[:, ::1] y, double[:, ::1] out, float[::1] s):
         sigmoid_f32(&s[0], &s[0], s.shape[0])
 """)
     (tmp_path / "setup.py").write_text("""
+from pathlib import Path
 from setuptools import setup, Extension
 from Cython.Build import cythonize
-setup(name="user", ext_modules=cythonize([Extension("user", ["user.pyx"])], language_level=3))
+import fastgrad
+where = str(Path(fastgrad.__file__).parents[1])  # an editable install is not on sys.path, where Cython looks for .pxd
+setup(name="user", ext_modules=cythonize([Extension("user", ["user.pyx"])], include_path=[where], language_level=3))
 """)
     built = subprocess.run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=tmp_path, text=True,
                            capture_output=True, check=False)
