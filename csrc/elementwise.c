@@ -1,8 +1,8 @@
 /* Elementwise kernels: arithmetic, functions, comparisons, choice, copies, casts, and the fused update of SGD.
  *
- * Design: an op is one line of elementwise_list.h, an expression over vectors; elementwise_real.h makes the loops
- * around it, once per float type. The result of an element depends on that element alone: what is left over at the
- * end of a row goes through the same vector code, in a vector that is filled up.
+ * Design: an op is one line of elementwise_list.h, an expression over vectors; elementwise_real.h makes its row
+ * function, once per float type, and loop.h brings the rows. The result of an element depends on that element alone:
+ * what is left over at the end of a row goes through the same vector code, in a vector that is filled up.
  */
 #include "fastgrad.h"
 
@@ -10,91 +10,137 @@
 
 #include <math.h>
 
-#define REAL 32
-#include "elementwise_real.h"
-#undef REAL
 #define REAL 64
 #include "elementwise_real.h"
 #undef REAL
+#define REAL 32
+#include "elementwise_real.h"
+#undef REAL
 
-/* Copies of elements of one size, and casts: plain loops, which the compiler vectorises.
- *
- * Note [Transposed copies]: where the input runs along another dimension than the output, tiles of 16 x 16 keep both
- * in the first-level cache; row by row, each cache line of the input would be fetched once per element. */
-enum { TILE = 16 };
-
-#define CONVERT(NAME, TO, FROM) \
-    static void NAME##_range(const fg_call *call, int64_t begin, int64_t end) \
+/* Copies of elements of one size, and casts: plain loops, which the compiler vectorises */
+#define CONVERT_ROW(NAME, TO, FROM) \
+    static void NAME##_row(char *const *ptr, const int64_t *step, int64_t n) \
     { \
-        const int last = call->ndim - 1; \
-        const int64_t so = call->stride[0][last], si = call->stride[1][last]; \
-        if (last == 0) { \
-            TO *o = (TO *)call->ptr[0]; \
-            const FROM *x = (const FROM *)call->ptr[1]; \
-            if (so == 1 && si == 1) \
-                for (int64_t i = begin; i < end; i++) \
-                    o[i] = (TO)x[i]; \
-            else if (so == 1 && si == 0) { \
-                const TO value = (TO) * x; \
-                for (int64_t i = begin; i < end; i++) \
-                    o[i] = value; \
-            } else \
-                for (int64_t i = begin; i < end; i++) \
-                    o[i * so] = (TO)x[i * si]; \
-            return; \
-        } \
-        const int64_t n = call->dim[last], rows = call->dim[last - 1]; \
-        if (si > 1 && call->stride[1][last - 1] == 1 && begin % rows == 0 && end % rows == 0) { \
-            const int64_t sr = call->stride[0][last - 1]; \
-            for (int64_t row = begin; row < end; row += rows) { \
-                TO *o = (TO *)call->ptr[0] + fg_row_offset(call, 0, row); \
-                const FROM *x = (const FROM *)call->ptr[1] + fg_row_offset(call, 1, row); \
-                for (int64_t r0 = 0; r0 < rows; r0 += TILE) \
-                    for (int64_t c0 = 0; c0 < n; c0 += TILE) { \
-                        const int64_t r1 = r0 + TILE < rows ? r0 + TILE : rows, c1 = c0 + TILE < n ? c0 + TILE : n; \
-                        for (int64_t r = r0; r < r1; r++) \
-                            for (int64_t c = c0; c < c1; c++) \
-                                o[r * sr + c * so] = (TO)x[r + c * si]; \
+        TO *o = (TO *)ptr[0]; \
+        const FROM *x = (const FROM *)ptr[1]; \
+        const int64_t so = step[0], sx = step[1]; \
+        if (so == 1 && sx == 1) { \
+            _Pragma("omp simd") for (int64_t i = 0; i < n; i++) o[i] = (TO)x[i]; \
+        } else if (so == 1 && sx == 0) { \
+            const TO value = (TO) * x; \
+            _Pragma("omp simd") for (int64_t i = 0; i < n; i++) o[i] = value; \
+        } else \
+            for (int64_t i = 0; i < n; i++) \
+                o[i * so] = (TO)x[i * sx]; \
+    } \
+    static const fg_loop NAME##_loop = {NAME##_row, CHEAP, 2, ANY_STEPS, {sizeof(TO), sizeof(FROM)}};
+
+#define CAST(NAME, TO, FROM) \
+    CONVERT_ROW(NAME, TO, FROM) \
+    static void NAME(const fg_call *call) \
+    { \
+        fg_elementwise(call, &NAME##_loop); \
+    }
+
+CAST(cast_f32_f64, double, float)
+CAST(cast_f64_f32, float, double)
+CAST(cast_u8_f32, float, uint8_t)
+CAST(cast_u8_f64, double, uint8_t)
+CAST(cast_i32_f32, float, int32_t)
+CAST(cast_i32_f64, double, int32_t)
+CAST(cast_i64_f32, float, int64_t)
+CAST(cast_i64_f64, double, int64_t)
+
+/* Note [Transposed copies]: where the input runs along another dimension than the output, tiles as wide and as high as
+ * a cache line use each line of both while it is in the first-level cache; row by row, a line of the input would be
+ * fetched once per element. A unit of work is one such band of rows, of one plane of the last two dimensions. Elements
+ * of 4 and 8 bytes are transposed in registers (transpose.h). */
+#define PLAIN_TILE(NAME, TYPE, SIDE) \
+    static inline void NAME##_tile(TYPE *o, int64_t so, const TYPE *x, int64_t sx) \
+    { \
+        for (int r = 0; r < SIDE; r++) \
+            for (int c = 0; c < SIDE; c++) \
+                o[r * so + c] = x[r + c * sx]; \
+    }
+
+PLAIN_TILE(copy1, uint8_t, 8)
+PLAIN_TILE(copy2, uint16_t, 8)
+
+static inline void copy4_tile(uint32_t *o, int64_t so, const uint32_t *x, int64_t sx)
+{
+    transpose_tile_f32((float *)o, so, (const float *)x, sx);
+}
+
+static inline void copy8_tile(uint64_t *o, int64_t so, const uint64_t *x, int64_t sx)
+{
+    transpose_tile_f64((double *)o, so, (const double *)x, sx);
+}
+
+#define COPY(NAME, TYPE, SIDE) \
+    CONVERT_ROW(NAME, TYPE, TYPE) \
+    enum { NAME##_LINE = 64 / sizeof(TYPE) }; \
+    static void NAME##_bands(const fg_call *call, const void *context, int64_t begin, int64_t end) \
+    { \
+        (void)context; \
+        const int last = call->ndim - 1, line = NAME##_LINE; \
+        const int64_t rows = call->dim[last - 1], columns = call->dim[last], bands = (rows + line - 1) / line; \
+        const int64_t so = call->stride[0][last - 1], sx = call->stride[1][last]; \
+        for (int64_t unit = begin; unit < end; unit++) { \
+            TYPE *o = (TYPE *)call->ptr[0]; \
+            const TYPE *x = (const TYPE *)call->ptr[1]; \
+            int64_t plane = unit / bands; \
+            for (int d = last - 2; d >= 0; d--) { \
+                o += plane % call->dim[d] * call->stride[0][d]; \
+                x += plane % call->dim[d] * call->stride[1][d]; \
+                plane /= call->dim[d]; \
+            } \
+            const int64_t r0 = unit % bands * line, r1 = r0 + line < rows ? r0 + line : rows; \
+            for (int64_t c0 = 0; c0 < columns; c0 += line) { \
+                const int64_t c1 = c0 + line < columns ? c0 + line : columns; \
+                for (int64_t r = r0; r < r1; r += SIDE) \
+                    for (int64_t c = c0; c < c1; c += SIDE) { \
+                        if (r + SIDE <= r1 && c + SIDE <= c1) { \
+                            NAME##_tile(o + r * so + c, so, x + r + c * sx, sx); \
+                            continue; \
+                        } \
+                        for (int64_t i = r; i < r1 && i < r + SIDE; i++) \
+                            for (int64_t j = c; j < c1 && j < c + SIDE; j++) \
+                                o[i * so + j] = x[i + j * sx]; \
                     } \
             } \
-            return; \
-        } \
-        for (int64_t row = begin; row < end; row++) { \
-            TO *o = (TO *)call->ptr[0] + fg_row_offset(call, 0, row); \
-            const FROM *x = (const FROM *)call->ptr[1] + fg_row_offset(call, 1, row); \
-            if (so == 1 && si == 1) \
-                for (int64_t i = 0; i < n; i++) \
-                    o[i] = (TO)x[i]; \
-            else \
-                for (int64_t i = 0; i < n; i++) \
-                    o[i * so] = (TO)x[i * si]; \
         } \
     } \
     static void NAME(const fg_call *call) \
     { \
-        fg_run(call, NAME##_range, CHEAP); \
+        const int last = call->ndim - 1, line = NAME##_LINE; \
+        if (last == 0 || call->stride[0][last] != 1 || call->stride[1][last - 1] != 1 || call->stride[1][last] < 2) { \
+            fg_elementwise(call, &NAME##_loop); \
+            return; \
+        } \
+        int64_t units = (call->dim[last - 1] + line - 1) / line, n = call->dim[last - 1] * call->dim[last]; \
+        for (int d = 0; d < last - 1; d++) { \
+            units *= call->dim[d]; \
+            n *= call->dim[d]; \
+        } \
+        fg_run(call, NULL, NAME##_bands, units, 1, n, CHEAP); \
     }
 
-CONVERT(copy1, uint8_t, uint8_t)
-CONVERT(copy2, uint16_t, uint16_t)
-CONVERT(copy4, uint32_t, uint32_t)
-CONVERT(copy8, uint64_t, uint64_t)
-CONVERT(cast_f32_f64, double, float)
-CONVERT(cast_f64_f32, float, double)
-CONVERT(cast_u8_f32, float, uint8_t)
-CONVERT(cast_u8_f64, double, uint8_t)
-CONVERT(cast_i32_f32, float, int32_t)
-CONVERT(cast_i32_f64, double, int32_t)
-CONVERT(cast_i64_f32, float, int64_t)
-CONVERT(cast_i64_f64, double, int64_t)
+COPY(copy1, uint8_t, 8)
+COPY(copy2, uint16_t, 8)
+COPY(copy4, uint32_t, 8)
+COPY(copy8, uint64_t, 4)
 
 #define BOTH(name) {#name, {name##_f32, name##_f64}, {NULL, NULL}},
 #define ONE(name) {#name, {name, NULL}, {NULL, NULL}},
 #define UNARY(name, cost, expression) BOTH(name)
 #define BINARY(name, cost, expression) BOTH(name)
-#define TERNARY(name, cost, expression) BOTH(name)
+#define POWER(name, expression) BOTH(name)
+#define POWER_BACKWARD(name, expression) BOTH(name)
+#define FIXED_POWER(name, exponent, expression)
+#define FIXED_POWER_BACKWARD(name, exponent, expression)
 #define COMPARE(name, expression) BOTH(name)
 
+/* cast_u8, cast_i32, cast_i64: fn[] by the target; copies and casts between the floats: fn[0] alone */
 const fg_entry FG_NAME(fg_elementwise)[] = {
 #include "elementwise_list.h"
     BOTH(where) BOTH(sgd) BOTH(cast_u8) BOTH(cast_i32) BOTH(cast_i64) ONE(copy1) ONE(copy2) ONE(copy4) ONE(copy8)

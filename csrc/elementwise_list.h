@@ -1,39 +1,56 @@
-/* The elementwise kernels: one line each. An expression is over vectors x, y, z of T; EACH(f) calls the C library
- * lane by lane. The cost says from how many elements on two threads are faster than one (loop.h).
+/* The elementwise kernels: one line each. An expression is over vectors x, y, z of T. The cost says from how many
+ * elements on two threads are faster than one (loop.h).
  *
- *       name              cost    expression
+ *       name                 cost    expression
  */
+/* clang-format off: it reads x * x as a declaration */
 UNARY(neg, CHEAP, -x)
-UNARY(abs, CHEAP, F(vabs)(x))
-UNARY(sign, CHEAP, F(choose)(x > 0, F(splat)(1), F(choose)(x < 0, F(splat)(-1), F(choose)(x == 0, F(splat)(0), x))))
-UNARY(square, CHEAP, x *x)
-UNARY(sqrt, CHEAP, F(vsqrt)(x))
-UNARY(rsqrt, CHEAP, 1 / F(vsqrt)(x))
+UNARY(abs, CHEAP, F(absv)(x))
+UNARY(sign, CHEAP, F(choose)(x != x, x, F(choose)(x == 0, F(splat)(0), F(copysign)(F(splat)(1), x))))
+UNARY(square, CHEAP, x * x)
+UNARY(sqrt, CHEAP, F(sqrtv)(x))
+UNARY(rsqrt, CHEAP, 1 / F(sqrtv)(x))
 UNARY(reciprocal, CHEAP, 1 / x)
-UNARY(relu, CHEAP, F(choose)(x < 0, F(splat)(0), x))
+UNARY(relu, CHEAP, F(maxv)(F(splat)(0), x))
+UNARY(floor, CHEAP, F(vfloor)(x))
 UNARY(exp, COSTLY, F(vexp)(x))
+UNARY(expm1, COSTLY, F(vexpm1)(x))
 UNARY(log, COSTLY, F(vlog)(x))
+UNARY(log1p, COSTLY, F(vlog1p)(x))
+UNARY(sin, COSTLY, F(vsin)(x))
+UNARY(cos, COSTLY, F(vcos)(x))
 UNARY(tanh, COSTLY, F(vtanh)(x))
 UNARY(sigmoid, COSTLY, F(vsigmoid)(x))
-UNARY(floor, CHEAP, EACH(floor))
-UNARY(expm1, COSTLY, EACH(expm1))
-UNARY(log1p, COSTLY, EACH(log1p))
-UNARY(sin, COSTLY, EACH(sin))
-UNARY(cos, COSTLY, EACH(cos))
-UNARY(erf, COSTLY, EACH(erf))
+UNARY(erf, COSTLY, F(verf)(x))
 
 BINARY(add, CHEAP, x + y)
 BINARY(sub, CHEAP, x - y)
-BINARY(mul, CHEAP, x *y)
+BINARY(mul, CHEAP, x * y)
 BINARY(div, CHEAP, x / y)
-BINARY(maximum, CHEAP, F(choose)((x > y) | (x != x), x, y))
-BINARY(minimum, CHEAP, F(choose)((x < y) | (x != x), x, y))
-BINARY(pow, COSTLY, F(vpow)(x, y))
-BINARY(sigmoid_backward, CHEAP, x *y *(1 - y))
-BINARY(tanh_backward, CHEAP, x *(1 - y * y))
+BINARY(maximum, CHEAP, F(choose)(x != x, x, F(maxv)(x, y)))
+BINARY(minimum, CHEAP, F(choose)(x != x, x, F(minv)(x, y)))
+BINARY(sigmoid_backward, CHEAP, x * y * (1 - y))
+BINARY(tanh_backward, CHEAP, x * (1 - y * y))
 BINARY(relu_backward, CHEAP, F(choose)(y > 0, x, F(splat)(0)))
 
-TERNARY(pow_backward, COSTLY, F(choose)(z == 0, F(splat)(0), x *z *F(vpow)(y, z - 1)))
+/* x^y, and its derivative y x^(y-1) times x; an exponent that is one number takes the lines below, if it is there */
+POWER(pow, F(vpow)(x, y))
+POWER_BACKWARD(pow_backward, F(choose)(z == 0, F(splat)(0), x * (z * F(vpow)(y, z - 1))))
+
+/*          name               exponent  expression */
+FIXED_POWER(pow_zero, 0, F(splat)(1))
+FIXED_POWER(pow_one, 1, x)
+FIXED_POWER(pow_two, 2, x * x)
+FIXED_POWER(pow_three, 3, x * x * x)
+FIXED_POWER(pow_minus_one, -1, 1 / x)
+FIXED_POWER(pow_half, C(0.5), F(choose)(x == -INFINITY, F(splat)(INFINITY), F(sqrtv)(x + 0)))
+
+FIXED_POWER_BACKWARD(pow_zero_backward, 0, F(splat)(0))
+FIXED_POWER_BACKWARD(pow_one_backward, 1, x)
+FIXED_POWER_BACKWARD(pow_two_backward, 2, x * (y + y))
+FIXED_POWER_BACKWARD(pow_three_backward, 3, x * (y * y * 3))
+FIXED_POWER_BACKWARD(pow_half_backward, C(0.5), x * (C(0.5) / F(sqrtv)(y + 0)))
+FIXED_POWER_BACKWARD(pow_minus_one_backward, -1, -x * ((1 / y) * (1 / y)))
 
 COMPARE(eq, x == y)
 COMPARE(ne, x != y)

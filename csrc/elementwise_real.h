@@ -1,204 +1,238 @@
 /* The elementwise kernels of one float type; included twice by elementwise.c. */
-#include "lanes.h"
+#include "vec.h"
 #include "vmath.h"
+#include "vpow.h"
+#include "vtrig.h"
+#include "transpose.h"
 
-#if REAL == 32
-#define EACH(name) F(each)(x, name##f)
-#else
-#define EACH(name) F(each)(x, name)
-#endif
-
-static inline __attribute__((always_inline)) V F(each)(V x, T (*f)(T))
-{
-    V out;
-    for (int i = 0; i < LANES; i++)
-        out[i] = f(x[i]);
-    return out;
-}
-
-/* Exponents that are one number are common: the usual ones are exact products. */
-static inline __attribute__((always_inline)) V F(vpow)(V x, V y)
-{
-    VI other = y != F(splat)(y[0]);
-    int uniform = 1;
-    for (int i = 1; i < LANES; i++)
-        uniform &= other[i] == 0;
-    if (uniform) {
-        if (y[0] == 2)
-            return x * x;
-        if (y[0] == 1)
-            return x;
-        if (y[0] == 3)
-            return x * x * x;
-        if (y[0] == -1)
-            return 1 / x;
-        if (y[0] == 0)
-            return F(splat)(1);
-    }
-    V out;
-    for (int i = 0; i < LANES; i++)
-        out[i] = REAL == 32 ? (T)powf((float)x[i], (float)y[i]) : (T)pow(x[i], y[i]);
-    return out;
-}
-
-/* One operand of an inner loop: where it is, and how it moves. */
-#define OPERAND(k, name) \
-    const T *name = (const T *)call->ptr[k]; \
-    const int64_t s##name = call->stride[k][call->ndim - 1];
-
-#define TAKE(name, i, count) \
-    (s##name == 0                       ? F(splat)(*name) \
-     : s##name == 1 && (count) == LANES ? F(load)(name + (i)) \
-                                        : F(load_some)(name + (i) * s##name, s##name, count))
-
-/* The three inner loops: all contiguous; contiguous or one number; anything. `EXPR` sees the vectors. */
-#define INNER(n, CONTIGUOUS, LOADS, SOME, PUT, PUT_SOME) \
-    do { \
-        int64_t i = 0; \
-        if (CONTIGUOUS) { \
-            for (; i + LANES <= (n); i += LANES) { \
-                LOADS; \
-                PUT; \
-            } \
-        } \
-        for (; i < (n); i += LANES) { \
-            const int count = (n) - i < LANES ? (int)((n) - i) : LANES; \
-            SOME; \
-            PUT_SOME; \
-        } \
-    } while (0)
-
-/* A range of a call: the elements of one loop dimension, or whole rows. BODY(n) runs an inner loop. */
-#define RANGE(NAME, OPERANDS, SHIFT, ROW, BODY) \
-    static void F(NAME##_range)(const fg_call *call, int64_t begin, int64_t end) \
+#define OPERATION(NAME, EXPR, ...) \
+    FG_INLINE V F(NAME##_of)(__VA_ARGS__) \
     { \
-        if (call->ndim == 1) { \
-            OPERANDS; \
-            SHIFT; \
-            int64_t n = end - begin; \
-            BODY; \
-            return; \
-        } \
-        int64_t n = call->dim[call->ndim - 1]; \
-        for (int64_t row = begin; row < end; row++) { \
-            OPERANDS; \
-            ROW; \
-            BODY; \
-        } \
+        return (EXPR); \
     }
+#define MAYBE __attribute__((unused))
 
-#define UNARY(NAME, COST, EXPR) \
-    RANGE(NAME, T *o = (T *)call->ptr[0]; const int64_t so = call->stride[0][call->ndim - 1]; \
-          OPERAND(1, a), o += begin * so; a += begin * sa, o += fg_row_offset(call, 0, row); \
-          a += fg_row_offset(call, 1, row), \
-          INNER(n, so == 1 && sa == 1, V x = F(load)(a + i), V x = TAKE(a, i, count), F(store)(o + i, (EXPR)), \
-                F(store_some)(o + i * so, so, count, (EXPR)))) \
+#define ROW(NAME) static void F(NAME##_row)(char *const *ptr, MAYBE const int64_t *step, int64_t n)
+
+#define KERNEL(NAME, COST, OPERANDS, TAKES, ...) \
     static void F(NAME)(const fg_call *call) \
     { \
-        fg_run(call, F(NAME##_range), COST); \
+        static const fg_loop loop = {F(NAME##_row), COST, OPERANDS, TAKES, {__VA_ARGS__}}; \
+        fg_elementwise(call, &loop); \
+    }
+
+/* The elements [i, i + count) as a vector, and back. The lanes beyond are ones, which no function finds special. */
+#define TAKE(p) (count == LANES ? F(load)((p) + i) : F(load_part)((p) + i, count, 1))
+#define PUT(p, value) (count == LANES ? F(store)((p) + i, value) : F(store_part)((p) + i, count, value))
+
+/* Runs BODY over vectors: one copy of it for the whole ones, where it is short, and one for the last */
+#define SWEEP(BODY) \
+    do { \
+        int64_t i = 0; \
+        for (; i + LANES <= n; i += LANES) { \
+            enum { count = LANES }; \
+            BODY; \
+        } \
+        if (i < n) { \
+            const int count = (int)(n - i); \
+            BODY; \
+        } \
+    } while (0)
+#define SWEEP_LONG(BODY) \
+    for (int64_t i = 0; i < n; i += LANES) { \
+        const int count = n - i < LANES ? (int)(n - i) : LANES; \
+        BODY; \
+    }
+#define SWEEP_CHEAP SWEEP
+#define SWEEP_COSTLY SWEEP_LONG
+
+#define UNARY(NAME, COST, EXPR) \
+    OPERATION(NAME, EXPR, MAYBE V x) \
+    ROW(NAME) \
+    { \
+        T *o = (T *)ptr[0]; \
+        const T *a = (const T *)ptr[1]; \
+        SWEEP_##COST(PUT(o, F(NAME##_of)(TAKE(a)))); \
+    } \
+    KERNEL(NAME, COST, 2, UNIT_STEPS, sizeof(T), sizeof(T))
+
+#define BINARY_ROW(NAME, EXPR, SWEEP_ANY) \
+    OPERATION(NAME, EXPR, MAYBE V x, MAYBE V y) \
+    ROW(NAME) \
+    { \
+        T *o = (T *)ptr[0]; \
+        const T *a = (const T *)ptr[1], *b = (const T *)ptr[2]; \
+        if (step[1] == 0) { \
+            const V x = F(splat)(*a); \
+            SWEEP_ANY(PUT(o, F(NAME##_of)(x, TAKE(b)))); \
+        } else if (step[2] == 0) { \
+            const V y = F(splat)(*b); \
+            SWEEP_ANY(PUT(o, F(NAME##_of)(TAKE(a), y))); \
+        } else \
+            SWEEP_ANY(PUT(o, F(NAME##_of)(TAKE(a), TAKE(b)))); \
     }
 
 #define BINARY(NAME, COST, EXPR) \
-    RANGE( \
-        NAME, T *o = (T *)call->ptr[0]; const int64_t so = call->stride[0][call->ndim - 1]; \
-        OPERAND(1, a) OPERAND(2, b), o += begin * so; a += begin * sa; \
-        b += begin * sb, o += fg_row_offset(call, 0, row); a += fg_row_offset(call, 1, row); \
-        b += fg_row_offset(call, 2, row), \
-        if (so == 1 && sa == 1 && sb == 0) { \
-            const V y = F(splat)(*b); \
-            INNER(n, 1, V x = F(load)(a + i), V x = TAKE(a, i, count), F(store)(o + i, (EXPR)), \
-                  F(store_some)(o + i, 1, count, (EXPR))); \
-        } else if (so == 1 && sa == 0 && sb == 1) { \
-            const V x = F(splat)(*a); \
-            INNER(n, 1, V y = F(load)(b + i), V y = TAKE(b, i, count), F(store)(o + i, (EXPR)), \
-                  F(store_some)(o + i, 1, count, (EXPR))); \
-        } else INNER(n, so == 1 && sa == 1 && sb == 1, V x = F(load)(a + i); \
-                     V y = F(load)(b + i), V x = TAKE(a, i, count); \
-                     V y = TAKE(b, i, count), F(store)(o + i, (EXPR)), F(store_some)(o + i * so, so, count, (EXPR)))) \
-    static void F(NAME)(const fg_call *call) \
-    { \
-        fg_run(call, F(NAME##_range), COST); \
-    }
+    BINARY_ROW(NAME, EXPR, SWEEP_##COST) \
+    KERNEL(NAME, COST, 3, ONE_SPLAT, sizeof(T), sizeof(T), sizeof(T))
 
-#define TERNARY(NAME, COST, EXPR) \
-    RANGE( \
-        NAME, T *o = (T *)call->ptr[0]; const int64_t so = call->stride[0][call->ndim - 1]; \
-        OPERAND(1, a) OPERAND(2, b) OPERAND(3, c), o += begin * so; a += begin * sa; b += begin * sb; \
-        c += begin * sc, o += fg_row_offset(call, 0, row); a += fg_row_offset(call, 1, row); \
-        b += fg_row_offset(call, 2, row); \
-        c += fg_row_offset(call, 3, row), \
-        if (so == 1 && sa == 1 && sb == 1 && sc == 0) { \
-            const V z = F(splat)(*c); \
-            INNER(n, 1, V x = F(load)(a + i); V y = F(load)(b + i), V x = TAKE(a, i, count); \
-                  V y = TAKE(b, i, count), F(store)(o + i, (EXPR)), F(store_some)(o + i, 1, count, (EXPR))); \
-        } else INNER(n, so == 1 && sa == 1 && sb == 1 && sc == 1, V x = F(load)(a + i); V y = F(load)(b + i); \
-                     V z = F(load)(c + i), V x = TAKE(a, i, count); V y = TAKE(b, i, count); \
-                     V z = TAKE(c, i, count), F(store)(o + i, (EXPR)), F(store_some)(o + i * so, so, count, (EXPR)))) \
-    static void F(NAME)(const fg_call *call) \
+/* Note [Fixed exponents]: an exponent that is one number, and one of these, has a formula of its own. */
+#define POWER(NAME, EXPR) \
+    OPERATION(NAME, EXPR, V x, V y) \
+    ROW(NAME) \
     { \
-        fg_run(call, F(NAME##_range), COST); \
+        T *o = (T *)ptr[0]; \
+        const T *a = (const T *)ptr[1], *b = (const T *)ptr[2]; \
+        SWEEP_LONG(PUT(o, F(NAME##_of)(TAKE(a), TAKE(b)))) \
     }
+#define POWER_BACKWARD(NAME, EXPR) \
+    OPERATION(NAME, EXPR, V x, V y, V z) \
+    ROW(NAME) \
+    { \
+        T *o = (T *)ptr[0]; \
+        const T *a = (const T *)ptr[1], *b = (const T *)ptr[2], *c = (const T *)ptr[3]; \
+        SWEEP_LONG(PUT(o, F(NAME##_of)(TAKE(a), TAKE(b), TAKE(c)))) \
+    }
+#define FIXED_POWER(NAME, EXPONENT, EXPR) UNARY(NAME, CHEAP, EXPR)
+#define FIXED_POWER_BACKWARD(NAME, EXPONENT, EXPR) BINARY(NAME, CHEAP, EXPR)
 
-/* Into booleans: a lane of ones becomes a byte 1. */
+/* Into booleans; a plain loop, which the compiler vectorises */
 #define COMPARE(NAME, EXPR) \
-    RANGE( \
-        NAME, uint8_t *o = (uint8_t *)call->ptr[0]; const int64_t so = call->stride[0][call->ndim - 1]; \
-        OPERAND(1, a) OPERAND(2, b), o += begin * so; a += begin * sa; \
-        b += begin * sb, o += fg_row_offset(call, 0, row); a += fg_row_offset(call, 1, row); \
-        b += fg_row_offset(call, 2, row), for (int64_t i = 0; i < n; i++) { \
-            const T x = a[i * sa]; \
-            const T y = b[i * sb]; \
-            o[i * so] = (EXPR); \
-        }) \
-    static void F(NAME)(const fg_call *call) \
+    ROW(NAME) \
     { \
-        fg_run(call, F(NAME##_range), CHEAP); \
-    }
+        uint8_t *o = (uint8_t *)ptr[0]; \
+        const T *a = (const T *)ptr[1], *b = (const T *)ptr[2]; \
+        _Pragma("omp simd") for (int64_t i = 0; i < n; i++) \
+        { \
+            const T x = a[i], y = b[i]; \
+            o[i] = (EXPR); \
+        } \
+    } \
+    KERNEL(NAME, CHEAP, 3, UNIT_STEPS, 1, sizeof(T), sizeof(T))
 
 #include "elementwise_list.h"
 
-RANGE(where, T *o = (T *)call->ptr[0]; const int64_t so = call->stride[0][call->ndim - 1];
-      const uint8_t *c = (const uint8_t *)call->ptr[1]; const int64_t sc = call->stride[1][call->ndim - 1];
-      OPERAND(2, a) OPERAND(3, b), o += begin * so; c += begin * sc; a += begin * sa;
-      b += begin * sb, o += fg_row_offset(call, 0, row); c += fg_row_offset(call, 1, row);
-      a += fg_row_offset(call, 2, row);
-      b += fg_row_offset(call, 3, row), for (int64_t i = 0; i < n; i++) o[i * so] = c[i * sc] ? a[i * sa] : b[i * sb])
+#undef UNARY
+#undef BINARY
+#undef POWER
+#undef POWER_BACKWARD
+#undef FIXED_POWER
+#undef FIXED_POWER_BACKWARD
+#undef COMPARE
 
-static void F(where)(const fg_call *call)
+/* Is this operand one number? */
+static int F(is_one)(const fg_call *call, int operand)
 {
-    fg_run(call, F(where_range), CHEAP);
+    for (int d = 0; d < call->ndim; d++)
+        if (call->stride[operand][d] != 0 && call->dim[d] != 1)
+            return 0;
+    return 1;
 }
 
-/* ptr: parameter, momentum buffer or NULL, gradient, double hyper[6] (fastgrad/ops/update.py has the formula) */
-static void F(sgd_range)(const fg_call *call, int64_t begin, int64_t end)
-{
-    T *p = (T *)call->ptr[0], *buffer = (T *)call->ptr[1];
-    const T *g = (const T *)call->ptr[2];
-    const double *hyper = (const double *)call->ptr[3];
-    const T lr = (T)hyper[0], momentum = (T)hyper[1], keep = (T)(1 - hyper[2]), decay = (T)hyper[3];
-    const int nesterov = hyper[4] != 0, first = hyper[5] != 0;
-    for (int64_t i = begin; i < end; i++) {
-        T d = decay != 0 ? g[i] + decay * p[i] : g[i];
-        if (buffer) {
-            T b = first ? d : momentum * buffer[i] + keep * d;
-            buffer[i] = b;
-            d = nesterov ? d + momentum * b : b;
-        }
-        p[i] -= lr * d;
+#define UNARY(...)
+#define BINARY(...)
+#define POWER(...)
+#define POWER_BACKWARD(...)
+#define COMPARE(...)
+#define FIXED_POWER(NAME, EXPONENT, EXPR) \
+    if (exponent == EXPONENT) { \
+        F(NAME)(call); \
+        return; \
     }
+#define FIXED_POWER_BACKWARD(...)
+
+static void F(pow)(const fg_call *call)
+{
+    static const fg_loop loop = {F(pow_row), COSTLY, 3, UNIT_STEPS, {sizeof(T), sizeof(T), sizeof(T)}};
+    if (F(is_one)(call, 2)) {
+        const T exponent = *(const T *)call->ptr[2];
+#include "elementwise_list.h"
+    }
+    fg_elementwise(call, &loop);
+}
+
+#undef FIXED_POWER
+#undef FIXED_POWER_BACKWARD
+#define FIXED_POWER(...)
+#define FIXED_POWER_BACKWARD(NAME, EXPONENT, EXPR) \
+    if (exponent == EXPONENT) { \
+        F(NAME)(call); \
+        return; \
+    }
+
+static void F(pow_backward)(const fg_call *call)
+{
+    static const fg_loop loop = {
+        F(pow_backward_row), COSTLY, 4, UNIT_STEPS, {sizeof(T), sizeof(T), sizeof(T), sizeof(T)}};
+    if (F(is_one)(call, 3)) {
+        const T exponent = *(const T *)call->ptr[3];
+#include "elementwise_list.h"
+    }
+    fg_elementwise(call, &loop);
+}
+
+#undef UNARY
+#undef BINARY
+#undef POWER
+#undef POWER_BACKWARD
+#undef COMPARE
+#undef FIXED_POWER
+#undef FIXED_POWER_BACKWARD
+
+ROW(where)
+{
+    T *o = (T *)ptr[0];
+    const uint8_t *c = (const uint8_t *)ptr[1];
+    const T *a = (const T *)ptr[2], *b = (const T *)ptr[3];
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        const T x = a[i], y = b[i];
+        o[i] = c[i] ? x : y;
+    }
+}
+KERNEL(where, CHEAP, 4, UNIT_STEPS, sizeof(T), 1, sizeof(T), sizeof(T))
+
+/* The update of torch.optim.SGD, with its order of operations; contiguous. ptr: parameter, momentum buffer or NULL,
+ * gradient, and double[6]: lr, momentum, dampening, weight_decay, nesterov, first_step. */
+static void F(sgd_range)(const fg_call *call, MAYBE const void *context, int64_t begin, int64_t end)
+{
+    T *p = (T *)call->ptr[0] + begin, *buffer = call->ptr[1] ? (T *)call->ptr[1] + begin : NULL;
+    const T *g = (const T *)call->ptr[2] + begin;
+    const double *hyper = (const double *)call->ptr[3];
+    const V rate = F(splat)((T)-hyper[0]), momentum = F(splat)((T)hyper[1]), kept = F(splat)((T)(1 - hyper[2]));
+    const V decay = F(splat)((T)hyper[3]);
+    const int decays = hyper[3] != 0, nesterov = hyper[4] != 0, first = hyper[5] != 0;
+    const int64_t n = end - begin;
+    SWEEP_LONG({
+        V x = TAKE(p);
+        V d = TAKE(g);
+        if (decays)
+            d = F(fma)(decay, x, d);
+        if (buffer) {
+            V b = first ? d : F(fma)(kept, d, TAKE(buffer) * momentum);
+            PUT(buffer, b);
+            d = nesterov ? F(fma)(momentum, b, d) : b;
+        }
+        PUT(p, F(fma)(rate, d, x));
+    })
 }
 
 static void F(sgd)(const fg_call *call)
 {
-    fg_run(call, F(sgd_range), CHEAP);
+    int64_t n = 1;
+    for (int d = 0; d < call->ndim; d++)
+        n *= call->dim[d];
+    fg_run(call, NULL, F(sgd_range), n, 64, n, CHEAP);
 }
 
-#undef EACH
-#undef UNARY
-#undef BINARY
-#undef TERNARY
-#undef COMPARE
-#undef OPERAND
+#undef OPERATION
+#undef MAYBE
+#undef ROW
+#undef KERNEL
 #undef TAKE
-#undef INNER
-#undef RANGE
+#undef PUT
+#undef SWEEP
+#undef SWEEP_LONG
+#undef SWEEP_CHEAP
+#undef SWEEP_COSTLY
+#undef BINARY_ROW

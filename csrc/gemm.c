@@ -8,29 +8,29 @@
  * - Threads get a grid of independent products and share nothing, so that there is no barrier: with two threads the
  *   panels of one operand are packed twice, which is 2/n of the work.
  * - Bias and activation are a pass over a block of C that is still in the first-level cache: fused into the tiles they
- *   would be compiled into each of the tile shapes, and gain nothing that could be measured at k >= 64.
+ *   would be compiled into each of the 42 tile shapes, to save a few percent of a product with small k.
  *
  * Note [One chain over k]: each element of C is one chain of multiply-adds over ascending k, which starts from 0, or
  * from C when accumulating; a block of k goes on from what the block before left in C. Then the bias is added. So the
  * result has the same bits for any number of threads, strides, packing, tile shape or number of rows. Instruction sets
  * without a fused multiply-add round twice per step: only there do the bits differ.
  *
- * Note [Tile shapes]: 6 x 2 vectors use 16 registers best (12 sums, 2 of B, 1 of A): 12 multiply-adds in 6 cycles for 8
- * loads. At least 8 sums are needed to hide the latency of one, so few rows get wide panels (1 x 8, 2 x 4, 4 x 3). Rows
- * are dealt out evenly: 8 rows are 4 + 4, 64 are 9 tiles of 6 and 2 of 5, as a tail of 1 or 2 rows would wait for itself.
+ * Note [Tile shapes]: 6 x 2 vectors use 16 registers best (12 sums, 2 of B, 1 of A): 12 multiply-adds in 6 cycles for
+ * 8 loads. At least 8 sums are needed to hide the latency of one, so few rows get wide panels (1 x 8, 2 x 4, 4 x 3).
+ * Rows are dealt out evenly: 8 rows are 4 + 4, 64 are 9 tiles of 6 and 2 of 5: a tail of 1 or 2 rows would only wait.
  *
- * Note [Packing]: B is read in place where a row of it is contiguous and it is small (DIRECT_B_BYTES), or where few rows
- * of A use it; beyond, panels of NR columns are packed, because rows that are a multiple of 512 bytes apart fall into the
- * same few sets of the first-level cache (128 x 128 in float64: 38 GFLOP/s unpacked, 45 packed). With rows of A for one
- * block only, GROUP panels are packed at a time and used at once; otherwise all panels of the block. A is copied only
- * when it is large (DIRECT_A_BYTES). Columns of B are transposed on the way.
+ * Note [Packing]: B is read in place where a row of it is contiguous and it is small (DIRECT_B_BYTES), or where few
+ * rows of A use it; beyond, panels of NR columns are packed, because rows that are a multiple of 512 bytes apart fall
+ * into the same few sets of the first-level cache (128 x 128 in float64: 38 GFLOP/s unpacked, 45 packed). When all rows
+ * of A are one block, GROUP panels are packed at a time and used at once; otherwise all panels of the block are. A is
+ * copied only when it is large (DIRECT_A_BYTES). Columns of B are transposed on the way.
  *
  * Note [Transposed gemv]: C of one column is computed as its transpose, a row, so that lanes run over its m elements.
- * For a row-major A these stand in different rows: blocks are transposed in registers and never stored. Where rows are a
- * multiple of 1 KB apart, 32 of them share a few sets of the cache: short runs of them are copied together first
- * (1024 x 1024 in float32: 265 us without, on the machine of the figures below).
+ * For a row-major A these stand in different rows: blocks are transposed in registers and never stored. Where rows are
+ * a multiple of 1 KB apart, 32 of them share a few sets of the cache: short runs of them are copied together first
+ * (1024 x 1024 in float32: 188 us; 568 us without; NumPy, free to sum in any order, takes 80).
  *
- * Measured (Zen 3, one thread, float32): 92-97 GFLOP/s from 96 to 2048 where the peak is about 97.
+ * Measured (Zen 3, one thread, float32): 92-97 GFLOP/s from 96 to 512, where the peak is about 97; 85 at 1024.
  */
 #include "fastgrad.h"
 
@@ -88,8 +88,11 @@
 /* clang-format on */
 static const signed char tallest[9] = {0, 8, 6, 4, 2, 0, 0, 0, 1};
 
-#define INLINE static inline __attribute__((always_inline))
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define UNROLL _Pragma("GCC unroll 8")
+#endif
 #define FORGET(x) __asm__("" : "+r"(x)) /* the compiler no longer knows what x was computed from */
 
 /* -- sizes: Note [Packing] ----------------------------------------------------------------------------------- */
@@ -98,7 +101,7 @@ static const signed char tallest[9] = {0, 8, 6, 4, 2, 0, 0, 0, 1};
 enum {
     KC = 384,            /* k of a block: a panel of KC x NR is 24 KB */
     A_BYTES = 144 << 10, /* a block of A, in the second-level cache */
-    B_BYTES = 2 << 20,   /* all packed panels of B, in the third */
+    B_BYTES = 4 << 20,   /* all packed panels of B, in the third */
     GROUP = 8,           /* panels that are packed at a time */
     DIRECT_A_BYTES = 256 << 10,
     DIRECT_B_BYTES = 32 << 10,
@@ -107,15 +110,15 @@ enum {
     GEMV_VECTORS = 4,
     GEMV_RUN_BYTES = 512,
     SMALL_WORK = 48 * 48 * 48, /* m n k below which nothing is planned */
-    PARALLEL_WORK = 64 * 64 * 64
+    PARALLEL_WORK = 80 * 80 * 80
 };
 
-INLINE int64_t min(int64_t a, int64_t b)
+static inline int64_t min(int64_t a, int64_t b)
 {
     return a < b ? a : b;
 }
 
-INLINE int64_t round_up(int64_t n, int64_t unit)
+static inline int64_t round_up(int64_t n, int64_t unit)
 {
     return (n + unit - 1) / unit * unit;
 }
@@ -187,13 +190,13 @@ typedef double reg_f64 __attribute__((vector_size(VECTOR_BYTES)));
 #define PLAN F(plan)
 
 #define REAL 32
-#include "lanes.h"
+#include "vec.h"
 #include "vmath.h"
 #include "gemm_tile.h"
 #include "gemm_loops.h"
 #undef REAL
 #define REAL 64
-#include "lanes.h"
+#include "vec.h"
 #include "vmath.h"
 #include "gemm_tile.h"
 #include "gemm_loops.h"

@@ -1,6 +1,4 @@
 /* The loops around the micro-kernels, for one float type: gemm.c includes this once per type, after gemm_tile.h. */
-#undef RUN
-#define RUN (GEMV_RUN_BYTES / (int)sizeof(T))
 
 typedef struct {
     int64_t m, n, k;
@@ -10,7 +8,7 @@ typedef struct {
     int flags;
 } F(problem);
 
-INLINE V F(activation)(V x, int flags)
+FG_INLINE V F(activation)(V x, int flags)
 {
     return (flags & FG_ACT_MASK) == FG_ACT_SIGMOID ? F(vsigmoid)(x) : F(vtanh)(x);
 }
@@ -26,7 +24,7 @@ static void F(activate)(T *c, int64_t n, int flags)
     for (; i + LANES <= n; i += LANES)
         F(store)(c + i, F(activation)(F(load)(c + i), flags));
     if (i < n)
-        F(store_some)(c + i, 1, (int)(n - i), F(activation)(F(load_some)(c + i, 1, (int)(n - i)), flags));
+        F(store_part)(c + i, (int)(n - i), F(activation)(F(load_part)(c + i, (int)(n - i), 0), flags));
 }
 
 /* Adds the bias and applies the activation to a block of C that is complete and still in the cache. */
@@ -61,7 +59,7 @@ static inline int F(panel_vectors)(int64_t m, int64_t columns)
     return v;
 }
 
-/* All m rows of one panel of C: A in tiles of nearly the same height (64 rows are 9 tiles of 6 and 2 of 5, not 10 and a tail of 4). */
+/* All m rows of one panel of C, in tiles of nearly the same height: Note [Tile shapes]. */
 static inline void F(sweep)(TILE *t, int64_t m, int columns, const T *a, const T *b, T *c)
 {
     const int vectors = (columns + W - 1) / W;
@@ -95,6 +93,7 @@ static void F(multiply_small)(const PROBLEM *g)
         F(finish)(g, 0, g->m, 0, g->n);
 }
 
+/* Note [Transposed gemv] */
 static inline int F(is_gemv)(const PROBLEM *g)
 {
     return g->m == 1 && g->rsb == 1 && g->csb != 1 && g->n >= W;
@@ -102,30 +101,32 @@ static inline int F(is_gemv)(const PROBLEM *g)
 
 static void F(multiply_gemv)(const PROBLEM *g)
 {
+    enum { RUN = GEMV_RUN_BYTES / sizeof(T), APART = RUN + QUAD };
     const int vectors = g->n >= GEMV_VECTORS * W ? GEMV_VECTORS : 1, columns = vectors * W;
-    const int gather = g->csb * (int64_t)sizeof(T) % 1024 == 0 && g->k > RUN;
-    const int64_t run = gather ? RUN : g->k;
-    _Alignas(64) T near[GEMV_VECTORS * W * (RUN + QUAD)];
+    const int gather = g->csb * (int64_t)sizeof(T) % 1024 == 0 && vectors > 1;
+    const int64_t step = gather ? RUN : g->k;
+    _Alignas(64) T near[GEMV_VECTORS * W * APART];
     for (int64_t j = 0; j < g->n; j += columns) {
         const int64_t at =
             min(j, g->n - columns); /* the last columns are a full tile too, of which the end is stored */
-        int64_t p = 0;
-        do {
-            const TILE t = {.k = min(run, g->k - p), .csa = g->csa, .resume = p > 0 || g->flags & FG_ACCUMULATE};
-            const T *a = g->a + p * g->csa, *b = g->b + p + at * g->csb;
-            int64_t cs = g->csb;
-            if (gather) {
-                cs = RUN + QUAD;
-                for (int i = 0; i < columns; i++)
-                    F(copy)(near + i * cs, b + i * g->csb, t.k);
-                b = near;
-            }
+        T sums[GEMV_VECTORS * W] = {0};
+        if (g->flags & FG_ACCUMULATE)
+            F(copy)(sums, g->c + at, columns);
+        for (int64_t p = 0; p < g->k; p += step) {
+            const int64_t k = min(step, g->k - p);
+            const T *a = g->a + p * g->csa, *b = g->b + at * g->csb + p;
+            for (int i = 0; gather && i < columns; i++)
+                F(copy)(near + i * APART, b + i * g->csb, k);
             if (vectors == 1)
-                F(gemv)(1, &t, a, b, cs, g->c + at, (int)(j - at));
+                F(gemv)(1, k, a, g->csa, b, g->csb, sums);
             else
-                F(gemv)(GEMV_VECTORS, &t, a, b, cs, g->c + at, (int)(j - at));
-            p += run;
-        } while (p < g->k);
+                F(gemv)(GEMV_VECTORS, k, a, g->csa, gather ? near : b, gather ? APART : g->csb, sums);
+        }
+        if (j == at)
+            for (int i = 0; i < columns; i += W)
+                STORE(g->c + j + i, LOAD(sums + i));
+        else
+            F(copy)(g->c + j, sums + (j - at), columns - (j - at));
     }
     if (g->bias || g->flags & FG_ACT_MASK)
         F(finish)(g, 0, 1, 0, g->n);

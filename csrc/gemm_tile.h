@@ -1,5 +1,5 @@
 /* Vectors, micro-kernels and packing of the matrix multiplication, for one float type: included twice by gemm.c, after
- * lanes.h, for T and F(name), and with the constants of the instruction set. gemm_loops.h builds on these.
+ * vec.h, for T and F(name), and with the constants of the instruction set. gemm_loops.h builds on these.
  */
 #undef W
 #undef NR
@@ -22,7 +22,7 @@ typedef T F(quad_at) __attribute__((vector_size(16), aligned(sizeof(T)), may_ali
 #define SPLAT(x) ((x) - (VEC){0}) /* x - 0 is x, for -0 and NaN too, and compilers know it */
 
 /* The first `lanes` elements, and 0 in the other lanes. */
-INLINE VEC F(load_lanes)(const T *p, int lanes)
+FG_INLINE VEC F(load_lanes)(const T *p, int lanes)
 {
 #ifdef __AVX2__
     return F(MASK)(p, lanes);
@@ -36,7 +36,7 @@ INLINE VEC F(load_lanes)(const T *p, int lanes)
 }
 
 /* Not a masked store, which takes a dozen cycles and more on Zen: a spill and scalar stores take half of that. */
-INLINE void F(store_lanes)(T *p, VEC v, int lanes)
+FG_INLINE void F(store_lanes)(T *p, VEC v, int lanes)
 {
     T spill[W];
     STORE(spill, v);
@@ -54,8 +54,9 @@ typedef struct {
     int lanes;         /* columns in the last vector of a partial tile */
 } F(tile);
 
-/* One tile of C, rows x vectors: the variants below make these and `partial` constant, so that acc lives in registers. */
-INLINE void F(micro)(const int rows, const int vectors, const int partial, const TILE *t, const T *a, const T *b, T *c)
+/* One tile of C, rows x vectors. The variants make these and `partial` constant, so that acc lives in registers. */
+FG_INLINE void F(micro)(const int rows, const int vectors, const int partial, const TILE *t, const T *a, const T *b,
+                        T *c)
 {
     VEC acc[8][8], bv[8];
     const int64_t rsa = t->rsa, csa = t->csa, ldb = t->ldb;
@@ -114,7 +115,7 @@ static const F(micro_fn) F(micros)[2][9][9] = {/* [partial][vectors][rows] */
 };
 
 /* Rows p .. p + QUAD of W columns (contiguous, cs apart): a QUAD x QUAD transpose in every 16 bytes. */
-INLINE void F(transpose)(const T *src, int64_t cs, VEC *out)
+FG_INLINE void F(transpose)(const T *src, int64_t cs, VEC *out)
 {
     VEC r[QUAD];
 #define AT(c) (*(const F(quad_at) *)(src + (c) * cs))
@@ -135,38 +136,36 @@ INLINE void F(transpose)(const T *src, int64_t cs, VEC *out)
 #endif
 }
 
-/* One row of C, `vectors` of it, where B has contiguous columns: Note [Transposed gemv]. Stores from column `first` on. */
-INLINE void F(gemv)(const int vectors, const TILE *t, const T *a, const T *b, int64_t cs, T *c, int first)
+/* Not inlined: the compiler would compute the addresses of all columns before it knows that k has a tail. */
+static __attribute__((noinline)) void F(gather)(T *restrict out, const T *src, int64_t step, int n)
+{
+    for (int i = 0; i < n; i++)
+        out[i] = src[i * step];
+}
+
+/* sums += a B for `vectors` of columns of B, each column contiguous: Note [Transposed gemv]. */
+FG_INLINE void F(gemv)(const int vectors, int64_t k, const T *a, int64_t csa, const T *b, int64_t cs, T *sums)
 {
     VEC acc[GEMV_VECTORS];
-    UNROLL for (int g = 0; g < vectors; g++) acc[g] = t->resume ? LOAD(c + g * W) : (VEC){0};
+    UNROLL for (int g = 0; g < vectors; g++) acc[g] = LOAD(sums + g * W);
     int64_t p = 0;
-    for (; p + QUAD <= t->k; p += QUAD) {
+    for (; p + QUAD <= k; p += QUAD) {
         const T *columns = b + p;
         UNROLL for (int g = 0; g < vectors; g++)
         {
             VEC r[QUAD];
             F(transpose)(columns, cs, r);
-            UNROLL for (int i = 0; i < QUAD; i++) acc[g] = F(FMA)(SPLAT(a[(p + i) * t->csa]), r[i], acc[g]);
+            UNROLL for (int i = 0; i < QUAD; i++) acc[g] = F(FMA)(SPLAT(a[(p + i) * csa]), r[i], acc[g]);
             columns += W * cs;
-            FORGET(columns); /* one pointer that walks, or each of the columns gets its own, and no register */
+            FORGET(columns); /* one pointer that walks: else each column gets its own, and none a register */
         }
     }
-    for (; p < t->k; p++)
-        UNROLL for (int g = 0; g < vectors; g++)
-        {
-            VEC r;
-            UNROLL for (int i = 0; i < W; i++) r[i] = b[p + (g * W + i) * cs];
-            acc[g] = F(FMA)(SPLAT(a[p * t->csa]), r, acc[g]);
-        }
-    if (first == 0)
-        UNROLL for (int g = 0; g < vectors; g++) STORE(c + g * W, acc[g]);
-    else {
-        T spill[GEMV_VECTORS * W];
-        UNROLL for (int g = 0; g < vectors; g++) STORE(spill + g * W, acc[g]);
-        for (int i = first; i < vectors * W; i++)
-            c[i] = spill[i];
+    for (; p < k; p++) {
+        T row[GEMV_VECTORS * W];
+        F(gather)(row, b + p, cs, vectors * W);
+        UNROLL for (int g = 0; g < vectors; g++) acc[g] = F(FMA)(SPLAT(a[p * csa]), LOAD(row + g * W), acc[g]);
     }
+    UNROLL for (int g = 0; g < vectors; g++) STORE(sums + g * W, acc[g]);
 }
 
 /* -- packing ------------------------------------------------------------------------------------------------- */
@@ -189,8 +188,8 @@ static void F(pack_columns)(T *restrict out, int64_t ldo, const T *src, int64_t 
     }
 }
 
-/* Contiguous rows of B to panels of NR columns, `step` elements apart. Several panels at once: reading one is a cache line
- * from each of k rows, which the hardware cannot prefetch (3% of a 1024 x 1024 x 1024 product). */
+/* Contiguous rows of B to panels of NR columns, `step` elements apart. Several panels at once: reading one is a cache
+ * line from each of k rows, which the hardware cannot prefetch (3% of a 1024 x 1024 x 1024 product). */
 static void F(pack_rows)(T *restrict out, int64_t step, const T *src, int64_t rs, int64_t k, int64_t width)
 {
     for (int64_t p = 0; p < k; p++, out += NR, src += rs) {
@@ -223,7 +222,7 @@ static void F(pack_tiles)(T *restrict out, const T *src, int64_t cs, int64_t m, 
     }
 }
 
-INLINE void F(copy)(T *restrict out, const T *restrict src, int64_t n)
+FG_INLINE void F(copy)(T *restrict out, const T *restrict src, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
         out[i] = src[i];

@@ -1,7 +1,8 @@
-/* Reductions over one dimension of (outer, n, inner), and softmax along it.
+/* Reductions over the middle dimension of (outer, n, inner), and softmax along it.
  *
- * Design: sums are taken in one fixed tree (reduce_real.h, Note [One tree]), pairwise: their error grows with log n,
- * and their bits do not depend on threads or on the batch.
+ * Design: every reduction is taken in one fixed tree (reduce_real.h, Note [One tree]), so that its error grows with
+ * log n and its bits depend on n and the numbers alone: not on the vector's width, threads, the batch, or on whether
+ * the numbers are neighbours.
  */
 #include "fastgrad.h"
 
@@ -9,19 +10,13 @@
 
 #include <math.h>
 
-/* Like fg_run, over units that the caller counts; `elements` says what they cost. */
-static inline void fg_run_units(const fg_call *call, fg_range range, int64_t units, int64_t elements, int64_t pays_from)
-{
-    if (call->threads > 1 && units > 1 && elements >= pays_from)
-        fg_run_parts(call, range, units, 1);
-    else
-        range(call, 0, units);
-}
+/* From how many elements on a long line is cut up for two threads */
+enum { LONG_LINE = 131072 };
 
-#define REAL 32
+#define REAL 64
 #include "reduce_real.h"
 #undef REAL
-#define REAL 64
+#define REAL 32
 #include "reduce_real.h"
 #undef REAL
 
@@ -41,15 +36,16 @@ static inline void fg_run_units(const fg_call *call, fg_range range, int64_t uni
     }
 
 const fg_entry FG_NAME(fg_reduce)[] = {
-    ENTRY(sum, sum_workspace),
-    ENTRY(mean, sum_workspace),
-    PLAIN(amax),
-    PLAIN(amin),
+    ENTRY(sum, blocks_workspace),
+    ENTRY(mean, blocks_workspace),
+    ENTRY(prod, blocks_workspace),
+    ENTRY(amax, blocks_workspace),
+    ENTRY(amin, blocks_workspace),
     PLAIN(max_index),
     PLAIN(min_index),
-    ENTRY(softmax, line_workspace),
-    ENTRY(log_softmax, line_workspace),
-    ENTRY(softmax_backward, line_workspace),
-    ENTRY(log_softmax_backward, line_workspace),
+    PLAIN(softmax),
+    PLAIN(log_softmax),
+    PLAIN(softmax_backward),
+    PLAIN(log_softmax_backward),
     {NULL, {NULL, NULL}, {NULL, NULL}},
 };

@@ -154,8 +154,10 @@ FG_INLINE V F(choose)(VI mask, V yes, V no)
 
 FG_INLINE int F(any)(VI mask)
 {
-#if defined(__AVX__)
-    return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
+#if defined(__AVX__) && REAL == 32
+    return _mm256_movemask_ps((__m256)mask) != 0;
+#elif defined(__AVX__)
+    return _mm256_movemask_pd((__m256d)mask) != 0;
 #else
     int64_t q[4];
     __builtin_memcpy(q, &mask, sizeof q);
@@ -164,7 +166,7 @@ FG_INLINE int F(any)(VI mask)
 }
 
 /* a < b ? a : b and a > b ? a : b: b, where one of them is nan */
-FG_INLINE V F(vmin)(V a, V b)
+FG_INLINE V F(minv)(V a, V b)
 {
 #if defined(__AVX__) && REAL == 32
     return (V)_mm256_min_ps((__m256)a, (__m256)b);
@@ -181,7 +183,7 @@ FG_INLINE V F(vmin)(V a, V b)
 #endif
 }
 
-FG_INLINE V F(vmax)(V a, V b)
+FG_INLINE V F(maxv)(V a, V b)
 {
 #if defined(__AVX__) && REAL == 32
     return (V)_mm256_max_ps((__m256)a, (__m256)b);
@@ -216,12 +218,24 @@ FG_INLINE V F(fma)(V a, V b, V c)
 #endif
 }
 
+/* c - a b, likewise */
+FG_INLINE V F(fnma)(V a, V b, V c)
+{
+#if defined(__FMA__) && REAL == 32
+    return (V)_mm256_fnmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__FMA__)
+    return (V)_mm256_fnmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#else
+    return F(fma)(-a, b, c);
+#endif
+}
+
 /* c - a b, exactly, for c so close to a b that the difference is a number of T. Without a fused multiply-add the
  * factors are split into halves whose products are exact (Dekker). */
 FG_INLINE V F(residual)(V a, V b, V c)
 {
 #if defined(__FMA__) || defined(__aarch64__)
-    return F(fma)(-a, b, c);
+    return F(fnma)(a, b, c);
 #else
     const I upper_bits = REAL == 32 ? (I)0xfffff000 : (I)0xfffffffff8000000;
     V ah = (V)((VI)a & upper_bits), al = a - ah, bh = (V)((VI)b & upper_bits), bl = b - bh;
@@ -229,7 +243,7 @@ FG_INLINE V F(residual)(V a, V b, V c)
 #endif
 }
 
-FG_INLINE V F(vabs)(V x)
+FG_INLINE V F(absv)(V x)
 {
     return (V)((VI)x & ~(VI)F(splat)(C(-0.0)));
 }
@@ -240,7 +254,7 @@ FG_INLINE V F(copysign)(V magnitude, V sign)
     return (V)(((VI)magnitude & ~bit) | ((VI)sign & bit));
 }
 
-FG_INLINE V F(vsqrt)(V x)
+FG_INLINE V F(sqrtv)(V x)
 {
 #if defined(__AVX__) && REAL == 32
     return (V)_mm256_sqrt_ps((__m256)x);
@@ -267,8 +281,8 @@ FG_INLINE V F(vfloor)(V x)
 #else
     /* adding and subtracting 2^mantissa rounds to an integer; from there on every number is one */
     const T whole = REAL == 32 ? (T)0x1p23 : (T)0x1p52;
-    V rounded = F(copysign)((F(vabs)(x) + whole) - whole, x);
+    V rounded = F(copysign)((F(absv)(x) + whole) - whole, x);
     rounded -= F(choose)(rounded > x, F(splat)(1), F(splat)(0));
-    return F(choose)(F(vabs)(x) < whole, F(copysign)(rounded, x), x);
+    return F(choose)(F(absv)(x) < whole, F(copysign)(rounded, x), x);
 #endif
 }

@@ -1,144 +1,14 @@
-/* Vector exp, expm1, log, tanh and sigmoid. Included after lanes.h, once per float type.
+/* Vector exp, expm1, log, log1p, sigmoid, tanh and erf; vpow.h and vtrig.h have pow, sin and cos.
+ * Included after vec.h, once per float type.
  *
- * Sources: the reductions are the textbook ones. exp: x = n ln 2 + r with |r| <= ln(2)/2, e^x = 2^n (1 + r + r^2 q(r)).
- * log: x = 2^e m with m in [sqrt(1/2), sqrt 2), f = m - 1, s = f / (2 + f), log m = 2 atanh s. tanh and sigmoid come
- * from expm1 and exp. Coefficients: interpolation of q and of (atanh's series - its first term) at Chebyshev points in
- * 50-digit arithmetic; the error of the polynomial is below a tenth of a unit in the last place of the result.
- * Functions that are not here are computed lane by lane by the C library.
+ * Design: 1 unit in the last place for exp, log, sigmoid and tanh, 2 for the others, with and without a fused
+ * multiply-add. Branches are for whole vectors of which some lane is rare
+ * (subnormal, infinite); the result of a lane does not depend on whether they are taken.
+ *
+ * Note [Coefficients]: minimax fits by Lawson's iteration (least squares over a Chebyshev grid, weights multiplied by
+ * the errors), 60 digits, the error weighted as it enters the result; the two leading coefficients are rounded first
+ * and the others fitted again. Comments give the largest error, log2, relative to the result.
  */
-#if REAL == 32
-#define MANTISSA 23
-#define BIAS 127
-#define LN2_HI 0x1.62ep-1f
-#define LN2_LO 3.19461849453e-5f
-#define LOG2E 1.44269504089f
-#define ROUNDER 12582912.0f /* 1.5 * 2^23: adding it rounds to an integer */
-#define EXP_MAX 89.0f       /* beyond: infinity */
-#define EXP_MIN -105.0f     /* beyond: zero */
-#define SUBNORMAL_SHIFT 25
-#define TANH_ONE 10.0f
-#define SMALLEST_NORMAL 0x1p-126f
-#else
-#define MANTISSA 52
-#define BIAS 1023
-#define LN2_HI 0.6931467056274414
-#define LN2_LO 4.7493250390316723212e-7
-#define LOG2E 1.4426950408889634074
-#define ROUNDER 6755399441055744.0 /* 1.5 * 2^52 */
-#define EXP_MAX 710.0
-#define EXP_MIN -746.0
-#define SUBNORMAL_SHIFT 54
-#define TANH_ONE 22.0
-#define SMALLEST_NORMAL 0x1p-1022
-#endif
-
-/* 2^n for an integer n within the exponent's range */
-static inline __attribute__((always_inline)) V F(power_of_two)(VI n)
-{
-    return (V)((n + BIAS) << MANTISSA);
-}
-
-/* r + r^2 q(r): e^r - 1 for |r| <= ln(2)/2 */
-static inline __attribute__((always_inline)) V F(exp_core)(V r)
-{
-#if REAL == 32
-    V q = F(splat)(0.00019891080464f);
-    q = F(fma)(q, r, F(splat)(0.00139337307158f));
-    q = F(fma)(q, r, F(splat)(0.00833331084465f));
-    q = F(fma)(q, r, F(splat)(0.0416664641974f));
-    q = F(fma)(q, r, F(splat)(0.166666666817f));
-    q = F(fma)(q, r, F(splat)(0.5f));
-#else
-    V q = F(splat)(2.09147553258932022e-9);
-    q = F(fma)(q, r, F(splat)(2.5105312729622101787e-8));
-    q = F(fma)(q, r, F(splat)(2.7557273478718580474e-7));
-    q = F(fma)(q, r, F(splat)(2.7557255170000887438e-6));
-    q = F(fma)(q, r, F(splat)(0.0000248015873256774619));
-    q = F(fma)(q, r, F(splat)(0.00019841269875002278793));
-    q = F(fma)(q, r, F(splat)(0.0013888888888883711167));
-    q = F(fma)(q, r, F(splat)(0.0083333333333260831202));
-    q = F(fma)(q, r, F(splat)(0.041666666666669783));
-    q = F(fma)(q, r, F(splat)(0.1666666666666667103));
-    q = F(fma)(q, r, F(splat)(0.5));
-#endif
-    return F(fma)(q, r * r, r);
-}
-
-/* x = n ln 2 + r; returns n, as a float */
-static inline __attribute__((always_inline)) V F(exp_reduce)(V x, V *r)
-{
-    V n = F(fma)(x, F(splat)(LOG2E), F(splat)(ROUNDER)) - ROUNDER;
-    *r = F(fma)(n, F(splat)(-LN2_LO), F(fma)(n, F(splat)(-LN2_HI), x));
-    return n;
-}
-
-static inline __attribute__((always_inline)) V F(vexp)(V x)
-{
-    V r;
-    x = F(choose)(x > EXP_MAX, F(splat)(EXP_MAX), x); /* comparisons with nan are false: nan passes */
-    x = F(choose)(x < EXP_MIN, F(splat)(EXP_MIN), x);
-    V n = F(exp_reduce)(x, &r);
-    VI i = __builtin_convertvector(n, VI), half = i >> 1;
-    /* two factors: a subnormal result is rounded once, by the last product */
-    return (F(exp_core)(r) + 1) * F(power_of_two)(half) * F(power_of_two)(i - half);
-}
-
-/* e^x - 1 for |x| <= 2 TANH_ONE */
-static inline __attribute__((always_inline)) V F(expm1_moderate)(V x)
-{
-    V r;
-    V n = F(exp_reduce)(x, &r);
-    V scale = F(power_of_two)(__builtin_convertvector(n, VI));
-    return F(fma)(F(exp_core)(r), scale, scale - 1);
-}
-
-static inline __attribute__((always_inline)) V F(vtanh)(V x)
-{
-    V a = F(vabs)(x);
-    a = F(choose)(a > TANH_ONE, F(splat)(TANH_ONE), a);
-    V e = F(expm1_moderate)(a + a);
-    return F(copysign)(e / (e + 2), x);
-}
-
-/* z = e^-|x| cannot overflow; 1 / (1 + z) for x >= 0, z / (1 + z) below */
-static inline __attribute__((always_inline)) V F(vsigmoid)(V x)
-{
-    V z = F(vexp)(-F(vabs)(x));
-    return F(choose)(x < 0, z, F(splat)(1)) / (z + 1);
-}
-
-static inline __attribute__((always_inline)) V F(vlog)(V x)
-{
-    const I sqrt_half = REAL == 32 ? (I)0x3f3504f3 : (I)0x3fe6a09e667f3bcd;
-    VI subnormal = (x < SMALLEST_NORMAL) & (x > 0);
-    V y = F(choose)(subnormal, x * (T)((int64_t)1 << SUBNORMAL_SHIFT), x);
-    VI shift = ((VI)y - sqrt_half) >> MANTISSA;
-    V f = (V)((VI)y - (shift << MANTISSA)) - 1;
-    V e = __builtin_convertvector(shift - (subnormal & SUBNORMAL_SHIFT), V);
-    V s = f / (f + 2), z = s * s, half_square = f * f * C(0.5);
-#if REAL == 32
-    V p = F(splat)(0.233316144718f);
-    p = F(fma)(p, z, F(splat)(0.285507786332f));
-    p = F(fma)(p, z, F(splat)(0.400001222118f));
-    p = F(fma)(p, z, F(splat)(0.66666666554f));
-#else
-    V p = F(splat)(0.1308803485092755383);
-    p = F(fma)(p, z, F(splat)(0.13268638369266823879));
-    p = F(fma)(p, z, F(splat)(0.15386244737621666606));
-    p = F(fma)(p, z, F(splat)(0.18181795547521136235));
-    p = F(fma)(p, z, F(splat)(0.22222222392581045097));
-    p = F(fma)(p, z, F(splat)(0.28571428570799785031));
-    p = F(fma)(p, z, F(splat)(0.40000000000000883236));
-    p = F(fma)(p, z, F(splat)(0.66666666666666666463));
-#endif
-    /* f - (f^2/2 - s (f^2/2 + z p)), with e ln 2 added from its small part up */
-    V small = half_square - F(fma)(s, half_square + z * p, e * LN2_LO);
-    V result = F(fma)(e, F(splat)(LN2_HI), f - small);
-    result = F(choose)(x == 0, F(splat)(-INFINITY), result);
-    result = F(choose)(x < 0, F(splat)(NAN), result);
-    return F(choose)((x == INFINITY) | (x != x), x, result);
-}
-
 #undef MANTISSA
 #undef BIAS
 #undef LN2_HI
@@ -147,6 +17,260 @@ static inline __attribute__((always_inline)) V F(vlog)(V x)
 #undef ROUNDER
 #undef EXP_MAX
 #undef EXP_MIN
-#undef SUBNORMAL_SHIFT
+#undef EXPM1_MIN
+#undef LOGISTIC_NEAR
 #undef TANH_ONE
 #undef SMALLEST_NORMAL
+#undef SUBNORMAL_SHIFT
+#undef ERF_ONE
+#undef POLY
+#if REAL == 32
+#define MANTISSA 23
+#define BIAS 127
+#define LN2_HI 0x1.62ep-1f /* 12 bits: its product with an exponent is exact */
+#define LN2_LO 0x1.0bfbe8p-15f
+#define LOG2E 0x1.715476p+0f
+#define ROUNDER 0x1.8p23f /* adding it rounds to an integer, which then stands in the last bits */
+#define EXP_MAX 89.0f     /* beyond: infinity */
+#define EXP_MIN -105.0f   /* beyond: zero */
+#define EXPM1_MIN -20.0f  /* beyond: -1 */
+#define LOGISTIC_NEAR 16.0f
+#define TANH_ONE 20.0f /* twice the number beyond which tanh is 1 */
+#define SMALLEST_NORMAL 0x1p-126f
+#define SUBNORMAL_SHIFT 25
+#define ERF_ONE 3.95f /* beyond: 1 */
+#else
+#define MANTISSA 52
+#define BIAS 1023
+#define LN2_HI 0x1.62e42fefa38p-1 /* 42 bits */
+#define LN2_LO 0x1.ef35793c7673p-45
+#define LOG2E 0x1.71547652b82fep+0
+#define ROUNDER 0x1.8p52
+#define EXP_MAX 710.0
+#define EXP_MIN -746.0
+#define EXPM1_MIN -40.0
+#define LOGISTIC_NEAR 36.0
+#define TANH_ONE 44.0
+#define SMALLEST_NORMAL 0x1p-1022
+#define SUBNORMAL_SHIFT 54
+#define ERF_ONE 5.95
+#endif
+
+/* c[0] + c[1] x + ...: even and odd powers side by side, which halves the chain of dependent operations */
+FG_INLINE V F(poly)(V x, const T *c, int count)
+{
+    const int last = count - 1;
+    V x2 = x * x, p = F(splat)(c[last]), q = F(splat)(c[last - 1]);
+    for (int k = last - 2; k >= 0; k -= 2)
+        p = F(fma)(p, x2, F(splat)(c[k]));
+    for (int k = last - 3; k >= 0; k -= 2)
+        q = F(fma)(q, x2, F(splat)(c[k]));
+    return last % 2 ? F(fma)(p, x, q) : F(fma)(q, x, p);
+}
+#define POLY(x, coefficients) F(poly)(x, coefficients, (int)(sizeof(coefficients) / sizeof(T)))
+
+/* 2^n, multiplied on: in two factors, so that neither over- nor underflows before the product does. A subnormal result
+ * is rounded once more, by the last product. */
+FG_INLINE V F(scale)(V x, VI n)
+{
+    VN both = (VN)n + 2 * BIAS, first = both >> 1;
+    return x * (V)(first << MANTISSA) * (V)((both - first) << MANTISSA);
+}
+
+/* x = n ln 2 + r with |r| <= ln(2)/2. Gives n as an integer, r, and (without which r is only nearly so) r's error. */
+FG_INLINE V F(exp_reduce)(V x, VI *n, V *error)
+{
+    V shifted = F(fma)(x, F(splat)(LOG2E), F(splat)(ROUNDER));
+    V k = shifted - ROUNDER;
+    V most = F(fma)(k, F(splat)(-LN2_HI), x);
+    V r = F(fma)(k, F(splat)(-LN2_LO), most);
+    *n = (VI)((VN)shifted - (VN)F(splat)(ROUNDER));
+    *error = F(fma)(k, F(splat)(-LN2_LO), most - r);
+    return r;
+}
+
+/* q where e^r = 1 + r + r^2 q */
+FG_INLINE V F(exp_tail)(V r)
+{
+#if REAL == 32
+    static const T q[] = {/* -28.2 */
+                          0x1.fffffcp-2f, 0x1.555492p-3f, 0x1.5558b0p-5f, 0x1.12398ep-7f, 0x1.6a4dd6p-10f};
+#else
+    static const T q[] = {/* -57.9 */
+                          0x1.000000000000ap-1,  0x1.5555555555504p-3,  0x1.55555555506a6p-5,  0x1.1111111125538p-7,
+                          0x1.6c16c1847ed2fp-10, 0x1.a01a0136eee6ep-13, 0x1.a019994465b79p-16, 0x1.71df09f5444a8p-19,
+                          0x1.28ae193e243aep-22, 0x1.ada9e7e49b914p-26};
+#endif
+    return POLY(r, q);
+}
+
+/* x = n ln 2 + r: gives n, and e^r - 1 as a sum of what is returned and *low */
+FG_INLINE V F(exp_core)(V x, VI *n, V *low)
+{
+    V error, r = F(exp_reduce)(x, n, &error);
+    *low = F(fma)(F(exp_tail)(r), r * r, error);
+    return r;
+}
+
+FG_INLINE V F(vexp)(V x)
+{
+    VI n;
+    V low, r = F(exp_core)(F(maxv)(F(splat)(EXP_MIN), F(minv)(F(splat)(EXP_MAX), x)), &n, &low); /* nan passes */
+    return F(scale)(r + low + 1, n);
+}
+
+FG_INLINE V F(vexpm1)(V x)
+{
+    VI n;
+    V low, r = F(exp_core)(F(maxv)(F(splat)(EXPM1_MIN), F(minv)(F(splat)(EXP_MAX), x)), &n, &low), u = r + low;
+    VI down = n > BIAS; /* 2^n alone would be infinite: half of it, twice */
+    V power = (V)(((VN)n + BIAS + (VN)down) << MANTISSA), one = F(choose)(down, F(splat)(C(0.5)), F(splat)(1));
+    V result = F(fma)(u, power, power - one);
+    result = F(choose)(down, result + result, result);
+    return F(choose)(F(absv)(x) < SMALLEST_NORMAL, x, result);
+}
+
+/* Note [Logistic]: 1 / (1 + e^y) for |y| <= LOGISTIC_NEAR, within 1 unit. e^y = s (1 + u) with s = 2^n, so 1 + s is exact,
+ * the denominator follows as a sum d + d_low with one rounding, and the quotient's error from its residual. Further
+ * out 1 + s is rounded, which costs another unit. */
+FG_INLINE V F(logistic)(V y)
+{
+    VI n;
+    V error, r = F(exp_reduce)(y, &n, &error);
+    V tail = F(exp_tail)(r) * (r * r), u = r + tail, u_low = tail - (u - r);
+    V s = (V)(((VN)n + BIAS) << MANTISSA), c = s + 1;
+    V d = F(fma)(s, u, c), d_low = F(fma)(s, u_low, F(fma)(s, u, c - d));
+    V q = 1 / d;
+    return F(fma)(q, F(fnma)(q, d_low, F(residual)(q, d, F(splat)(1))), q);
+}
+
+FG_INLINE V F(vsigmoid)(V x)
+{
+    V result = F(logistic)(-x), a = F(absv)(x);
+    VI far = a > LOGISTIC_NEAR;
+    if (__builtin_expect(F(any)(far), 0)) {
+        /* z = e^-a is so small that 1 / (1 + z) = 1 - z and z / (1 + z) = z (1 - z) */
+        VI n;
+        V low, r = F(exp_core)(F(maxv)(F(splat)(EXP_MIN), -a), &n, &low), p = r + low + 1, z = F(scale)(p, n);
+        V below = F(scale)(r + F(fnma)(z, p, low) + 1, n);
+        result = F(choose)(far, F(choose)(x < 0, below, 1 - z), result);
+    }
+    return result;
+}
+
+/* An odd polynomial where 1 - 2 / (1 + e^2x) would cancel */
+FG_INLINE V F(vtanh)(V x)
+{
+#if REAL == 32
+    static const T c[] = {/* -27.8 */
+                          -0x1.555534p-2f, 0x1.110760p-3f, -0x1.b84338p-5f, 0x1.525032p-6f, -0x1.768f64p-8f};
+#else
+    static const T c[] = {/* -56.5 */
+                          -0x1.5555555555503p-2,  0x1.111111110b072p-3,  -0x1.ba1ba1b52d289p-5,  0x1.664f47814631fp-6,
+                          -0x1.226e16c7fab5ep-7,  0x1.d6cf3a615d171p-9,  -0x1.7d6953430eb7cp-10, 0x1.336a4ea1bdca6p-11,
+                          -0x1.df75c4f43f07ep-13, 0x1.43d6a3ea0daa4p-14, -0x1.0e283c4312c25p-16};
+#endif
+    V a = F(absv)(x), z = x * x;
+    V small = F(fma)(POLY(z, c) * z, a, a);
+    V large = F(fma)(F(logistic)(F(minv)(F(splat)(TANH_ONE), a + a)), F(splat)(-2), F(splat)(1));
+    return F(copysign)(F(choose)(a < C(0.625), small, large), x);
+}
+
+/* 1 + f = m in [sqrt(1/2), sqrt 2), s = f / (2 + f): log m = 2 atanh s = 2 s + s z R(z), z = s^2. Returns
+ * e ln 2 + log m, as f - f^2/2 + ..., so that the largest term is exact, and sums from the small terms up. */
+FG_INLINE V F(log_sum)(V f, V e)
+{
+#if REAL == 32
+    static const T c[] = {0x1.555588p-1f, 0x1.995424p-2f, 0x1.32d40ep-2f}; /* -32.4 */
+#else
+    static const T c[] = {/* -61.8 */
+                          0x1.55555555555d7p-1, 0x1.999999996e0ddp-2, 0x1.2492494f2e499p-2, 0x1.c71c489bc09c6p-3,
+                          0x1.7467fc890a3d5p-3, 0x1.397890e5c5d29p-3, 0x1.30868f2ef0ccfp-3};
+#endif
+    V s = f / (f + 2), z = s * s, half_square = f * f * C(0.5);
+    V small = half_square - F(fma)(s, F(fma)(z, POLY(z, c), half_square), e * LN2_LO);
+    return F(fma)(e, F(splat)(LN2_HI), f - small);
+}
+
+/* x = 2^e m for a positive normal x: gives m - 1, and e as an integer */
+FG_INLINE V F(log_reduce)(V x, VI *e)
+{
+    const N sqrt_half = REAL == 32 ? (N)0x3f3504f3 : (N)0x3fe6a09e667f3bcd, bias = (N)BIAS << MANTISSA;
+    VN biased = ((VN)x - sqrt_half + bias) >> MANTISSA;
+    *e = (VI)(biased - BIAS);
+    return (V)((VN)x - ((biased - BIAS) << MANTISSA)) - 1;
+}
+
+/* A small integer as a float */
+FG_INLINE V F(to_float)(VI n)
+{
+    return (V)((VN)n + (VN)F(splat)(ROUNDER)) - ROUNDER;
+}
+
+/* log for what is not positive, infinite or nan */
+FG_INLINE V F(log_special)(V x, V result)
+{
+    result = F(choose)(x == 0, F(splat)(-INFINITY), result);
+    result = F(choose)(x < 0, F(splat)(NAN), result);
+    return F(choose)((x == INFINITY) | (x != x), x, result);
+}
+
+FG_INLINE V F(vlog)(V x)
+{
+    VI e, rare = ~((x >= SMALLEST_NORMAL) & (x < INFINITY)), shift = {0};
+    V y = x;
+    int any = F(any)(rare);
+    if (__builtin_expect(any, 0)) {
+        VI subnormal = (x < SMALLEST_NORMAL) & (x > 0);
+        y = F(choose)(subnormal, x * (T)((int64_t)1 << SUBNORMAL_SHIFT), x);
+        shift = subnormal & SUBNORMAL_SHIFT;
+    }
+    V f = F(log_reduce)(y, &e);
+    V result = F(log_sum)(f, F(to_float)(e - shift));
+    return __builtin_expect(any, 0) ? F(log_special)(x, result) : result;
+}
+
+/* u = 1 + x, rounded; the rounding error joins f = u 2^-e - 1 */
+FG_INLINE V F(vlog1p)(V x)
+{
+    VI e;
+    V u = x + 1;
+    V error = F(choose)(x < 1, x - (u - 1), 1 - (u - x));
+    V f = F(log_reduce)(u, &e);
+    VI down = BIAS - e; /* where it is not positive, the error is 0 */
+    f += error * (V)((VN)(down & (down > 0)) << MANTISSA);
+    V result = F(log_sum)(f, F(to_float)(e));
+    if (__builtin_expect(F(any)(~((u > 0) & (u < INFINITY))), 0))
+        result = F(log_special)(u, result);
+    return F(choose)(F(absv)(x) < SMALLEST_NORMAL, x, result);
+}
+
+/* x + x P(x^2) below 0.9; beyond, 1 - erfc(x), with erfc(x) = e^L(x): it is so small that its own error hardly counts */
+FG_INLINE V F(verf)(V x)
+{
+#if REAL == 32
+    static const T p[] = {/* -25.9 */
+                          0x1.06eba6p-3f,  -0x1.8126f4p-2f, 0x1.ce1d3cp-4f,
+                          -0x1.b6b802p-6f, 0x1.48540cp-8f,  -0x1.3ed08cp-11f};
+    static const T l[] = {/* -26.9 */
+                          -0x1.d97fc0p+0f, -0x1.51c9b2p+1f,  -0x1.afaadap-1f, -0x1.54804ap-5f,
+                          0x1.467ea8p-7f,  -0x1.e390ecp-10f, 0x1.7961c0p-13f};
+#else
+    static const T p[] = {/* -56.2 */
+                          0x1.06eba8214db69p-3,  -0x1.812746b037a26p-2,  0x1.ce2f21a045a4dp-4,  -0x1.b82ce3135db50p-6,
+                          0x1.565bcd2db57c4p-8,  -0x1.c02db956e0d92p-11, 0x1.f9a3b6cb57e85p-14, -0x1.f4dbe09ca0196p-17,
+                          0x1.ba49c6592955ap-20, -0x1.61ab4ab6e5b3cp-23, 0x1.0265d2f49b868p-26, -0x1.25e5e0022b27ap-30};
+    static const T l[] = {/* -55.7 */
+                          -0x1.d97fbf27aa2a1p+0,  -0x1.51c9b0006c237p+1,  -0x1.afabc11a290ecp-1,
+                          -0x1.5477f09cc4d5fp-5,  0x1.48c9d41283440p-7,   -0x1.033f6995092c5p-9,
+                          0x1.f1b462242e163p-13,  0x1.b8d1cd41925fep-16,  -0x1.c79ef1a56114cp-16,
+                          0x1.428fdc1486acep-17,  -0x1.16409397011bep-19, 0x1.5af27fee91e63p-23,
+                          0x1.5c846efcb2574p-24,  -0x1.6b1496b7037f7p-25, 0x1.764edaf42cc8fp-27,
+                          -0x1.ddf98ee5dad0fp-30, 0x1.670fae0893569p-33,  -0x1.e76a16014ae60p-38};
+#endif
+    V a = F(absv)(x), z = x * x;
+    V small = F(fma)(POLY(z, p), x, x);
+    V t = F(minv)(F(splat)(ERF_ONE), a) - 1;
+    V large = F(copysign)(1 - F(vexp)(POLY(t, l)), x);
+    return F(choose)(a < C(0.9), small, large);
+}
