@@ -1,5 +1,6 @@
 # What the compiled layers share: blocks of memory, kernels, and the one launch. Knows no op name and no Tensor.
 
+from cpython.ref cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 
@@ -37,6 +38,13 @@ cdef extern from "memory.h" nogil:
         void *owner
         int32_t version
 
+# What of a type object says how its instances are allocated
+cdef extern from "Python.h":
+    ctypedef struct AllocatedType "PyTypeObject":
+        Py_ssize_t tp_basicsize
+        PyObject *(*tp_alloc)(AllocatedType *, Py_ssize_t) noexcept
+        void (*tp_free)(void *) noexcept
+
 # dtype codes, in the order of promotion within and between the kinds bool < integer < float
 cpdef enum DType:
     BOOL
@@ -58,6 +66,9 @@ cdef fg_block *block_new(size_t nbytes) except NULL
 cdef fg_block *block_wrap(void *data, size_t nbytes, object owner, bint readonly) except NULL
 cdef void block_free(fg_block *block) noexcept
 cdef uint64_t next_stamp() noexcept
+
+cdef size_t slab_tail            # bytes beyond its struct of the next object from the slab
+cdef void keep_in_slab(object type)
 
 cdef inline void block_incref(fg_block *block) noexcept:
     block.refs += 1

@@ -26,6 +26,19 @@ cdef extern from "memory.h" nogil:
     void fg_block_free(fg_pool *pool, fg_block *block)
     void fg_pool_empty(fg_pool *pool)
 
+cdef extern from "slab.h" nogil:
+    ctypedef struct fg_slab:
+        size_t mapped
+        size_t cached
+        size_t limit
+    void *fg_slab_new(fg_slab *slab, size_t nbytes)
+    void fg_slab_free(fg_slab *slab, void *slot)
+    void fg_slab_trim(fg_slab *slab)
+
+cdef extern from "Python.h":
+    PyObject *PyObject_Init(PyObject *object, AllocatedType *type)
+    PyObject *PyErr_NoMemory()
+
 cdef extern from "dispatch.h" nogil:
     int fg_isa_count()
     const char *fg_isa_name(int isa)
@@ -83,19 +96,51 @@ cdef uint64_t next_stamp() noexcept:
     return pool.stamps
 
 
+cdef fg_slab slab
+memset(&slab, 0, sizeof(slab))
+slab.limit = <size_t>1 << 31
+
+
+cdef PyObject *slab_alloc(AllocatedType *type, Py_ssize_t items) noexcept:
+    """tp_alloc. Clears the struct, not the tail."""
+    global slab_tail
+    cdef void *slot = fg_slab_new(&slab, type.tp_basicsize + slab_tail)
+    slab_tail = 0
+    if slot is NULL:
+        return PyErr_NoMemory()
+    memset(slot, 0, type.tp_basicsize)
+    return PyObject_Init(<PyObject *>slot, type)
+
+
+cdef void slab_free(void *slot) noexcept:
+    """tp_free"""
+    fg_slab_free(&slab, slot)
+
+
+cdef void keep_in_slab(object type):
+    """Have the instances of a type, which is final and not collected, allocated in the slab, each with `slab_tail`
+    bytes of its own behind the struct."""
+    (<AllocatedType *>type).tp_alloc = slab_alloc
+    (<AllocatedType *>type).tp_free = slab_free
+
+
 def memory_stats() -> dict:
     return {"live": pool.live, "cached": pool.cached, "peak": pool.peak, "limit": pool.limit,
-            "allocations": pool.allocations, "hits": pool.hits}
+            "allocations": pool.allocations, "hits": pool.hits,
+            "graph": slab.mapped - slab.cached, "graph_cached": slab.cached}
 
 
 def set_cache_limit(size_t nbytes) -> None:
-    pool.limit = nbytes
+    pool.limit = slab.limit = nbytes
     if pool.cached > nbytes:
         fg_pool_empty(&pool)
+    if slab.cached > nbytes:
+        fg_slab_trim(&slab)
 
 
 def empty_cache() -> None:
     fg_pool_empty(&pool)
+    fg_slab_trim(&slab)
 
 
 def reset_peak() -> None:

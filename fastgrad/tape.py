@@ -21,9 +21,15 @@ puts what it held on one list, and the outermost death empties the list.
 """
 
 import cython
-from cython.cimports.cpython.mem import PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from cython.cimports.cpython.mem import PyMem_Free, PyMem_Realloc
 from cython.cimports.cpython.ref import Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
-from cython.cimports.fastgrad.runtime import FLOAT32, grad_enabled, set_grad_enabled
+from cython.cimports.fastgrad.runtime import (
+    FLOAT32,
+    grad_enabled,
+    keep_in_slab,
+    set_grad_enabled,
+    slab_tail,  # noqa: F401, assigned by record
+)
 from cython.cimports.fastgrad.tensor import (
     CONTIGUOUS,
     RETAIN_GRAD,
@@ -153,22 +159,45 @@ def _empty_trash() -> cython.void:
     _emptying = False
 
 
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _sizes(node: Node) -> cython.pointer(int64_t):
+    """Note [Tail]"""
+    return cython.cast(
+        cython.pointer(int64_t),
+        cython.cast(cython.p_char, cython.cast(cython.pointer(PyObject), node)) + cython.sizeof(Node),
+    )
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _shapes(node: Node) -> cython.pointer(cython.pointer(PyObject)):
+    return cython.cast(cython.pointer(cython.pointer(PyObject)), _sizes(node))
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _links(node: Node) -> cython.pointer(Link):
+    return cython.cast(cython.pointer(Link), _sizes(node) + node.n_words)
+
+
 @cython.final
 @cython.no_gc
-@cython.freelist(256)
 @cython.cclass
 class Node:
-    """One recorded op: what `Tensor.grad_fn` is."""
+    """One recorded op: what `Tensor.grad_fn` is. Note [Tail]: behind it in memory stand `n_words` words, the sizes of
+    the output (or, if there are several, a reference to the tuple of their shapes), and then the links: edges first,
+    then saved values."""
 
     op: Op
     number: uint64_t  # creation number: grows from input to output
     task: uint64_t  # the backward that has this node in its queue
     mark: uint64_t  # the backward that asked whether this node is needed
-    links: cython.pointer(Link)  # edges first, then saved values
-    inline_links: Link[4]
     grad: cython.pointer(PyObject)  # what has arrived so far: a Tensor; a list, if there are several outputs
     retained: cython.pointer(PyObject)  # the Tensor that wants its gradient kept; weak, the tensor clears it
-    out_shapes: cython.pointer(PyObject)  # tuple of the shapes of all outputs, if there are several; else NULL
     n_edges: uint32_t
     n_saved: uint16_t
     saved_mask: uint16_t
@@ -176,20 +205,19 @@ class Node:
     released: uint8_t  # the saved values are gone
     grad_owned: uint8_t  # nobody else sees the gradient's memory: add in place
     dt: uint8_t
-    nd: uint8_t
-    sizes: int64_t[8]
+    n_words: uint8_t
 
     def __dealloc__(self):
         global _live
         i: uint32_t
+        links: cython.pointer(Link) = _links(self)
         for i in range(self.n_edges + self.n_saved):
-            if self.links[i].object is not cython.NULL:
-                _discard(self.links[i].object)
-        if self.links is not cython.address(self.inline_links[0]):
-            PyMem_Free(self.links)
+            if links[i].object is not cython.NULL:
+                _discard(links[i].object)
         if self.grad is not cython.NULL:
             _discard(self.grad)
-        Py_XDECREF(self.out_shapes)
+        if self.n_outputs > 1:
+            Py_XDECREF(_shapes(self)[0])
         _live -= 1
         _empty_trash()
 
@@ -200,9 +228,10 @@ class Node:
     def next_functions(self):
         """The nodes that this one passes gradients to, each with the index of its output; leaves are tensors."""
         i: uint32_t
+        links: cython.pointer(Link) = _links(self)
         edges = []
         for i in range(self.n_edges):
-            edges.append((cython.cast(object, self.links[i].object), (self.links[i].tag >> 8) & 255))
+            edges.append((cython.cast(object, links[i].object), (links[i].tag >> 8) & 255))
         return tuple(edges)
 
     @property
@@ -213,6 +242,9 @@ class Node:
 
     def __repr__(self):
         return f"<{self.op.node_name} object at {id(self):#x}>"
+
+
+keep_in_slab(Node)
 
 
 def live_nodes():
@@ -254,17 +286,18 @@ def _check_view(op: Op, t: Tensor):
 @cython.cfunc
 @cython.inline
 def _set_edge(node: Node, at: uint32_t, op: Op, argument: cython.int, place: uint32_t, t: Tensor) -> cython.void:
+    link: cython.pointer(Link) = _links(node) + at
     tag: uint64_t = argument | (cython.cast(uint64_t, place) << 16)
     if t.node is not cython.NULL:
         if t.flags & VIEW:
             _check_view(op, t)
         Py_INCREF(cython.cast(object, t.node))
-        node.links[at].object = t.node
+        link.object = t.node
         tag |= cython.cast(uint64_t, t.out_index) << 8
     else:
         Py_INCREF(t)
-        node.links[at].object = cython.cast(cython.pointer(PyObject), t)
-    node.links[at].tag = tag
+        link.object = cython.cast(cython.pointer(PyObject), t)
+    link.tag = tag
     node.n_edges = at + 1
 
 
@@ -283,17 +316,17 @@ def record(
     The caller has seen that grad mode is on; `mask` is recording_mask(op, args), and not 0. A value
     that the op has changed in place must not be saved as it is now: the caller passes a copy of what it was.
     """
-    global _numbers, _live
-    node: Node = Node.__new__(Node)
+    global _numbers, _live, slab_tail
+    node: Node
+    links: cython.pointer(Link)
     saved: uint32_t = 0
     n_links: uint32_t = 0
+    several: cython.bint = outs is not None and len(outs) > 1
+    n_words: cython.int = 1 if several else out.nd
     at: uint32_t = 0
     i: cython.int
     place: uint32_t
     thing: cython.pointer(PyObject)
-    _live += 1
-    node.links = cython.address(node.inline_links[0])
-    node.op = op
     for i in range(n_args):
         if mask >> i & 1:
             saved |= op.saves[i]
@@ -301,11 +334,13 @@ def record(
     for i in range(n_args):
         n_links += saved >> i & 1
     n_links += (saved & OUT_BIT) != 0
-    if n_links > 4:
-        node.links = cython.cast(cython.pointer(Link), PyMem_Malloc(n_links * cython.sizeof(Link)))
-        if node.links is cython.NULL:
-            node.links = cython.address(node.inline_links[0])
-            raise MemoryError("cannot allocate a node of the graph")
+    slab_tail = n_words * cython.sizeof(int64_t) + n_links * cython.sizeof(Link)
+    node = Node.__new__(Node)
+    _live += 1
+    node.op = op
+    node.n_words = n_words
+    node.n_outputs = 1
+    links = _links(node)
     for i in range(n_args):
         if mask >> i & 1:
             if op.sequences >> i & 1:
@@ -322,10 +357,10 @@ def record(
         if saved >> i & 1:
             thing = args[i]
             Py_INCREF(cython.cast(object, thing))
-            node.links[at].object = thing
-            node.links[at].tag = 0
+            links[at].object = thing
+            links[at].tag = 0
             if isinstance(cython.cast(object, thing), Tensor):
-                node.links[at].tag = cython.cast(Tensor, thing).block.stamp
+                links[at].tag = cython.cast(Tensor, thing).block.stamp
             at += 1
             node.n_saved += 1
     if saved & OUT_BIT:
@@ -334,24 +369,24 @@ def record(
         else:
             kept = alias(out)  # Note [No cycles]
         Py_INCREF(kept)
-        node.links[at].object = cython.cast(cython.pointer(PyObject), kept)
-        node.links[at].tag = 0 if outs is not None else out.block.stamp
+        links[at].object = cython.cast(cython.pointer(PyObject), kept)
+        links[at].tag = 0 if outs is not None else out.block.stamp
         node.n_saved += 1
     node.saved_mask = saved
     _numbers += 1
     node.number = _numbers
-    node.n_outputs = 1
     node.dt = out.dt
-    node.nd = out.nd
-    for i in range(out.nd):
-        node.sizes[i] = out.sizes[i]
+    if several:
+        shapes = tuple([sizes_tuple(cython.cast(Tensor, t)) for t in outs])
+        Py_INCREF(shapes)
+        _shapes(node)[0] = cython.cast(cython.pointer(PyObject), shapes)
+        node.n_outputs = len(outs)
+    else:
+        for i in range(out.nd):
+            _sizes(node)[i] = out.sizes[i]
     if outs is None:
         set_node(out, cython.cast(cython.pointer(PyObject), node), 0)
     else:
-        node.n_outputs = len(outs)
-        shapes = tuple([sizes_tuple(cython.cast(Tensor, t)) for t in outs])
-        Py_INCREF(shapes)
-        node.out_shapes = cython.cast(cython.pointer(PyObject), shapes)
         for i in range(len(outs)):
             out = outs[i]
             if out.dt >= FLOAT32:
@@ -446,10 +481,10 @@ def _saved(node: Node, position: cython.int, attach: cython.bint):
     t: Tensor
     for i in range(position):
         at += (node.saved_mask >> i) & 1
-    thing = cython.cast(object, node.links[at].object)
+    thing = cython.cast(object, _links(node)[at].object)
     if isinstance(thing, Tensor):
         t = cython.cast(Tensor, thing)
-        if t.block.stamp != node.links[at].tag:
+        if t.block.stamp != _links(node)[at].tag:
             what = "output" if position == 15 else f"argument '{node.op.params[position]}'"
             raise RuntimeError(
                 f"one of the variables needed for gradient computation has been modified by an inplace operation: "
@@ -477,8 +512,8 @@ def _shape_of_edge(target: cython.pointer(PyObject), output: cython.int) -> tupl
     if isinstance(cython.cast(object, target), Node):
         node = cython.cast(Node, target)
         if node.n_outputs > 1:
-            return cython.cast(tuple, node.out_shapes)[output]
-        return tuple([node.sizes[i] for i in range(node.nd)])
+            return cython.cast(tuple, _shapes(node)[0])[output]
+        return tuple([_sizes(node)[i] for i in range(node.n_words)])
     return sizes_tuple(cython.cast(Tensor, target))
 
 
@@ -494,7 +529,7 @@ def _value(node: Node, what: cython.int, grad, at: uint32_t, attach: cython.bint
         value = _saved(node, 15, attach)
         return value[0] if several else value
     if what == IN_SHAPE:
-        return _shape_of_edge(node.links[at].object, (node.links[at].tag >> 8) & 255)
+        return _shape_of_edge(_links(node)[at].object, (_links(node)[at].tag >> 8) & 255)
     if what == GRADS:
         return tuple(grad) if several else (grad,)
     return _saved(node, 15, attach)
@@ -535,13 +570,13 @@ def _fit(grad, target: cython.pointer(PyObject), output: cython.int) -> Tensor:
         node = cython.cast(Node, target)
         dt = node.dt
         if node.n_outputs > 1:
-            fits = sizes_tuple(g) == cython.cast(tuple, node.out_shapes)[output]
+            fits = sizes_tuple(g) == cython.cast(tuple, _shapes(node)[0])[output]
         else:
-            fits = node.nd == g.nd
+            fits = node.n_words == g.nd
             for i in range(g.nd):
                 if not fits:
                     break
-                fits = node.sizes[i] == g.sizes[i]
+                fits = _sizes(node)[i] == g.sizes[i]
     else:
         t = cython.cast(Tensor, target)
         dt = t.dt
@@ -634,8 +669,8 @@ def _release(node: Node):
     node.released = True
     node.n_saved = 0
     for i in range(node.n_edges, node.n_edges + n):
-        _discard(node.links[i].object)
-        node.links[i].object = cython.NULL
+        _discard(_links(node)[i].object)
+        _links(node)[i].object = cython.NULL
     _empty_trash()
 
 
@@ -653,7 +688,7 @@ def _mark_needed(roots: list, wanted: set, task: uint64_t):
         node.mark = 2 * task
         seen.append((node.number, node))
         for i in range(node.n_edges):
-            target = cython.cast(object, node.links[i].object)
+            target = cython.cast(object, _links(node)[i].object)
             if isinstance(target, Node) and cython.cast(Node, target).mark != 2 * task:
                 stack.append(target)
     seen.sort(key=_first)
@@ -661,7 +696,7 @@ def _mark_needed(roots: list, wanted: set, task: uint64_t):
         if id(node) in wanted:
             node.mark = 2 * task + 1
         for i in range(node.n_edges):
-            target = cython.cast(object, node.links[i].object)
+            target = cython.cast(object, _links(node)[i].object)
             if (
                 cython.cast(Node, target).mark == 2 * task + 1
                 if isinstance(target, Node)
@@ -746,15 +781,15 @@ def _run(tensors: tuple, gradients: tuple, keep: cython.bint, attach: cython.bin
                 )
             sequence = None
             for i in range(node.n_edges):
-                target = node.links[i].object
-                argument = node.links[i].tag & 255
-                output = (node.links[i].tag >> 8) & 255
+                target = _links(node)[i].object
+                argument = _links(node)[i].tag & 255
+                output = (_links(node)[i].tag >> 8) & 255
                 if captured is not None and not _leads_on(target, task, captured):
                     continue
                 if node.op.sequences >> argument & 1:
                     if sequence is None:
                         sequence = _call_rule(node, argument, grad, i, attach)
-                    result = sequence[node.links[i].tag >> 16]
+                    result = sequence[_links(node)[i].tag >> 16]
                 else:
                     result = _call_rule(node, argument, grad, i, attach)
                 if result is None:

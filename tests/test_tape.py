@@ -252,3 +252,35 @@ def test_a_detached_tensor_retains_nothing():
     z.backward()
     assert y.grad is None
     assert x.grad.item() == 6
+
+
+@pytest.mark.parametrize("inputs", [1, 3, 7, 30, 300, 5_000, 200_000])
+def test_nodes_of_any_size(inputs):
+    """Nodes are as long as their op needs: from one cache line to one that fills chunks of its own."""
+    parts = [fg.Tensor([float(i)], requires_grad=True) for i in range(inputs)]
+    before = tape.live_nodes()
+    total = (fg.cat(parts) * 2).sum()
+    assert tape.live_nodes() == before + 3
+    total.backward()
+    assert all(part.grad.item() == 2 for part in parts)
+    del total
+    assert tape.live_nodes() == before
+
+
+def test_nodes_that_die_in_any_order_leave_their_memory():
+    runtime.empty_cache()
+    before = runtime.memory_stats()["graph"]
+    x = fg.ones(2, 3, requires_grad=True)
+    rng = np.random.default_rng(0)
+    alive = [x * 1.5 for _ in range(60_000)]
+    assert runtime.memory_stats()["graph"] - before >= 60_000 * 100
+    for _ in range(3):
+        for i in rng.permutation(60_000)[:40_000]:
+            alive[i] = None
+        alive = [x + x if node is None else node for node in alive]
+    assert all(node.grad_fn is not None for node in alive)
+    del alive
+    stats = runtime.memory_stats()
+    assert stats["graph"] - before <= 4 << 20  # one chunk stays open for each size of a node
+    runtime.empty_cache()
+    assert runtime.memory_stats()["graph_cached"] == 0
