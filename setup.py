@@ -84,6 +84,7 @@ setup(
         extension("tape", "fastgrad/tape.py"),
         extension("dispatch", "fastgrad/dispatch.pyx"),
         extension("kernels", "fastgrad/kernels.pyx"),
+        extension("replay", "fastgrad/replay.pyx"),
     ],
     cmdclass={"build_ext": BuildExt},
 )

@@ -130,19 +130,19 @@ COPY(copy2, uint16_t, 8)
 COPY(copy4, uint32_t, 8)
 COPY(copy8, uint64_t, 4)
 
-#define BOTH(name) {#name, {name##_f32, name##_f64}, {NULL, NULL}},
-#define ONE(name) {#name, {name, NULL}, {NULL, NULL}},
-#define UNARY(name, cost, expression) BOTH(name)
-#define BINARY(name, cost, expression) BOTH(name)
-#define POWER(name, expression) BOTH(name)
-#define POWER_BACKWARD(name, expression) BOTH(name)
+#define BOTH(name, operands) {#name, {name##_f32, name##_f64}, {NULL, NULL}, operands},
+#define ONE(name) {#name, {name, NULL}, {NULL, NULL}, 2},
+#define UNARY(name, cost, expression) BOTH(name, 2)
+#define BINARY(name, cost, expression) BOTH(name, 3)
+#define POWER(name, expression) BOTH(name, 3)
+#define POWER_BACKWARD(name, expression) BOTH(name, 4)
 #define FIXED_POWER(name, exponent, expression)
 #define FIXED_POWER_BACKWARD(name, exponent, expression)
-#define COMPARE(name, expression) BOTH(name)
+#define COMPARE(name, expression) BOTH(name, 3)
 
 /* cast_u8, cast_i32, cast_i64: fn[] by the target; copies and casts between the floats: fn[0] alone */
 const fg_entry FG_NAME(fg_elementwise)[] = {
 #include "elementwise_list.h"
-    BOTH(where) BOTH(sgd) BOTH(cast_u8) BOTH(cast_i32) BOTH(cast_i64) ONE(copy1) ONE(copy2) ONE(copy4) ONE(copy8)
-        ONE(cast_f32_f64) ONE(cast_f64_f32){NULL, {NULL, NULL}, {NULL, NULL}},
+    BOTH(where, 4) BOTH(sgd, 4) BOTH(cast_u8, 2) BOTH(cast_i32, 2) BOTH(cast_i64, 2) ONE(copy1) ONE(copy2) ONE(copy4)
+        ONE(copy8) ONE(cast_f32_f64) ONE(cast_f64_f32){0},
 };

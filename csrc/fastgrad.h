@@ -61,6 +61,7 @@ typedef struct {
     const char *name;                        /* NULL ends a table */
     fg_kernel fn[2];                         /* float32, float64; kernels of other types use fn[0] alone */
     size_t (*workspace[2])(const fg_call *); /* bytes of scratch memory for this call; NULL: none */
+    int operands;                            /* pointers in a call, outputs included */
 } fg_entry;
 
 /* One source per family, compiled once per instruction set: FG_ISA is a name such as avx2. */

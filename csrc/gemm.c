@@ -203,6 +203,6 @@ typedef double reg_f64 __attribute__((vector_size(VECTOR_BYTES)));
 #undef REAL
 
 const fg_entry FG_NAME(fg_gemm)[] = {
-    {"matmul", {matmul_f32, matmul_f64}, {workspace_f32, workspace_f64}},
+    {"matmul", {matmul_f32, matmul_f64}, {workspace_f32, workspace_f64}, 4},
     {0},
 };

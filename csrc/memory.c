@@ -31,15 +31,15 @@ static int size_class(size_t nbytes, size_t *capacity)
     return SMALL_CLASSES + 4 * (log2 - 10) + (int)steps - 1;
 }
 
-static void stamp(fg_pool *pool, fg_block *block)
+static void start(fg_pool *pool, fg_block *block)
 {
     block->refs = 1;
     block->readonly = 0;
-    block->stamp = ++pool->stamps;
+    block->stamp = 0;
     block->rebased = 0;
     block->version = 0;
     block->owner = NULL;
-    block->next = NULL;
+    block->pool = pool;
 }
 
 fg_block *fg_block_new(fg_pool *pool, size_t nbytes)
@@ -69,7 +69,7 @@ fg_block *fg_block_new(fg_pool *pool, size_t nbytes)
     pool->live += capacity;
     if (pool->live > pool->peak)
         pool->peak = pool->live;
-    stamp(pool, block);
+    start(pool, block);
     return block;
 }
 
@@ -78,7 +78,7 @@ fg_block *fg_block_wrap(fg_pool *pool, void *data, size_t nbytes, void *owner, i
     fg_block *block = malloc(sizeof *block);
     if (!block)
         return NULL;
-    stamp(pool, block);
+    start(pool, block);
     block->nbytes = nbytes;
     block->data = data;
     block->size_class = -1;
@@ -87,8 +87,9 @@ fg_block *fg_block_wrap(fg_pool *pool, void *data, size_t nbytes, void *owner, i
     return block;
 }
 
-void fg_block_free(fg_pool *pool, fg_block *block)
+void fg_block_free(fg_block *block)
 {
+    fg_pool *pool = block->pool;
     if (block->size_class < 0) {
         free(block);
         return;

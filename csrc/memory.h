@@ -6,17 +6,21 @@
 #include <stdint.h>
 
 typedef struct fg_block fg_block;
+typedef struct fg_pool fg_pool;
 
 /* Sixty-four bytes, so that the data that follow a pooled header are aligned as the header is. */
 struct fg_block {
     int32_t refs;
     int32_t readonly; /* memory that belongs to somebody else and may not be written */
-    uint64_t stamp;   /* Note [Stamps] in tensor.pyx: renewed by every write that the tape must see */
+    uint64_t stamp;   /* Note [Stamps] in tensor.pyx: set at birth, and by every write that the tape must see */
     uint64_t rebased; /* the stamp of the last write that was recorded on the tape */
     size_t nbytes;    /* capacity of data */
     void *data;
-    void *owner;    /* PyObject that keeps foreign memory alive, or NULL: data follow this header */
-    fg_block *next; /* in the pool's list */
+    void *owner; /* PyObject that keeps foreign memory alive, or NULL: data follow this header */
+    union {
+        fg_pool *pool;  /* where it comes from and goes back to */
+        fg_block *next; /* in that pool's list, when nobody has it */
+    };
     int32_t size_class;
     int32_t version; /* writes so far: Tensor._version */
 };
@@ -24,15 +28,15 @@ struct fg_block {
 #define FG_SIZE_CLASSES 160
 
 /* The caller serialises access (Python's GIL). */
-typedef struct {
+struct fg_pool {
     fg_block *list[FG_SIZE_CLASSES];
     size_t live, cached, peak, limit; /* bytes of data */
-    uint64_t allocations, hits, stamps;
-} fg_pool;
+    uint64_t allocations, hits;
+};
 
 fg_block *fg_block_new(fg_pool *pool, size_t nbytes); /* NULL: no memory */
 fg_block *fg_block_wrap(fg_pool *pool, void *data, size_t nbytes, void *owner, int readonly);
-void fg_block_free(fg_pool *pool, fg_block *block); /* refs has reached 0; the owner is the caller's */
+void fg_block_free(fg_block *block); /* refs has reached 0; the owner is the caller's */
 void fg_pool_empty(fg_pool *pool);
 
 #endif

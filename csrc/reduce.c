@@ -20,32 +20,20 @@ enum { LONG_LINE = 131072 };
 #include "reduce_real.h"
 #undef REAL
 
-#define ENTRY(name, workspace) \
-    { \
-        #name, {name##_f32, name##_f64}, \
-        { \
-            workspace##_f32, workspace##_f64 \
-        } \
-    }
-#define PLAIN(name) \
-    { \
-        #name, {name##_f32, name##_f64}, \
-        { \
-            NULL, NULL \
-        } \
-    }
+#define ENTRY(name, operands, workspace) {#name, {name##_f32, name##_f64}, {workspace##_f32, workspace##_f64}, operands}
+#define PLAIN(name, operands) {#name, {name##_f32, name##_f64}, {NULL, NULL}, operands}
 
 const fg_entry FG_NAME(fg_reduce)[] = {
-    ENTRY(sum, blocks_workspace),
-    ENTRY(mean, blocks_workspace),
-    ENTRY(prod, blocks_workspace),
-    ENTRY(amax, blocks_workspace),
-    ENTRY(amin, blocks_workspace),
-    PLAIN(max_index),
-    PLAIN(min_index),
-    PLAIN(softmax),
-    PLAIN(log_softmax),
-    PLAIN(softmax_backward),
-    PLAIN(log_softmax_backward),
-    {NULL, {NULL, NULL}, {NULL, NULL}},
+    ENTRY(sum, 2, blocks_workspace),
+    ENTRY(mean, 2, blocks_workspace),
+    ENTRY(prod, 2, blocks_workspace),
+    ENTRY(amax, 2, blocks_workspace),
+    ENTRY(amin, 2, blocks_workspace),
+    PLAIN(max_index, 3),
+    PLAIN(min_index, 3),
+    PLAIN(softmax, 2),
+    PLAIN(log_softmax, 2),
+    PLAIN(softmax_backward, 3),
+    PLAIN(log_softmax_backward, 3),
+    {0},
 };

@@ -58,4 +58,8 @@ def __getattr__(name: str) -> object:
         import importlib
 
         return importlib.import_module(f"fastgrad.{name}")
+    if name in ("capture", "CaptureError"):
+        from fastgrad import replay
+
+        return getattr(replay, name)
     raise AttributeError(f"module 'fastgrad' has no attribute {name!r}")

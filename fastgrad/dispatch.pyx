@@ -17,11 +17,13 @@ from libc.string cimport memset
 
 from fastgrad.runtime cimport (
     BOOL, FLOAT32, FLOAT64, INT32, INT64, RELEASE_GIL_ABOVE, UINT8, Kernel, block_decref, block_incref, fg_block,
-    fg_call, find_kernel, grad_enabled, itemsize_of, launch, merge_dims, set_grad_enabled,
+    fg_call, find_kernel, grad_enabled, hooks, itemsize_of, launch, merge_dims, recorder_pool, recording,
+    set_grad_enabled,
 )
 from fastgrad.tape cimport Op, record, recording_mask
 from fastgrad.tensor cimport (
-    CONTIGUOUS, VIEW, WRAPPED, Tensor, alias, array_of, check_writable, contiguous, copy_data, make_view, mark_written,
+    CONTIGUOUS, VIEW, WRAPPED, Tensor, alias, array_of, array_over, check_writable, contiguous, copy_data, make_view,
+    mark_written,
     new_tensor, normalize_dim, requires_grad, same_sizes, sizes_list, tensor_of,
 )
 
@@ -237,6 +239,11 @@ cdef class Primitive(Op):
 
     cdef object run(self, PyObject **args, int n, Tensor out):
         """The one way in. `out` is the tensor to change in place (elementwise ops only), or None."""
+        if recording and recorder_pool() is not NULL:
+            return recorded(self, args, n, out)
+        return self.compute(args, n, out)
+
+    cdef object compute(self, PyObject **args, int n, Tensor out):
         cdef int kind = self.kind_code
         if kind <= COMPARISON:
             return elementwise(self, args, n, out)
@@ -263,6 +270,18 @@ cdef class Primitive(Op):
         if kind == RESHAPE:
             return reshape(self, args)
         return inplace(self, args)
+
+
+cdef object compute(Op op, PyObject **args, int n, Tensor out):
+    return (<Primitive>op).compute(args, n, out)
+
+
+cdef object (*recorded)(Op op, PyObject **args, int n, Tensor out)   # what `run` is while a capture records
+
+
+cdef void set_recorded(object (*function)(Op op, PyObject **args, int n, Tensor out)) noexcept:
+    global recorded
+    recorded = function
 
 
 _MISSING = object()
@@ -345,6 +364,10 @@ cdef int go(Kernel kernel, int column, fg_call *call, int64_t work, Tensor a, Te
     """Launch. While the GIL is released, another thread may rebind a tensor: the blocks in use are held."""
     cdef fg_block *held[4]
     cdef int i, n = 0
+    if recording:
+        for t in (a, b, c, d):
+            if t is not None:
+                hooks.used(<PyObject *>t)
     if work < RELEASE_GIL_ABOVE:
         return launch(kernel, column, call, work)
     for t in (a, b, c, d):
@@ -1385,6 +1408,8 @@ cdef object set_to_zero(Primitive op, PyObject **args):
     if not x.flags & CONTIGUOUS or (grad_enabled() and requires_grad(x)):
         return inplace(op, args)
     check_writable(x)
+    if recording:
+        return inplace(op, args)
     memset(x.ptr, 0, x.numel_ * itemsize_of[x.dt])
     mark_written(x)
     return x
@@ -1397,7 +1422,12 @@ def fill(Tensor x, value):
     cdef fg_call call
     cdef double number
     if x.dt < FLOAT32 or not x.flags & CONTIGUOUS or isinstance(value, Tensor):
-        array_of(x)[...] = array_of(<Tensor>value) if isinstance(value, Tensor) else value
+        if isinstance(value, Tensor):
+            array_of(x)[...] = array_of(<Tensor>value)
+        else:
+            array_over(x)[...] = value
+            if recording:
+                hooks.constant(<PyObject *>x)
         return
     if read_number(value, &number) < 0:
         raise TypeError(f"expected a number, got {type(value).__name__}")
@@ -1459,6 +1489,8 @@ def launch_raw(str name, *tensors):
             if not t.flags & CONTIGUOUS:
                 raise RuntimeError(f"{name}: expected contiguous tensors")
             call.ptr[i] = t.ptr
+            if recording:
+                hooks.used(<PyObject *>t)
         call.stride[i][0] = 1
         i += 1
     call.ndim = 1

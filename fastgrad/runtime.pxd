@@ -16,6 +16,7 @@ cdef extern from "fastgrad.h" nogil:
         int32_t threads
         int32_t ndim
         int32_t flags
+        int32_t reserved
         void *ptr[6]
         void *work
         int64_t dim[8]
@@ -26,8 +27,16 @@ cdef extern from "fastgrad.h" nogil:
         const char *name
         fg_kernel fn[2]
         size_t (*workspace[2])(const fg_call *) noexcept nogil
+        int operands
 
 cdef extern from "memory.h" nogil:
+    ctypedef struct fg_pool:
+        size_t live
+        size_t cached
+        size_t peak
+        size_t limit
+        uint64_t allocations
+        uint64_t hits
     ctypedef struct fg_block:
         int32_t refs
         int32_t readonly
@@ -36,6 +45,7 @@ cdef extern from "memory.h" nogil:
         size_t nbytes
         void *data
         void *owner
+        fg_pool *pool
         int32_t version
 
 # What of a type object says how its instances are allocated
@@ -87,6 +97,24 @@ cpdef Kernel find_kernel(str name)
 cdef void merge_dims(fg_call *call, int operands) noexcept nogil
 cdef int launch(Kernel kernel, int column, fg_call *call, int64_t work) except -1
 cdef int thread_limit() noexcept nogil
+
+# What a recorder (replay.pyx) wants to hear of; called only while `recording`, the number of threads that record, is
+# not 0. Tensors are passed as what they are to this layer.
+cdef struct Hooks:
+    void (*allocated)(fg_block *block) noexcept            # from the recorder's pool
+    int (*launched)(Kernel kernel, fg_call *call, fg_block *scratch, int64_t work) except -1    # about to be
+    void (*constant)(PyObject *tensor) noexcept            # just filled from Python
+    void (*used)(PyObject *tensor) noexcept                # its memory, gradient or flags were asked for
+    void (*written)(PyObject *tensor) noexcept
+    int (*leaves)(PyObject *tensor, const char *what) except -1    # its values go to Python, or come from there
+
+cdef Hooks hooks
+cdef int recording
+cdef fg_pool *recorder_pool() noexcept nogil
+cdef void set_recorder_pool(fg_pool *recorder) noexcept nogil
+cdef fg_pool *common_pool() noexcept nogil
+cdef fg_pool *new_pool() except NULL
+cdef void free_pool(fg_pool *pool) noexcept
 
 cdef bint grad_enabled() noexcept nogil
 cdef void set_grad_enabled(bint enabled) noexcept nogil

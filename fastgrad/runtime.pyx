@@ -10,20 +10,13 @@ import os
 
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.ref cimport PyObject, Py_XDECREF, Py_INCREF
 
 cdef extern from "memory.h" nogil:
-    ctypedef struct fg_pool:
-        size_t live
-        size_t cached
-        size_t peak
-        size_t limit
-        uint64_t allocations
-        uint64_t hits
-        uint64_t stamps
     fg_block *fg_block_new(fg_pool *pool, size_t nbytes)
     fg_block *fg_block_wrap(fg_pool *pool, void *data, size_t nbytes, void *owner, int readonly)
-    void fg_block_free(fg_pool *pool, fg_block *block)
+    void fg_block_free(fg_block *block)
     void fg_pool_empty(fg_pool *pool)
 
 cdef extern from "slab.h" nogil:
@@ -57,8 +50,13 @@ cdef extern from *:
     __attribute__((tls_model("initial-exec"))) /* a load instead of a call; the loader has room for a few bytes */
     #endif
     static _Thread_local int fg_grad_mode = 1;
+    #if defined(__linux__) && defined(__GNUC__)
+    __attribute__((tls_model("initial-exec")))
+    #endif
+    static _Thread_local fg_pool *fg_recorder_pool; /* of the capture that this thread is recording */
     """
     int fg_grad_mode
+    fg_pool *fg_recorder_pool
 
 itemsize_of[:] = [1, 1, 1, 2, 4, 8, 4, 8]
 
@@ -70,9 +68,16 @@ pool.limit = <size_t>1 << 30
 
 
 cdef fg_block *block_new(size_t nbytes) except NULL:
-    cdef fg_block *block = fg_block_new(&pool, nbytes)
+    cdef fg_block *block
+    cdef fg_pool *source = &pool
+    if recording and fg_recorder_pool is not NULL:
+        source = fg_recorder_pool
+    block = fg_block_new(source, nbytes)
     if block is NULL:
         raise MemoryError(f"cannot allocate {nbytes} bytes for a tensor")
+    block.stamp = next_stamp()
+    if source is not &pool:
+        hooks.allocated(block)
     return block
 
 
@@ -81,19 +86,24 @@ cdef fg_block *block_wrap(void *data, size_t nbytes, object owner, bint readonly
     cdef fg_block *block = fg_block_wrap(&pool, data, nbytes, <void *>owner, readonly)
     if block is NULL:
         raise MemoryError("cannot allocate the header of a tensor")
+    block.stamp = next_stamp()
     Py_INCREF(owner)
     return block
 
 
 cdef void block_free(fg_block *block) noexcept:
     cdef PyObject *owner = <PyObject *>block.owner
-    fg_block_free(&pool, block)
+    fg_block_free(block)
     Py_XDECREF(owner)
 
 
+cdef uint64_t stamps = 0
+
+
 cdef uint64_t next_stamp() noexcept:
-    pool.stamps += 1
-    return pool.stamps
+    global stamps
+    stamps += 1
+    return stamps
 
 
 cdef fg_slab slab
@@ -265,6 +275,13 @@ cdef int launch(Kernel kernel, int column, fg_call *call, int64_t work) except -
         if need:
             scratch = block_new(need)
             call.work = scratch.data
+    if recording:
+        try:
+            hooks.launched(kernel, call, scratch, work)
+        except BaseException:
+            if scratch is not NULL:
+                block_decref(scratch)
+            raise
     if work < RELEASE_GIL_ABOVE:
         call.fn(call)
     else:
@@ -273,6 +290,43 @@ cdef int launch(Kernel kernel, int column, fg_call *call, int64_t work) except -
     if scratch is not NULL:
         block_decref(scratch)
     return 0
+
+
+# ---------------------------------------------------------------------------------------------- recording
+
+
+cdef fg_pool *recorder_pool() noexcept nogil:
+    return fg_recorder_pool
+
+
+cdef void set_recorder_pool(fg_pool *recorder) noexcept nogil:
+    """What this thread allocates comes from `recorder` (NULL: from the common pool), and its launches are recorded."""
+    global fg_recorder_pool
+    fg_recorder_pool = recorder
+
+
+cdef fg_pool *common_pool() noexcept nogil:
+    return &pool
+
+
+cdef fg_pool *new_pool() except NULL:
+    cdef fg_pool *made = <fg_pool *>PyMem_Calloc(1, sizeof(fg_pool))
+    if made is NULL:
+        raise MemoryError("cannot make a pool")
+    made.limit = <size_t>-1
+    return made
+
+
+cdef void free_pool(fg_pool *pool) noexcept:
+    fg_pool_empty(pool)
+    PyMem_Free(pool)
+
+
+def is_recording() -> bool:
+    """Is this thread recording a captured function?"""
+    return recording != 0 and fg_recorder_pool is not NULL
+
+# ---------------------------------------------------------------------------------------------- merging loops
 
 
 cdef void merge_dims(fg_call *call, int operands) noexcept nogil:

@@ -26,7 +26,9 @@ from cython.cimports.cpython.ref import Py_DECREF, Py_INCREF, Py_XDECREF, PyObje
 from cython.cimports.fastgrad.runtime import (
     FLOAT32,
     grad_enabled,
+    hooks,
     keep_in_slab,
+    recording,
     set_grad_enabled,
     slab_tail,  # noqa: F401, assigned by record
 )
@@ -42,6 +44,7 @@ from cython.cimports.fastgrad.tensor import (
     same_sizes,
     set_forget,
     set_node,
+    set_number,
     sizes_list,
     sizes_tuple,
 )
@@ -611,6 +614,8 @@ def _clone(g: Tensor) -> Tensor:
 def _accumulate_leaf(leaf: Tensor, g: Tensor, create_graph: cython.bint):
     """leaf.grad += g"""
     old: Tensor
+    if recording:
+        hooks.used(cython.cast(cython.pointer(PyObject), leaf))
     if leaf.grad_tensor is cython.NULL:
         if not create_graph:
             if not _unshared(g, 2):  # the engine's variable and this function's
@@ -896,10 +901,7 @@ def backward(
                 f"Call backward on a sum() or mean(), or give a gradient of that shape."
             )
         g = new_tensor(self.dt, self.nd, self.sizes)
-        if self.dt == FLOAT32:
-            cython.cast(cython.p_float, g.ptr)[0] = 1
-        else:
-            cython.cast(cython.p_double, g.ptr)[0] = 1
+        set_number(g, 1)
     else:
         g = check_gradient(self, gradient)
     if create_graph:

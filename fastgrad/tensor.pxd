@@ -14,6 +14,7 @@ cdef enum Flag:
     UNTRACKED = 8     # writes through it do not renew the block's stamp: what `.data` gives
     WRAPPED = 16      # a Python number in a buffer: promotes as a number does
     RETAIN_GRAD = 32
+    ARGUMENT = 64     # of a captured function that is being recorded, or a view of one
 
 
 cdef class dtype:
@@ -52,9 +53,11 @@ cdef inline bint requires_grad(Tensor t) noexcept:
 
 cdef Tensor new_tensor(int dt, int nd, const int64_t *sizes)
 cdef Tensor new_scalar(int dt, double value)
+cdef void set_number(Tensor t, double value)
 cdef Tensor make_view(Tensor base, char *ptr, int nd, const int64_t *sizes, const int64_t *strides)
 cdef Tensor alias(Tensor t)
 cdef Tensor contiguous(Tensor t)
+cdef void rebind(Tensor t, Tensor source) noexcept
 cdef void copy_data(Tensor to, Tensor source)
 cdef void mark_written(Tensor t) noexcept
 cdef int check_writable(Tensor t) except -1
@@ -62,6 +65,7 @@ cdef void set_node(Tensor t, PyObject *node, int out_index) noexcept
 cdef bint same_sizes(Tensor a, Tensor b) noexcept
 cdef bint is_contiguous(int nd, const int64_t *sizes, const int64_t *strides) noexcept
 cdef object array_of(Tensor t)
+cdef object array_over(Tensor t)
 cdef Tensor tensor_of(object array, bint share)
 cdef tuple sizes_tuple(Tensor t)
 cdef list sizes_list(Tensor t)

@@ -22,7 +22,8 @@ from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t
 
 from fastgrad.runtime cimport (
     BOOL, FLOAT32, FLOAT64, INT8, INT16, INT32, INT64, UINT8, Kernel, block_decref, block_incref, block_new,
-    block_wrap, fg_block, fg_call, merge_dims, find_kernel, itemsize_of, launch, next_stamp,
+    block_wrap, fg_block, fg_call, hooks, merge_dims, find_kernel, itemsize_of,
+    launch, next_stamp, recording,
 )
 
 import numpy as np
@@ -344,6 +345,8 @@ cdef class Tensor:
         return self.dt >= FLOAT32
 
     def data_ptr(self):
+        if recording:
+            hooks.leaves(<PyObject *>self, "its address was asked for")
         return <size_t>self.ptr
 
     @property
@@ -358,6 +361,8 @@ cdef class Tensor:
 
     @requires_grad.setter
     def requires_grad(self, bint value):
+        if recording:
+            hooks.used(<PyObject *>self)
         if self.node is not NULL:
             if not value:
                 raise RuntimeError("you can only change requires_grad flags of leaf tensors; use detach() to get "
@@ -388,11 +393,15 @@ cdef class Tensor:
 
     @property
     def grad(self):
+        if recording:
+            hooks.used(<PyObject *>self)
         return None if self.grad_tensor is NULL else <object>self.grad_tensor
 
     @grad.setter
     def grad(self, value):
         cdef PyObject *old = self.grad_tensor
+        if recording:
+            hooks.used(<PyObject *>self)
         if value is not None:
             if not isinstance(value, Tensor):
                 raise TypeError(f"assigned grad expected to be a Tensor or None but got {type(value).__name__}")
@@ -427,6 +436,9 @@ cdef class Tensor:
         if not isinstance(value, Tensor):
             raise TypeError(f"Tensor.data can only be set to a Tensor, not {type(value).__name__}")
         source = <Tensor>value
+        if recording:
+            hooks.used(<PyObject *>self)
+            hooks.used(<PyObject *>source)
         if source.dt != self.dt and (source.dt < FLOAT32 or self.dt < FLOAT32) and requires_grad(self):
             raise RuntimeError(f"data of dtype {dtypes[source.dt].name} cannot replace "
                                f"{dtypes[self.dt].name} in a tensor that requires grad")
@@ -453,6 +465,8 @@ cdef class Tensor:
     def item(self):
         if self.numel_ != 1:
             raise RuntimeError(f"a Tensor with {self.numel_} elements cannot be converted to Scalar")
+        if recording:
+            hooks.leaves(<PyObject *>self, "its value was asked for (item(), float(), bool() or the like)")
         if self.dt == FLOAT32:
             return <double>(<float *>self.ptr)[0]
         if self.dt == FLOAT64:
@@ -796,17 +810,26 @@ cdef Tensor new_tensor(int dt, int nd, const int64_t *sizes):
 
 cdef Tensor new_scalar(int dt, double value):
     cdef Tensor t = new_tensor(dt, 0, NULL)
-    if dt == FLOAT32:
+    set_number(t, value)
+    return t
+
+
+cdef void set_number(Tensor t, double value):
+    """Write a number into a tensor of one float."""
+    if t.dt == FLOAT32:
         (<float *>t.ptr)[0] = <float>value
     else:
         (<double *>t.ptr)[0] = value
-    return t
+    if recording:
+        hooks.constant(<PyObject *>t)
 
 
 cdef Tensor make_view(Tensor base, char *ptr, int nd, const int64_t *sizes, const int64_t *strides):
     """A tensor over memory of `base`; the caller has checked that it lies within."""
     cdef Tensor t = blank_tensor()
     cdef int d
+    if recording:
+        hooks.used(<PyObject *>base)
     block_incref(base.block)
     t.block = base.block
     t.ptr = ptr
@@ -817,7 +840,7 @@ cdef Tensor make_view(Tensor base, char *ptr, int nd, const int64_t *sizes, cons
         t.sizes[d] = sizes[d]
         t.strides[d] = strides[d]
         t.numel_ *= sizes[d]
-    t.flags = VIEW | (base.flags & UNTRACKED)
+    t.flags = VIEW | (base.flags & (UNTRACKED | ARGUMENT))
     if is_contiguous(nd, sizes, strides):
         t.flags |= CONTIGUOUS
     t.born = base.block.stamp
@@ -827,9 +850,11 @@ cdef Tensor make_view(Tensor base, char *ptr, int nd, const int64_t *sizes, cons
 cdef Tensor alias(Tensor base):
     """The same memory and shape, off the tape."""
     cdef Tensor t = blank_tensor()
+    if recording:
+        hooks.used(<PyObject *>base)
     block_incref(base.block)
     rebind(t, base)
-    t.flags |= base.flags & UNTRACKED
+    t.flags |= base.flags & (UNTRACKED | ARGUMENT)
     return t
 
 
@@ -844,6 +869,9 @@ cdef void copy_data(Tensor to, Tensor source):
     cdef int itemsize = itemsize_of[to.dt]
     if to.numel_ == 0:
         return
+    if recording:
+        hooks.used(<PyObject *>to)
+        hooks.used(<PyObject *>source)
     call.ptr[0] = to.ptr
     call.ptr[1] = source.ptr
     call.ndim = to.nd
@@ -871,6 +899,8 @@ cdef void mark_written(Tensor t) noexcept:
     if not t.flags & UNTRACKED:
         t.block.stamp = next_stamp()
         t.block.version += 1
+    if recording:
+        hooks.written(<PyObject *>t)
 
 
 cdef int check_writable(Tensor t) except -1:
@@ -1112,6 +1142,12 @@ cdef class BlockOwner:
 
 cdef object array_of(Tensor t):
     """A NumPy array over the memory of `t`."""
+    if recording:
+        hooks.leaves(<PyObject *>t, "NumPy or Python asked for its values (numpy(), tolist(), print() or the like)")
+    return array_over(t)
+
+
+cdef object array_over(Tensor t):
     cdef cnp.npy_intp sizes[8]
     cdef cnp.npy_intp strides[8]
     cdef int d
@@ -1151,7 +1187,9 @@ cdef Tensor tensor_of(object source, bint share):
     if not share or array.size == 0:
         t = new_tensor(code, array.ndim, sizes)
         if t.numel_:
-            array_of(t)[...] = array
+            array_over(t)[...] = array
+            if recording:
+                hooks.constant(<PyObject *>t)
         return t
     t = Tensor.__new__(Tensor)
     # The block ends where the last element does: a view of the tensor must not reach beyond the array.
@@ -1240,8 +1278,11 @@ def as_tensor(data, dtype dtype, bint copy):
         code_of_array(array)
         with np.errstate(over="ignore", invalid="ignore"):
             array = array.astype(dtype.numpy)
-        return tensor_of(array, True)
-    return tensor_of(array, not copy)
+        copy = False
+    t = tensor_of(array, not copy)
+    if recording and t.block.owner is not NULL:
+        hooks.constant(<PyObject *>t)
+    return t
 
 
 cdef bint has_float64(object data):

@@ -9,7 +9,7 @@ import fastgrad as fg
 from fastgrad.autograd import GradcheckError, gradcheck, gradgradcheck
 from fastgrad.ops.table import TABLE
 
-RANDOM = {"uniform_", "normal_"}  # no reference: tested by their moments below
+RANDOM = {"uniform_", "normal_", "draw_"}  # no reference: tested by their moments below
 ELEMENTWISE = [name for name, op in TABLE.items() if op.domain is not None]
 SAMPLED = [name for name, op in TABLE.items() if op.sample is not None]
 CHANGES_ITS_ARGUMENT = ("inplace", "fill")

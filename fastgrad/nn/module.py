@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 from fastgrad.autograd import no_grad
 from fastgrad.nn.parameter import Parameter
+from fastgrad.replay import module_changed, note_module
+from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor, float32, float64
 from fastgrad.tensor import device as Device
 
@@ -61,6 +63,8 @@ class Module:
     forward: Callable[..., Any]
 
     def __call__(self, input: Any = _NOTHING, /, *args: Any, **kwargs: Any) -> Any:
+        if is_recording():
+            note_module(self)
         # One positional argument is the rule, and a call without `*` is a third cheaper.
         if args or kwargs or input is _NOTHING:
             return self.forward(*(() if input is _NOTHING else (input,)), *args, **kwargs)
@@ -70,6 +74,7 @@ class Module:
         if name in self.__dict__:
             self._check_replacement(name, self.__dict__[name], value)
         object.__setattr__(self, name, value)
+        module_changed()
 
     def _check_replacement(self, name: str, old: Any, value: Any) -> None:
         if name in self._buffer_names:
@@ -90,6 +95,7 @@ class Module:
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
         self._forget_buffer(name)
+        module_changed()
 
     def _forget_buffer(self, name: str) -> None:
         if name in self._buffer_names:
@@ -418,6 +424,8 @@ class UnaryModule(Module):
     """A module of one argument: what it is called with is fixed, which makes the call cheaper."""
 
     def __call__(self, input: Tensor) -> Tensor:  # type: ignore[override]
+        if is_recording():
+            note_module(self)
         return self.forward(input)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from fastgrad.dispatch import fill
-from fastgrad.tensor import Tensor, as_dtype, dtype, empty_tensor, float32, from_numpy, int64
+from fastgrad.runtime import is_recording
+from fastgrad.tensor import Tensor, as_dtype, dtype, empty_tensor, float32, int64
 from fastgrad.tensor import as_tensor as _as_tensor
 
 _default = float32
@@ -150,6 +151,10 @@ _generator: Any = None
 def generator() -> np.random.Generator:
     """NumPy's generator (PCG64) that random tensors are drawn from."""
     global _generator
+    if is_recording():
+        from fastgrad.replay import drawn_from_python
+
+        drawn_from_python("random numbers were drawn")
     if _generator is None:
         _generator = np.random.default_rng(_seed)
     return _generator
@@ -164,15 +169,12 @@ def manual_seed(seed: int) -> None:
 
 def rand(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Uniform random numbers in [0, 1)."""
-    wanted = _default if dtype is None else as_dtype(dtype)
-    return _finish(from_numpy(np.asarray(generator().random(tuple(_size(size)), dtype=wanted.numpy))), requires_grad)
+    return _finish(empty(*size, dtype=dtype).uniform_(), requires_grad)
 
 
 def randn(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Normal random numbers, mean 0 and variance 1."""
-    wanted = _default if dtype is None else as_dtype(dtype)
-    drawn = generator().standard_normal(tuple(_size(size)), dtype=wanted.numpy)
-    return _finish(from_numpy(np.asarray(drawn)), requires_grad)
+    return _finish(empty(*size, dtype=dtype).normal_(), requires_grad)
 
 
 def rand_like(x: Tensor, *, requires_grad: bool = False) -> Tensor:
@@ -185,13 +187,19 @@ def randn_like(x: Tensor, *, requires_grad: bool = False) -> Tensor:
     return randn(x.shape, dtype=x.dtype, requires_grad=requires_grad)
 
 
+def _draw(size: Sequence[int], dtype: Any, draw: Callable[[tuple], np.ndarray]) -> Tensor:
+    from fastgrad.ops.update import draw_
+
+    return draw_(empty(tuple(size), dtype=dtype or int64), draw)
+
+
 def randint(low: int, high: Any = None, size: Any = None, *, dtype: Any = None) -> Tensor:
     """Random integers from low to high - 1 (from 0, if only one bound is given), int64."""
     if not isinstance(high, int | np.integer):
         low, high, size = 0, low, high if size is None else size
-    return tensor(generator().integers(low, high, tuple(size)), dtype=dtype or int64)
+    return _draw(size, dtype, lambda n: generator().integers(low, high, n))
 
 
 def randperm(n: int, *, dtype: Any = None) -> Tensor:
     """The integers below n in random order, int64."""
-    return tensor(generator().permutation(n), dtype=dtype or int64)
+    return _draw((n,), dtype, lambda _: generator().permutation(n))

@@ -10,6 +10,7 @@ from fastgrad.dispatch import copy_into
 from fastgrad.ops.create import zeros
 from fastgrad.ops.shape import clone
 from fastgrad.ops.table import method, op
+from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor, basic_index, bind, from_numpy, normalize_dim
 
 Key = tuple
@@ -24,6 +25,8 @@ def _key(index: object) -> Key:
 
 def _key_part(part: object) -> object:
     if isinstance(part, Tensor):
+        if is_recording() and part.dtype.numpy.kind in "iu":
+            return clone(part.detach())  # looked at by the op itself, at each replay
         array = part.detach().numpy()
         if array.dtype.kind not in "biu":
             raise IndexError(f"tensors used as indices must be long, int, byte or bool tensors, not {part.dtype.name}")
@@ -36,6 +39,10 @@ def _key_part(part: object) -> object:
         raise IndexError(f"only integers, slices (`:`), ellipsis (`...`), None and long or bool tensors are valid "
                          f"indices (got {type(part).__name__})")
     return part
+
+
+def _arrays(key: Key) -> Key:
+    return tuple(part.numpy() if isinstance(part, Tensor) else part for part in key)
 
 
 def _index_samples(rng: np.random.Generator) -> list[tuple]:
@@ -53,7 +60,7 @@ def index(x: Tensor, key: Key) -> Tensor:
     for part in key:
         if isinstance(part, slice) and part.step is not None and part.step <= 0:
             raise ValueError("step must be greater than zero; use flip() to reverse a dimension")
-    return from_numpy(np.asarray(x.detach().numpy()[key]).copy())
+    return from_numpy(np.asarray(x.detach().numpy()[_arrays(key)]).copy())
 
 
 @index.vjp("x")
@@ -71,7 +78,7 @@ def index_backward(g: Tensor, shape: Sequence[int], key: Key) -> Tensor:
     if viewed is not None:
         copy_into(viewed, g)
     else:
-        _add_at(whole.numpy(), key, g.detach().numpy())
+        _add_at(whole.numpy(), _arrays(key), g.detach().numpy())
     return whole
 
 
@@ -107,7 +114,7 @@ def assign(x: Tensor, value: Tensor, key: Key) -> Tensor:
         return  # type: ignore[return-value]  # the op returns x
     array = value.detach().numpy() if isinstance(value, Tensor) else value
     try:
-        x.detach().numpy()[key] = array
+        x.detach().numpy()[_arrays(key)] = array
     except ValueError as error:
         raise RuntimeError(f"shape mismatch in x[index] = value: {error}") from None
 

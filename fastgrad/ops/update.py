@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,12 @@ def normal_(x: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     number = x.dtype.numpy.type
     drawn = generator().standard_normal(tuple(x.shape), dtype=x.dtype.numpy) * number(std) + number(mean)
     copy_into(x, _as_tensor(np.asarray(drawn), x.dtype, False))
+
+
+@op(kind="inplace", methods=(), ref=None, sample=None)
+def draw_(x: Tensor, draw: Callable[[tuple], np.ndarray]) -> Tensor:
+    """Fill with what `draw` gives for x's shape: a function, so that a captured program can call it again."""
+    copy_into(x, np.asarray(draw(tuple(x.shape))))
 
 
 def sgd_(param: Tensor, buffer: Tensor | None, grad: Tensor, hyper: Tensor) -> None:

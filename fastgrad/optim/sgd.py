@@ -13,6 +13,8 @@ from typing import Any
 from fastgrad import ops
 from fastgrad.autograd import enable_grad, no_grad
 from fastgrad.optim.optimizer import Optimizer
+from fastgrad.replay import at_replay, paused
+from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor, float64
 
 __all__ = ["SGD"]
@@ -108,12 +110,19 @@ class SGD(Optimizer):
         for hyper, group in zip(self._hypers, self.param_groups, strict=True):
             hyper.sync(group)
 
+    def _before_replay(self) -> object:
+        """Hand over what may have changed; what the launches themselves depend on is returned."""
+        self.sync_hyper()
+        return [(bool(group["momentum"]), bool(group["maximize"]), len(group["params"])) for group in self.param_groups]
+
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters once, from their gradients; returns the value of `closure`, which is called first."""
         loss = None
         if closure is not None:
             with enable_grad():
                 loss = closure()
+        if is_recording():
+            at_replay(self._before_replay)
         for hyper, group in zip(self._hypers, self.param_groups, strict=True):
             hyper.sync(group)
             if group["momentum"] or group["maximize"]:
@@ -140,7 +149,8 @@ class SGD(Optimizer):
             ops.sgd_(param, velocity, grad, hyper.buffer)
             return
         # Memory without a launch: a captured program would replay a fill, and the kernel does not read it this once.
-        velocity = ops.empty(param.shape, dtype=param.dtype)
+        with paused():
+            velocity = ops.empty(param.shape, dtype=param.dtype)
         hyper.array[_FIRST_STEP] = 1.0
         try:
             ops.sgd_(param, velocity, grad, hyper.buffer)

@@ -1,0 +1,1302 @@
+"""`capture`: a function's launches recorded once and replayed in C.
+
+Design:
+- Recording is an eager call during which every launch is also copied into a list, pointers included. Memory comes
+  from a pool of the program's own, so that no address in the list can come to belong to somebody else.
+- A pointer is remembered as a block and an offset. Blocks of the program stay where they are. Blocks from outside are
+  of three kinds: arguments (the pointer is written anew at each call), tensors that the function finds by itself
+  (guarded: the same memory, or the pointers are written anew), and constants.
+- What eager code would do to tensors that outlive the call (`w.data = ...`, a new `.grad`) is looked up when recording
+  ends, by comparing them with what they were, and done after each replay.
+- What a list of launches cannot repeat raises CaptureError, at recording where it can be seen there.
+
+Note [Who holds a block]: replay writes into the memory it wrote into before. That is what eager code does for
+in-place changes; but a new gradient, or `w.data = ...`, is new memory in eager code, and who held the old one keeps
+old values. So before a replay such memory is checked to have no other holder (a count of references), and is left to
+the holder and replaced if it has.
+"""
+
+import gc
+import os
+import sys
+import threading
+
+from cpython.float cimport PyFloat_Check
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Realloc
+from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport PyObject
+from libc.stdint cimport int32_t, int64_t
+from libc.string cimport memcpy
+
+from fastgrad.dispatch cimport compute, set_recorded
+from fastgrad.runtime cimport (
+    FLOAT64, RELEASE_GIL_ABOVE, Kernel, block_decref, block_incref, block_new, common_pool, fg_block, fg_call,
+    fg_pool, free_pool, grad_enabled, hooks, itemsize_of, new_pool, next_stamp, recorder_pool, recording,
+    set_grad_enabled, set_recorder_pool, thread_limit,
+)
+from fastgrad.tape cimport Op
+from fastgrad.tensor cimport (
+    ARGUMENT, CONTIGUOUS, LEAF_REQUIRES_GRAD, WRAPPED, Tensor, alias, copy_data, new_tensor, requires_grad,
+    same_sizes, sizes_list, tensor_of,
+)
+
+import numpy as np
+
+
+class CaptureError(RuntimeError):
+    """A captured function does what a replay would not repeat."""
+
+
+cdef str package = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+cdef object broken(str what):
+    """The error that says what cannot be captured, and where the function does it."""
+    frame = sys._getframe()
+    while frame is not None and frame.f_code.co_filename.startswith(package):
+        frame = frame.f_back
+    where = "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}: "
+    return CaptureError(where + what)
+
+# ---------------------------------------------------------------------------------------------- what recording notes
+
+
+cdef enum:
+    OWN = -1        # a pointer into the call itself: a number
+    NOTHING = -2    # NULL
+
+cdef struct Step:
+    fg_call call
+    int32_t count          # operands
+    int32_t place[6]       # index of the block that an operand lies in; OWN; NOTHING
+    int64_t offset[6]
+
+
+cdef class Place:
+    """Memory that launches point into."""
+    cdef fg_block *block     # counted once by this object, unless it is the recorder's own
+    cdef char *start
+    cdef size_t nbytes
+    cdef int argument        # which; -1: none
+    cdef bint own            # allocated by the recorder
+    cdef bint written
+    cdef list uses           # (step, operand, offset)
+
+    def __dealloc__(self):
+        if self.block is not NULL and not self.own:
+            block_decref(self.block)
+
+
+cdef class Found:
+    """A tensor from outside, as it was when the function first came upon it."""
+    cdef Tensor tensor
+    cdef fg_block *block     # counted
+    cdef char *ptr
+    cdef int flags, dt, nd
+    cdef int64_t sizes[8]
+    cdef Tensor grad
+    cdef fg_block *grad_block
+    cdef char *grad_ptr
+
+    def __dealloc__(self):
+        if self.block is not NULL:
+            block_decref(self.block)
+
+
+cdef class OpCall:
+    """An op that ran through NumPy: called again at replay."""
+    cdef int at              # before which step
+    cdef Op op
+    cdef list args
+    cdef Tensor target
+    cdef tuple results
+
+
+cdef dict recorders = {}     # address of the pool: Recorder
+
+
+cdef class Recorder:
+    cdef fg_pool *pool
+    cdef unsigned long thread
+    cdef Step *steps
+    cdef int n, room
+    cdef list places
+    cdef dict by_start       # address: index into places
+    cdef dict found          # id: Found
+    cdef list calls, held, checks, modules, arguments
+    cdef bint in_op, by_python
+    cdef int64_t work
+    cdef object error
+    cdef int launches_seen
+
+    def __cinit__(self):
+        self.pool = new_pool()
+        self.thread = PyThread_get_thread_ident()
+        self.places = []
+        self.by_start = {}
+        self.found = {}
+        self.calls = []
+        self.held = []
+        self.checks = []
+        self.modules = []
+        self.arguments = []
+
+    def __dealloc__(self):
+        PyMem_Free(self.steps)
+        if self.pool is not NULL:    # abandoned
+            self.give_up()
+
+    cdef void give_up(self):
+        """What was recorded is void; the tensors that live are common ones from now on."""
+        cdef Place place
+        for place in self.places:
+            if place.own and place.block.refs > 0:
+                place.block.pool = common_pool()
+        self.places = []
+        free_pool(self.pool)
+        self.pool = NULL
+
+    cdef Place add_place(self, fg_block *block, char *start, size_t nbytes, bint own):
+        cdef Place place = Place.__new__(Place)
+        if not own:
+            block_incref(block)
+        place.block = block
+        place.start = start
+        place.nbytes = nbytes
+        place.own = own
+        place.argument = -1
+        place.uses = []
+        self.by_start[<size_t>start] = len(self.places)
+        self.places.append(place)
+        return place
+
+    cdef int find(self, void *ptr):
+        """Index of the place that `ptr` lies in; -1: none."""
+        cdef Place place
+        cdef int i
+        index = self.by_start.get(<size_t>ptr)
+        if index is not None:
+            return index
+        for i in range(len(self.places) - 1, -1, -1):
+            place = <Place>self.places[i]
+            if place.start <= <char *>ptr < place.start + place.nbytes:
+                return i
+        return -1
+
+    cdef Place place_of(self, Tensor t):
+        """Where the memory of a tensor from outside is; noted if it is new."""
+        cdef Place place
+        cdef char *start = <char *>t.block.data
+        cdef char *end = start + t.block.nbytes
+        if t.flags & ARGUMENT:
+            for place in self.arguments:
+                if place.start <= t.ptr <= place.start + place.nbytes and place.block == t.block:
+                    return place
+        index = self.by_start.get(<size_t>start)
+        if index is not None and (<Place>self.places[index]).argument < 0:
+            return <Place>self.places[index]
+        for place in self.arguments:
+            if start < place.start + place.nbytes and place.start < end and not t.flags & ARGUMENT:
+                self.fail("an argument shares memory with a tensor that the function also uses by itself; "
+                          "pass a clone() of it")
+        return self.add_place(t.block, start, t.block.nbytes, False)
+
+    cdef void fail(self, str what):
+        if self.error is None:
+            self.error = broken(what)
+
+    cdef Found meet(self, Tensor t):
+        cdef Found found
+        cdef int d
+        key = id(t)
+        known = self.found.get(key)
+        if known is not None:
+            return <Found>known
+        found = Found.__new__(Found)
+        found.tensor = t
+        found.block = t.block
+        block_incref(t.block)
+        found.ptr = t.ptr
+        found.flags = t.flags & (LEAF_REQUIRES_GRAD | CONTIGUOUS)
+        found.dt = t.dt
+        found.nd = t.nd
+        for d in range(t.nd):
+            found.sizes[d] = t.sizes[d]
+        if t.grad_tensor is not NULL:
+            found.grad = <Tensor>t.grad_tensor
+            found.grad_block = found.grad.block
+            found.grad_ptr = found.grad.ptr
+        self.found[key] = found
+        return found
+
+    cdef object hold(self, object thing):
+        """What an OpCall keeps for an argument."""
+        cdef Tensor t
+        if isinstance(thing, Tensor):
+            t = alias(<Tensor>thing)
+            t.flags |= (<Tensor>thing).flags & (WRAPPED | ARGUMENT)
+            self.held.append(t)
+            return t
+        if type(thing) is tuple or type(thing) is list:
+            return type(thing)([self.hold(part) for part in thing])
+        return thing
+
+
+cdef Recorder current():
+    """The recorder of this thread, or None."""
+    cdef fg_pool *pool = recorder_pool()
+    return None if pool is NULL else <Recorder>recorders.get(<size_t>pool)
+
+
+cdef void on_allocated(fg_block *block) noexcept:
+    cdef Recorder recorder = current()
+    if <size_t>block.data not in recorder.by_start:
+        recorder.add_place(block, <char *>block.data, block.nbytes, True)
+
+
+cdef void on_used(PyObject *tensor) noexcept:
+    cdef Recorder recorder = current()
+    cdef Tensor t = <Tensor>tensor
+    if recorder is None or t.block.pool == recorder.pool:
+        return
+    recorder.place_of(t)
+    if not t.flags & ARGUMENT or requires_grad(t):
+        recorder.meet(t)
+
+
+cdef void on_written(PyObject *tensor) noexcept:
+    cdef Recorder recorder = current()
+    cdef Tensor t = <Tensor>tensor
+    if recorder is None or t.block.pool == recorder.pool:
+        return
+    on_used(tensor)
+    recorder.place_of(t).written = True
+
+
+cdef int on_launched(Kernel kernel, fg_call *call, fg_block *scratch, int64_t work) except -1:
+    cdef Recorder recorder = current(), other
+    cdef Step *step
+    cdef Step *grown
+    cdef int i, count = kernel.entry.operands, index
+    if recorder is None:
+        for other in list(recorders.values()):
+            if other.thread != PyThread_get_thread_ident():
+                for i in range(count):
+                    index = other.find(call.ptr[i])
+                    if index >= 0 and (<Place>other.places[index]).own:
+                        other.fail("another thread works with tensors of a function that is being captured")
+                        raise other.error
+        return 0
+    if recorder.error is not None:
+        raise recorder.error
+    if recorder.n == recorder.room:
+        grown = <Step *>PyMem_Realloc(recorder.steps, (2 * recorder.room + 64) * sizeof(Step))
+        if grown is NULL:
+            raise MemoryError("cannot record another launch")
+        recorder.steps = grown
+        recorder.room = 2 * recorder.room + 64
+    step = &recorder.steps[recorder.n]
+    step.call = call[0]
+    step.count = count
+    for i in range(count):
+        if call.ptr[i] is NULL:
+            step.place[i] = NOTHING
+        elif <char *>call <= <char *>call.ptr[i] < <char *>(call + 1):
+            step.place[i] = OWN
+            step.offset[i] = <char *>call.ptr[i] - <char *>call
+        else:
+            index = recorder.find(call.ptr[i])
+            if index < 0:
+                raise broken(f"kernel {kernel.name} works on memory that is no tensor's (fastgrad.kernels on arrays?)")
+            step.place[i] = index
+            step.offset[i] = <char *>call.ptr[i] - (<Place>recorder.places[index]).start
+    recorder.n += 1
+    recorder.work += work
+    return 0
+
+
+cdef void on_constant(PyObject *tensor) noexcept:
+    """A tensor that was filled from Python: what it was filled with is copied into it at each replay."""
+    cdef Recorder recorder = current()
+    cdef Tensor t = <Tensor>tensor, kept
+    cdef fg_pool *pool = recorder_pool()
+    if recorder is None or t.numel_ == 0:
+        return
+    try:
+        set_recorder_pool(NULL)
+        kept = new_tensor(t.dt, t.nd, t.sizes)
+        copy_data(kept, t)
+        set_recorder_pool(pool)
+        copy_data(t, kept)
+    except BaseException as error:
+        set_recorder_pool(pool)
+        recorder.error = error
+
+
+cdef int on_leaves(PyObject *tensor, const char *what) except -1:
+    cdef Recorder recorder = current()
+    if recorder is None:
+        return 0
+    if recorder.in_op:
+        recorder.by_python = True
+        return 0
+    raise broken(f"{what.decode()} while a captured function was being recorded: a replay would not ask again. Return "
+                 f"the tensor and look at it outside, or compute with tensors")
+
+
+cdef object recorded(Op op, PyObject **args, int n, Tensor out):
+    """An op, while this thread records. If it runs through NumPy, the op itself is noted instead of its launches."""
+    cdef Recorder recorder = current()
+    cdef OpCall call
+    cdef int mark = recorder.n, i
+    if recorder.in_op:
+        return compute(op, args, n, out)
+    recorder.in_op = True
+    recorder.by_python = False
+    try:
+        result = compute(op, args, n, out)
+    finally:
+        recorder.in_op = False
+    if recorder.by_python and result is not NotImplemented:
+        recorder.n = mark
+        call = OpCall.__new__(OpCall)
+        call.at = mark
+        call.op = op
+        call.args = [recorder.hold(<object>args[i]) for i in range(n)]
+        call.target = None if out is None else recorder.hold(out)
+        if not isinstance(result, (Tensor, tuple)):
+            raise broken(f"{op.name} gives {type(result).__name__}, which a replay cannot give again")
+        if out is None and result is not <object>args[0]:
+            call.results = tuple([recorder.hold(t) for t in (result if isinstance(result, tuple) else (result,))])
+            for t in (result if isinstance(result, tuple) else (result,)):
+                if (<Tensor>t).block.pool != recorder.pool:
+                    recorder.place_of(<Tensor>t)
+        recorder.calls.append(call)
+    return result
+
+
+hooks.allocated = on_allocated
+hooks.used = on_used
+hooks.written = on_written
+hooks.launched = on_launched
+hooks.constant = on_constant
+hooks.leaves = on_leaves
+set_recorded(recorded)
+
+
+class paused:
+    """A block whose tensors belong to nobody's recording: state that a captured function makes once and keeps."""
+
+    def __enter__(self):
+        self.pool = <size_t>recorder_pool()
+        set_recorder_pool(NULL)
+
+    def __exit__(self, kind, value, traceback):
+        set_recorder_pool(<fg_pool *><size_t>self.pool)
+
+
+def at_replay(check):
+    """While recording: have `check` called before each replay. What it returns must equal what it returns now, or the
+    function is recorded anew."""
+    cdef Recorder recorder = current()
+    if recorder is not None and all(known != check for known, _ in recorder.checks):
+        recorder.checks.append((check, check()))
+
+
+def drawn_from_python(what):
+    """While recording: values come from Python. An op does so again at replay; elsewhere it is an error."""
+    cdef bytes text = what.encode()
+    if recording:
+        on_leaves(NULL, text)
+
+# ---------------------------------------------------------------------------------------------- programs
+
+
+cdef class Guard:
+    """A tensor that the program finds by itself: what must be as it was recorded."""
+    cdef Tensor tensor
+    cdef Place place
+    cdef char *ptr
+    cdef int flags, dt, nd
+    cdef int64_t sizes[8]
+    cdef bint has_grad
+    cdef Place grad_place        # of the gradient it comes with, if launches use that; else None
+    cdef char *grad_ptr
+    cdef int refs                # of a place whose values are replaced: what the program itself accounts for; else 0
+    cdef int grad_refs
+    cdef bint drops_grad         # the function leaves None
+    cdef Place new_grad          # where the gradient is that the function leaves; else None
+    cdef int64_t new_grad_offset
+
+
+cdef class Argument:
+    cdef Place place             # memory; None: not a tensor
+    cdef int dt, nd
+    cdef int64_t sizes[8]
+    cdef int64_t strides[8]
+    cdef Tensor number           # where a float goes; None: not a float
+    cdef object value            # anything else: the value itself
+    cdef Tensor same             # a tensor that requires grad: this one, and no other
+
+
+cdef class Output:
+    cdef Place place
+    cdef Tensor shape            # an alias of the recorded tensor; where it lies is looked up in place
+    cdef int64_t offset
+    cdef object same             # a tensor from outside, or a constant, that is returned as it is
+
+
+cdef class Program:
+    """A recorded function, for one signature."""
+    cdef fg_pool *pool
+    cdef fg_call *calls
+    cdef int n
+    cdef int64_t work
+    cdef list places, guards, arguments, outputs, op_calls, held, checks, written, names, modules
+    cdef object template_
+    cdef bint grad_mode, busy
+    cdef int threads, threads_now
+    cdef object lock
+    cdef readonly object replays
+    cdef unsigned long module_changes
+
+    def __dealloc__(self):
+        cdef Place place
+        self.op_calls = self.outputs = self.held = None
+        if self.places is not None:
+            for place in self.places:
+                if place.own:
+                    place.block.pool = common_pool()
+                    block_decref(place.block)
+                    place.block = NULL
+        if self.pool is not NULL:
+            free_pool(self.pool)
+        PyMem_Free(self.calls)
+
+    # -------------------------------------------------------------------------------------- before a replay
+
+    cdef bint accepts(self, tuple args):
+        """Are these arguments of the recorded kinds? (One argument per leaf.)"""
+        cdef Argument a
+        cdef Tensor t
+        cdef int i = 0, d
+        if len(args) != len(self.arguments):
+            return False
+        for a in self.arguments:
+            thing = args[i]
+            i += 1
+            if a.number is not None:
+                if not PyFloat_Check(thing) and not isinstance(thing, np.floating):
+                    return False
+            elif a.same is not None:
+                if thing is not a.same:
+                    return False
+            elif a.place is not None:
+                if not isinstance(thing, Tensor):
+                    if type(thing) is not np.ndarray:
+                        return False
+                    thing = tensor_of(thing, True)
+                t = <Tensor>thing
+                if t.dt != a.dt or t.nd != a.nd or requires_grad(t):
+                    return False
+                for d in range(t.nd):
+                    if t.sizes[d] != a.sizes[d] or t.strides[d] != a.strides[d]:
+                        return False
+            elif type(thing) is not type(a.value) or (thing is not a.value and thing != a.value):
+                return False
+        return True
+
+    cdef bint valid(self):
+        """Is everything that the program finds by itself as it was? Memory that moved is followed."""
+        cdef Guard g
+        cdef Tensor t, grad
+        cdef int d
+        if grad_enabled() != self.grad_mode:
+            return False
+        for space, name, value in self.names:
+            if space.get(name, self) is not value:
+                if type(value) is not float or space.get(name) != value:
+                    return False
+        if self.module_changes != changes:
+            if not same_attributes(self.modules):
+                return False
+            self.module_changes = changes
+        for g in self.guards:
+            t = g.tensor
+            if t.flags & (LEAF_REQUIRES_GRAD | CONTIGUOUS) != g.flags or t.node is not NULL or t.dt != g.dt \
+                    or t.nd != g.nd or (t.grad_tensor is not NULL) != g.has_grad:
+                return False
+            for d in range(t.nd):
+                if t.sizes[d] != g.sizes[d]:
+                    return False
+            if t.block != g.place.block or t.ptr != g.ptr:
+                if not self.follow(g.place, t, &g.ptr):
+                    return False
+            if g.grad_place is not None:
+                grad = <Tensor>t.grad_tensor
+                if grad.block != g.grad_place.block or grad.ptr != g.grad_ptr:
+                    if not grad.flags & CONTIGUOUS or not self.follow(g.grad_place, grad, &g.grad_ptr):
+                        return False
+        for check, token in self.checks:
+            if check() != token:
+                return False
+        return True
+
+    cdef bint follow(self, Place place, Tensor t, char **ptr):
+        """Have what pointed into `place` point to the memory of `t`, at whose start the recorded tensor's stood."""
+        cdef Guard g
+        cdef int users = 0
+        if ptr[0] != place.start or t.ptr != <char *>t.block.data \
+                or t.block.nbytes < <size_t>(t.numel_ * itemsize_of[t.dt]):
+            return False
+        if len(self.op_calls):
+            return False
+        for g in self.guards:
+            users += (g.place is place) + (g.grad_place is place)
+        if users != 1 or place.own:
+            return False
+        self.move(place, t.block)
+        ptr[0] = t.ptr
+        return True
+
+    cdef void move(self, Place place, fg_block *block):
+        """The memory of `place` is that of `block` from now on."""
+        cdef fg_block *old = place.block
+        block_incref(block)
+        if place.own:
+            old.pool = common_pool()
+            place.own = False
+        block_decref(old)
+        place.block = block
+        self.point(place, <char *>block.data)
+        place.start = <char *>block.data
+
+    cdef void point(self, Place place, char *start):
+        for step, operand, offset in place.uses:
+            self.calls[<int>step].ptr[<int>operand] = start + <int64_t>offset
+
+    cdef int make_room(self) except -1:
+        """Note [Who holds a block]"""
+        cdef Guard g
+        cdef Tensor t, grad
+        cdef fg_block *block
+        for g in self.guards:
+            t = g.tensor
+            if g.refs and t.block.refs > g.refs:
+                block = block_new(t.block.nbytes)
+                memcpy(block.data, t.block.data, min(t.block.nbytes, block.nbytes))
+                self.move(g.place, block)
+                block_decref(t.block)
+                t.ptr = <char *>block.data + (t.ptr - <char *>t.block.data)
+                t.block = block
+                g.ptr = t.ptr
+            if g.grad_refs:
+                grad = <Tensor>t.grad_tensor
+                if (<PyObject *>grad).ob_refcnt > 2 or grad.block.refs > g.grad_refs:
+                    copy = new_tensor(grad.dt, grad.nd, grad.sizes)
+                    copy_data(copy, grad)
+                    self.move(g.grad_place, copy.block)
+                    g.grad_ptr = copy.ptr
+                    t.grad = copy
+            if g.new_grad is not None:
+                if t.grad_tensor is not NULL:
+                    grad = <Tensor>t.grad_tensor
+                    if grad.block == g.new_grad.block and (<PyObject *>grad).ob_refcnt == 2 \
+                            and grad.block.refs == 2 and grad.node is NULL:
+                        continue
+                    grad = None
+                if g.new_grad.block.refs > 1:
+                    block = block_new(g.new_grad.block.nbytes)
+                    self.move(g.new_grad, block)
+                    block_decref(block)
+        return 0
+
+    # -------------------------------------------------------------------------------------- a replay
+
+    cdef int take(self, tuple args, list keep) except -1:
+        """Point the calls at the arguments."""
+        cdef Argument a
+        cdef Tensor t
+        cdef int i = 0
+        for a in self.arguments:
+            thing = args[i]
+            i += 1
+            if a.number is not None:
+                (<double *>a.number.ptr)[0] = thing
+            elif a.place is not None and a.same is None:
+                t = <Tensor>thing if isinstance(thing, Tensor) else tensor_of(thing, True)
+                keep.append(t)
+                if t.ptr != a.place.start or t.block != a.place.block:
+                    self.point(a.place, t.ptr)
+                    for view in self.held:
+                        if (<Tensor>view).flags & ARGUMENT and (<Tensor>view).block == a.place.block:
+                            block_incref(t.block)
+                            (<Tensor>view).ptr = t.ptr + ((<Tensor>view).ptr - a.place.start)
+                            (<Tensor>view).block = t.block
+                            block_decref(a.place.block)
+                    block_incref(t.block)
+                    block_decref(a.place.block)
+                    a.place.block = t.block
+                    a.place.start = t.ptr
+        return 0
+
+    cdef void run(self, int begin, int end):
+        cdef int i
+        cdef fg_call *calls = self.calls
+        if self.work < RELEASE_GIL_ABOVE:
+            for i in range(begin, end):
+                calls[i].fn(&calls[i])
+        else:
+            with nogil:
+                for i in range(begin, end):
+                    calls[i].fn(&calls[i])
+
+    cdef object replay(self, tuple args, bint copy):
+        cdef list keep = []
+        self.lock.acquire()
+        try:
+            self.set_threads()
+            self.take(args, keep)
+            self.make_room()
+            self.go()
+            self.leave()
+            self.replays += 1
+            return self.results(copy)
+        finally:
+            self.lock.release()
+
+    cdef int go(self) except -1:
+        cdef OpCall call
+        cdef int at = 0
+        for call in self.op_calls:
+            self.run(at, call.at)
+            at = call.at
+            repeat(call)
+        self.run(at, self.n)
+        return 0
+
+    cdef void set_threads(self):
+        cdef int i, limit = thread_limit()
+        if limit != self.threads_now:
+            for i in range(self.n):
+                self.calls[i].threads = min(self.calls[i].reserved, limit)
+            self.threads_now = limit
+
+    cdef int leave(self) except -1:
+        """What eager code would leave behind, apart from values."""
+        cdef Guard g
+        cdef Place place
+        cdef Tensor t
+        for place in self.written:
+            place.block.stamp = next_stamp()
+            place.block.version += 1
+        for g in self.guards:
+            t = g.tensor
+            if g.drops_grad:
+                t.grad = None
+            elif g.new_grad is not None and (t.grad_tensor is NULL
+                                             or (<Tensor>t.grad_tensor).block != g.new_grad.block):
+                t.grad = tensor_at(g.new_grad.block, g.new_grad.start + g.new_grad_offset, t)
+        return 0
+
+    cdef object results(self, bint copy):
+        cdef Output out
+        cdef Tensor t
+        cdef list made = []
+        for out in self.outputs:
+            if out.place is None:
+                made.append(out.same)
+                continue
+            t = tensor_at(out.place.block, out.place.start + out.offset, out.shape)
+            if copy:
+                fresh = new_tensor(t.dt, t.nd, t.sizes)
+                copy_data(fresh, t)
+                t = fresh
+            made.append(t)
+        return rebuild(self.template_, iter(made))
+
+    def summary(self, bint verbose=False) -> str:
+        """What the program consists of."""
+        cdef int i
+        cdef Place place
+        own = sum([place.nbytes for place in self.places if place.own])
+        lines = [f"{self.n} launches, {len(self.op_calls)} Python calls"
+                 + (f" ({', '.join(sorted({(<OpCall>c).op.name for c in self.op_calls}))})" if self.op_calls else ""),
+                 f"{len(self.guards)} tensors from outside, {len(self.arguments)} arguments, "
+                 f"{len(self.outputs)} results",
+                 f"{own + self.pool.cached} bytes of its own, {self.pool.hits} allocations of "
+                 f"{self.pool.allocations} reused memory"]
+        if verbose:
+            for i in range(self.n):
+                shape = [self.calls[i].dim[d] for d in range(min(self.calls[i].ndim, 8))]
+                lines.append(f"  {i}: {kernel_name(<size_t>self.calls[i].fn)} {shape}")
+        return "\n".join(lines)
+
+    @property
+    def launches(self) -> int:
+        """Launches of one replay."""
+        return self.n
+
+    @property
+    def python_calls(self) -> int:
+        """Ops of one replay that run through NumPy."""
+        return len(self.op_calls)
+
+
+cdef dict kernel_names = {}
+
+
+cdef str kernel_name(size_t address):
+    from fastgrad import runtime
+
+    cdef Kernel kernel
+    if not kernel_names:
+        for name in runtime.kernel_names():
+            kernel = runtime.find_kernel(name)
+            for i in range(2):
+                kernel_names[<size_t>kernel.entry.fn[<int>i]] = name
+    return kernel_names.get(address, "?")
+
+
+cdef Tensor tensor_at(fg_block *block, char *ptr, Tensor shape):
+    """A contiguous tensor, or one with the strides of `shape`, at an address."""
+    cdef Tensor t = alias(shape)
+    block_incref(block)
+    block_decref(t.block)
+    t.block = block
+    t.ptr = ptr
+    return t
+
+
+cdef int repeat(OpCall call) except -1:
+    cdef PyObject *args[15]
+    cdef Tensor old, new
+    cdef int i
+    cdef bint before = grad_enabled()
+    for i in range(len(call.args)):
+        args[i] = <PyObject *>call.args[i]
+    set_grad_enabled(False)
+    try:
+        result = compute(call.op, args, len(call.args), call.target)
+        if call.results is not None:
+            for old, new in zip(call.results, result if isinstance(result, tuple) else (result,), strict=True):
+                if old.dt != new.dt or not same_sizes(old, new):
+                    raise CaptureError(f"{call.op.name} gave shape {sizes_list(new)}, and {sizes_list(old)} when it "
+                                       f"was recorded: shapes that depend on values cannot be captured")
+                if old.ptr != new.ptr:
+                    copy_data(old, new)
+    finally:
+        set_grad_enabled(before)
+    return 0
+
+# ---------------------------------------------------------------------------------------------- making a program
+
+
+cdef object flatten(object thing, list leaves):
+    """The leaves of nested tuples, lists and dicts are appended to `leaves`; what is left is the template."""
+    if type(thing) is tuple or type(thing) is list:
+        return type(thing)([flatten(part, leaves) for part in thing])
+    if type(thing) is dict:
+        return {key: flatten(part, leaves) for key, part in thing.items()}
+    leaves.append(thing)
+    return Ellipsis
+
+
+cdef object rebuild(object template, object leaves):
+    if template is Ellipsis:
+        return next(leaves)
+    if type(template) is dict:
+        return {key: rebuild(part, leaves) for key, part in template.items()}
+    return type(template)([rebuild(part, leaves) for part in template])
+
+
+cdef list to_arguments(Recorder recorder, list leaves, list passed):
+    """What the function is to be called with, appended to `passed`; returns the arguments' descriptions."""
+    cdef Argument a
+    cdef Tensor t
+    cdef Place place, other
+    cdef int d
+    cdef int64_t extent
+    arguments = []
+    for thing in leaves:
+        a = Argument.__new__(Argument)
+        arguments.append(a)
+        if PyFloat_Check(thing) or isinstance(thing, np.floating):
+            a.number = new_tensor(FLOAT64, 0, NULL)
+            a.number.flags |= WRAPPED
+            (<double *>a.number.ptr)[0] = thing
+            passed.append(a.number)
+            continue
+        if isinstance(thing, Tensor) and requires_grad(thing):
+            if (<Tensor>thing).node is not NULL:
+                raise broken("an argument of a captured function is on the tape; detach() it, or capture the function "
+                             "that it comes from too")
+            a.same = <Tensor>thing
+            passed.append(thing)
+            continue
+        if not isinstance(thing, (Tensor, np.ndarray)):
+            a.value = thing
+            passed.append(thing)
+            continue
+        t = alias(<Tensor>thing) if isinstance(thing, Tensor) else tensor_of(thing, True)
+        t.flags |= ARGUMENT
+        a.dt = t.dt
+        a.nd = t.nd
+        extent = 1 if t.numel_ else 0
+        for d in range(t.nd):
+            a.sizes[d] = t.sizes[d]
+            a.strides[d] = t.strides[d]
+            if t.numel_:
+                extent += (t.sizes[d] - 1) * t.strides[d]
+        extent *= itemsize_of[t.dt]
+        for other in recorder.arguments:
+            if t.ptr < other.start + other.nbytes and other.start < t.ptr + extent:
+                raise broken("two arguments of a captured function share memory; pass a clone() of one")
+        place = recorder.add_place(t.block, t.ptr, extent, False)
+        place.argument = len(recorder.arguments)
+        recorder.arguments.append(place)
+        a.place = place
+        passed.append(t)
+    return arguments
+
+
+cdef int refs_held(list tensors, fg_block *block):
+    cdef Tensor t
+    cdef int count = 0
+    for t in tensors:
+        count += t.block == block
+    return count
+
+
+cdef Program finish(Recorder recorder, list arguments, object result, list leaves):
+    """The program of what was recorded. `leaves` is emptied: nobody else may hold the results."""
+    cdef Program program = Program.__new__(Program)
+    cdef Place place
+    cdef Found found
+    cdef Guard g
+    cdef Output out
+    cdef Tensor t
+    cdef Step *step
+    cdef int i, k, d, expected
+    cdef list shapes = []
+    program.lock = threading.Lock()
+    program.replays = 0
+    program.guards = []
+    program.outputs = []
+    program.written = []
+    program.template_ = result
+    program.arguments = arguments
+    program.op_calls = recorder.calls
+    program.held = recorder.held
+    program.checks = recorder.checks
+    program.modules = recorder.modules
+    program.module_changes = changes
+    if not same_attributes(recorder.modules):
+        raise CaptureError("a module set one of its attributes while a captured function was being recorded: a replay "
+                           "would not")
+    program.grad_mode = grad_enabled()
+    # What is returned.
+    for thing in leaves:
+        out = Output.__new__(Output)
+        program.outputs.append(out)
+        if not isinstance(thing, Tensor) or id(thing) in recorder.found:
+            out.same = thing
+            continue
+        t = <Tensor>thing
+        i = recorder.find(t.ptr)
+        if t.numel_ == 0 or i < 0:
+            out.same = alias(t)
+            continue
+        out.place = <Place>recorder.places[i]
+        out.offset = t.ptr - out.place.start
+        out.shape = alias(t)
+        shapes.append(out.shape)
+    leaves.clear()
+    t = thing = None
+    # Tensors that only the recorder knew any more were made on the way.
+    for key in list(recorder.found):
+        found = <Found>recorder.found[key]
+        if (<PyObject *>found.tensor).ob_refcnt == 1:
+            del recorder.found[key]
+    if recorder.error is not None:
+        raise recorder.error
+    for found in recorder.found.values():
+        t = found.tensor
+        if t.node is not NULL:
+            raise broken("a tensor from outside became part of the tape by an operation in place; clone() it first")
+        g = Guard.__new__(Guard)
+        program.guards.append(g)
+        g.tensor = t
+        g.ptr = found.ptr
+        g.flags = found.flags
+        g.dt = found.dt
+        g.nd = found.nd
+        for d in range(g.nd):
+            g.sizes[d] = found.sizes[d]
+        g.has_grad = found.grad is not None
+        i = recorder.find(found.ptr)
+        if i < 0:    # nothing but its flags or gradient was looked at
+            recorder.add_place(found.block, <char *>found.block.data, found.block.nbytes, False)
+            i = len(recorder.places) - 1
+        g.place = <Place>recorder.places[i]
+    # Which places launches point into.
+    for i in range(recorder.n):
+        step = &recorder.steps[i]
+        for k in range(step.count):
+            if step.place[k] >= 0:
+                (<Place>recorder.places[step.place[k]]).uses.append((i, k, step.offset[k]))
+    settle(recorder, program)
+    # Memory of the program that somebody else holds: a tensor was stored where a replay would not store it.
+    for _ in range(2):
+        escaped = None
+        for place in recorder.places:
+            if place.own and place.block.refs > 0:
+                expected = refs_held(recorder.held, place.block) + refs_held(shapes, place.block)
+                for g in program.guards:
+                    expected += g.new_grad is place
+                if place.block.refs > expected:
+                    escaped = place
+        if escaped is None:
+            break
+        gc.collect()
+    if escaped is not None:
+        raise CaptureError(f"a tensor that was made inside a captured function (of {(<Place>escaped).nbytes} bytes or "
+                           f"less) is still held outside, in a list or an attribute, say: a replay would not store "
+                           f"another there. Return it instead")
+    kept = []
+    for place in recorder.places:
+        if place.own:
+            if place.block.refs > 0:
+                block_incref(place.block)
+                kept.append(place)
+        else:
+            kept.append(place)
+            if place.written:
+                program.written.append(place)
+    program.places = kept
+    recorder.places = []
+    program.pool = recorder.pool
+    recorder.pool = NULL
+    program.n = recorder.n
+    program.work = recorder.work
+    program.threads = program.threads_now = thread_limit()
+    program.calls = <fg_call *>PyMem_Calloc(max(program.n, 1), sizeof(fg_call))
+    if program.calls is NULL:
+        raise MemoryError("cannot keep a program")
+    for i in range(program.n):
+        step = &recorder.steps[i]
+        program.calls[i] = step.call
+        program.calls[i].reserved = step.call.threads
+        for k in range(step.count):
+            if step.place[k] == OWN:
+                program.calls[i].ptr[k] = <char *>&program.calls[i] + step.offset[k]
+    return program
+
+
+cdef int add_copy(Recorder recorder, Place place, char *to, Tensor source) except -1:
+    """A step that copies a contiguous tensor to an address in `place`; done now as well."""
+    cdef Tensor target = alias(source)
+    cdef int before = recorder.n
+    cdef Step *step
+    block_incref(place.block)
+    block_decref(target.block)
+    target.block = place.block
+    target.ptr = to
+    copy_data(target, source)
+    step = &recorder.steps[before]
+    for k in range(2):
+        if step.place[<int>k] >= 0:
+            (<Place>recorder.places[step.place[<int>k]]).uses.append((before, k, step.offset[<int>k]))
+    place.written = True
+    return 0
+
+
+cdef int settle(Recorder recorder, Program program) except -1:
+    """Compare tensors from outside with what they were: `w.data = ...` becomes a copy into w's memory, a new gradient
+    one that every replay leaves."""
+    cdef Guard g, other
+    cdef Found found
+    cdef Tensor t, grad
+    cdef fg_block *block
+    cdef int i, expected
+    for g in program.guards:
+        t = g.tensor
+        found = <Found>recorder.found[id(t)]
+        if t.block != found.block or t.ptr != found.ptr:
+            if t.block.pool != recorder.pool or not t.flags & CONTIGUOUS or not found.flags & CONTIGUOUS \
+                    or t.dt != found.dt or t.nd != found.nd \
+                    or t.numel_ * itemsize_of[t.dt] > <int64_t>found.block.nbytes:
+                raise broken("the data of a tensor from outside was replaced by data of another shape or dtype, or by "
+                             "data that was not computed here; a replay cannot do that")
+            for i in range(t.nd):
+                if t.sizes[i] != found.sizes[i]:
+                    raise broken("the data of a tensor from outside was replaced by data of another shape")
+            # Who else holds the old memory keeps the old values. Held by: its place, what was found, tensors found.
+            expected = 1
+            for other in program.guards:
+                expected += (<Found>recorder.found[id(other.tensor)]).block == found.block
+                expected += other.tensor.block == found.block
+            if found.block.refs > expected:
+                block = block_new_common(found.block.nbytes)
+                memcpy(block.data, found.block.data, found.block.nbytes)
+                relocate(recorder, g.place, block)
+                g.ptr = <char *>block.data + (found.ptr - <char *>found.block.data)
+                block_decref(block)
+            add_copy(recorder, g.place, g.ptr, t)
+            block_incref(g.place.block)
+            block_decref(t.block)
+            t.block = g.place.block
+            t.ptr = g.ptr
+            g.refs = -1
+        grad = None if t.grad_tensor is NULL else <Tensor>t.grad_tensor
+        if found.grad is not None and found.grad_block is not NULL:
+            i = recorder.find(found.grad_ptr)
+            if i >= 0 and len((<Place>recorder.places[i]).uses):
+                g.grad_place = <Place>recorder.places[i]
+                g.grad_ptr = found.grad_ptr
+        if grad is None:
+            g.drops_grad = found.grad is not None
+        elif grad.node is not NULL:
+            raise broken("a gradient with a graph of its own (create_graph=True) outlives the captured function; use "
+                         "autograd.grad, or set .grad to None before the function ends")
+        elif grad is found.grad and grad.block == found.grad_block:
+            pass
+        elif grad.block.pool != recorder.pool or not grad.flags & CONTIGUOUS:
+            raise broken("a .grad was set to a tensor that was not computed in the captured function")
+        elif g.grad_place is not None and found.grad is not grad:
+            add_copy(recorder, g.grad_place, g.grad_ptr, grad)
+            t.grad = found.grad
+            g.grad_refs = -1
+        else:
+            i = recorder.find(grad.ptr)
+            g.new_grad = <Place>recorder.places[i]
+            g.new_grad_offset = grad.ptr - g.new_grad.start
+            if g.new_grad_offset:
+                raise broken("a .grad is a part of another tensor; clone() it")
+    t = grad = None
+    recorder.found.clear()    # gives back what it held
+    found = None
+    for g in program.guards:
+        if g.refs < 0:
+            g.refs = g.tensor.block.refs
+        if g.grad_refs < 0:
+            g.grad_refs = (<Tensor>g.tensor.grad_tensor).block.refs
+    return 0
+
+
+cdef fg_block *block_new_common(size_t nbytes) except NULL:
+    cdef fg_pool *pool = recorder_pool()
+    cdef fg_block *block
+    set_recorder_pool(NULL)
+    try:
+        block = block_new(nbytes)
+    finally:
+        set_recorder_pool(pool)
+    return block
+
+
+cdef void relocate(Recorder recorder, Place place, fg_block *block):
+    """The steps recorded so far, and those to come, find `place` at another block."""
+    cdef Step *step
+    for at, operand, offset in place.uses:
+        step = &recorder.steps[<int>at]
+        step.call.ptr[<int>operand] = <char *>block.data + <int64_t>offset
+    del recorder.by_start[<size_t>place.start]
+    recorder.by_start[<size_t>block.data] = recorder.places.index(place)
+    block_incref(block)
+    block_decref(place.block)
+    place.block = block
+    place.start = <char *>block.data
+
+# ---------------------------------------------------------------------------------------------- the decorator
+
+
+cdef list names_of(object function):
+    """What the function's code reads by name and what a replay would not read again: (namespace, name, value)."""
+    from types import BuiltinFunctionType, FunctionType, ModuleType
+
+    found = []
+    inner = getattr(function, "__func__", function)
+    code = getattr(inner, "__code__", None)
+    if code is None:
+        return found
+    spaces = [inner.__globals__]
+    owner = getattr(function, "__self__", None)
+    if owner is not None and hasattr(owner, "__dict__"):
+        spaces.append(owner.__dict__)
+    for space in spaces:
+        for name in code.co_names:
+            if name in space and not isinstance(space[name], (FunctionType, BuiltinFunctionType, ModuleType, type)):
+                found.append((space, name, space[name]))
+    for name, cell in zip(code.co_freevars, inner.__closure__ or ()):
+        try:
+            if not isinstance(cell.cell_contents, (FunctionType, BuiltinFunctionType, ModuleType, type)):
+                found.append((Cell(cell), name, cell.cell_contents))
+        except ValueError:
+            pass
+    return found
+
+
+class Cell:
+    """A closure's variable as a namespace."""
+
+    def __init__(self, cell):
+        self.cell = cell
+
+    def get(self, name, default=None):
+        try:
+            return self.cell.cell_contents
+        except ValueError:
+            return default
+
+
+cdef unsigned long changes = 0    # of attributes of all modules
+
+
+def module_changed():
+    """An attribute of some module was set or deleted: programs look whether it was one of theirs."""
+    global changes
+    changes += 1
+
+
+def note_module(module):
+    """While recording: a module is called. Its attributes (parameters, mode) are what a replay depends on."""
+    cdef Recorder recorder = current()
+    if recorder is not None and all([known is not module for known, _ in recorder.modules]):
+        recorder.modules.append((module, module.__dict__.copy()))
+
+
+cdef bint same_attributes(list modules):
+    for module, attributes in modules:
+        now = module.__dict__
+        if len(now) != len(attributes):
+            return False
+        for name, value in attributes.items():
+            if now.get(name, modules) is not value:
+                return False
+    return True
+
+
+class Captured:
+    """A function that is recorded at its first call with arguments of a kind, and replayed at the next ones."""
+
+    def __init__(self, function, on_break="raise", copy=True, max_programs=32):
+        if on_break not in ("raise", "eager"):
+            raise ValueError(f"on_break must be 'raise' or 'eager', not {on_break!r}")
+        self.function = function
+        self.on_break = on_break
+        self.copy = copy
+        self.max_programs = max_programs
+        self.programs = []
+        self.broken = None
+        self.__wrapped__ = function
+        self.__name__ = getattr(function, "__name__", "captured")
+        self.__doc__ = getattr(function, "__doc__", None)
+        self.__module__ = getattr(function, "__module__", None)
+
+    def __get__(self, instance, owner):
+        if instance is None:
+            return self
+        key = "_captured_" + self.__name__
+        bound = instance.__dict__.get(key)
+        if bound is None:
+            bound = Captured(self.function.__get__(instance, owner), self.on_break, self.copy, self.max_programs)
+            instance.__dict__[key] = bound
+        return bound
+
+    def __repr__(self):
+        return f"<captured {self.__name__}: {len(self.programs)} programs>"
+
+    @property
+    def program(self):
+        """The program that ran last; None before the first call."""
+        return self.programs[0][1] if self.programs else None
+
+    def __call__(self, *args, **kwargs):
+        cdef Program program
+        cdef list leaves
+        cdef tuple flat
+        if recording and recorder_pool() is not NULL or self.broken is not None:
+            return self.function(*args, **kwargs)
+        leaves = []
+        template = (flatten(args, leaves), flatten(kwargs, leaves) if kwargs else None)
+        flat = tuple(leaves)
+        for i, (known, candidate) in enumerate(self.programs):
+            program = <Program>candidate
+            if known == template and program.accepts(flat) and program.valid():
+                if i:
+                    self.programs.insert(0, self.programs.pop(i))
+                return program.replay(flat, self.copy)
+        return self._record(args, kwargs, leaves, template)
+
+    def _record(self, args, kwargs, list leaves, template):
+        cdef Recorder recorder = Recorder()
+        cdef Program program = None
+        cdef fg_pool *before = recorder_pool()
+        cdef list passed = []
+        cdef list results = []
+        names = names_of(self.function)
+        recorders[<size_t>recorder.pool] = recorder
+        global recording
+        key = <size_t>recorder.pool
+        try:
+            arguments = to_arguments(recorder, leaves, passed)
+            parts = iter(passed)
+            given = rebuild(template[0], parts)
+            keywords = rebuild(template[1], parts) if template[1] else {}
+            passed = parts = None
+            recording += 1
+            set_recorder_pool(recorder.pool)
+            try:
+                result = self.function(*given, **keywords)
+                given = keywords = None
+                if recorder.error is not None:
+                    raise recorder.error
+                for space, name, value in names:
+                    if space.get(name) is not value and isinstance(value, (int, float, str, tuple)):
+                        raise CaptureError(f"the captured function assigns to '{name}': a replay would not")
+                shape = flatten(result, results)
+                result = None
+                program = finish(recorder, arguments, shape, results)
+            finally:
+                set_recorder_pool(before)
+                recording -= 1
+            program.names = names
+            self.programs.insert(0, (template, program))
+            del self.programs[self.max_programs:]
+            return program.results(self.copy)
+        except CaptureError as error:
+            if self.on_break == "raise":
+                raise
+            import warnings
+
+            warnings.warn(f"{self.__name__} runs eagerly, since it cannot be captured: {error}", stacklevel=2)
+            self.broken = error
+            given = keywords = None
+            return self.function(*args, **kwargs)
+        finally:
+            del recorders[key]
+
+
+def capture(function=None, *, on_break="raise", copy=True, max_programs=32):
+    """Record a function's launches at its first call, and replay them at the next ones, without Python.
+
+    The function may be a whole training step: forward, backward, update. Tensors, arrays and floats among its arguments
+    are inputs; anything else is part of the signature, as shapes and dtypes are, and a new signature is recorded anew
+    (at most `max_programs` are kept). What it returns is new memory at each call, off the tape; with `copy=False` the
+    program's own, which the next call overwrites.
+
+    CaptureError, with file and line, for what a replay would not repeat: values that Python looks at, shapes that
+    depend on values, tensors stored outside. With `on_break="eager"` such a function is run as it is, with one warning.
+
+    >>> @capture
+    ... def step(x, y):
+    ...     loss = ((model(x) - y) ** 2).mean()
+    ...     optimizer.zero_grad()
+    ...     loss.backward()
+    ...     optimizer.step()
+    ...     return loss
+    """
+    if function is None:
+        return lambda function: Captured(function, on_break, copy, max_programs)
+    return Captured(function, on_break, copy, max_programs)
