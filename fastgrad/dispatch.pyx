@@ -197,6 +197,10 @@ cdef class Primitive(Op):
                 out = value
                 continue
             if name == "alpha" and self.takes_alpha and len(bound) == 2:
+                if isinstance(value, float) and not any([
+                        isinstance(part, float) or getattr(part, "dtype", None) in _floating for part in bound]):
+                    raise RuntimeError("For integral input tensors, argument alpha must not be a floating point "
+                                       "number.")
                 bound[1] = bound[1] * value
                 continue
             if name not in self.params:
@@ -284,6 +288,7 @@ cdef void set_recorded(object (*function)(Op op, PyObject **args, int n, Tensor 
     recorded = function
 
 
+_floating = (dtypes_by_code[FLOAT32], dtypes_by_code[FLOAT64], np.float32, np.float64)
 _MISSING = object()
 _SPELLINGS = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's names, accepted as PyTorch accepts them
 
@@ -879,7 +884,8 @@ cdef object by_reference(Primitive op, PyObject **args, PyObject **operand, int 
         raise RuntimeError(f"{op.name}: shapes {' and '.join([str(list(a.shape)) for a in arrays])} do not "
                            f"broadcast") from None
     except TypeError as error:
-        raise RuntimeError(f"{op.name} is not implemented for {dtypes_by_code[dt].name}: {error}") from None
+        raise (TypeError if n == 1 else RuntimeError)(
+            f"{op.name} is not implemented for {dtypes_by_code[dt].name}: {error}") from None
     if op.kind_code != COMPARISON and result.dtype.kind != "f":
         result = result.astype(dtypes_by_code[dt].numpy, copy=False)
     out = tensor_of(result, True)
@@ -979,7 +985,7 @@ cdef object reduction(Primitive op, PyObject **args):
     read_dims(<object>args[1], x.nd, reduced)
     if x.dt < FLOAT32:
         if op.integers != "float":
-            return reduce_by_reference(op, x, reduced, keepdim)
+            return reduce_by_reference(op, x, <object>args[1], reduced, keepdim)
         raise RuntimeError(f"{op.name}(): input dtype must be a floating point dtype, got {dtypes_by_code[x.dt].name}; "
                            f"convert it with .float()")
     for d in range(x.nd):
@@ -989,7 +995,7 @@ cdef object reduction(Primitive op, PyObject **args):
     data = rows(x, reduced, layout)
     out = new_tensor(x.dt, nd, sizes)
     if layout[1] == 0 and out.numel_ and op.integers == "nonempty":
-        raise IndexError(f"{op.name}(): Expected reduction dim to have a non-zero size: shape {sizes_list(x)}")
+        raise empty_error(op, x, <object>args[1])
     call.ptr[0] = out.ptr
     call.ptr[1] = data.ptr
     if op.kind_code == INDEXED:
@@ -1013,13 +1019,21 @@ cdef object reduction(Primitive op, PyObject **args):
     return outs
 
 
-cdef object reduce_by_reference(Primitive op, Tensor x, const bint *reduced, bint keepdim):
+cdef object empty_error(Primitive op, Tensor x, object dim):
+    """PyTorch's error for what has no value over no elements."""
+    if dim is None and op.kind_code == REDUCTION:
+        return RuntimeError(f"{op.name}(): Expected reduction dim to be specified for input.numel() == 0. Specify the "
+                            f"reduction dim with the 'dim' argument.")
+    return IndexError(f"{op.name}(): Expected reduction dim to have a non-zero size: shape {sizes_list(x)}")
+
+
+cdef object reduce_by_reference(Primitive op, Tensor x, object dim, const bint *reduced, bint keepdim):
     cdef int d
     axes = tuple([d for d in range(x.nd) if reduced[d]])
     try:
         result = op.ref(array_of(x), axes if op.kind_code == REDUCTION or len(axes) != 1 else axes[0], keepdim)
-    except ValueError as error:
-        raise IndexError(f"{op.name}(): {error}") from None
+    except ValueError:
+        raise empty_error(op, x, dim) from None
     if isinstance(result, tuple):
         return tuple([tensor_of(np.asarray(r), True) for r in result])
     result = np.asarray(result)
@@ -1425,7 +1439,11 @@ def fill(Tensor x, value):
         if isinstance(value, Tensor):
             array_of(x)[...] = array_of(<Tensor>value)
         else:
-            array_over(x)[...] = value
+            try:
+                array_over(x)[...] = value
+            except OverflowError:
+                raise RuntimeError(f"value {value} cannot be converted to {dtypes_by_code[x.dt].name} without "
+                                   f"overflow") from None
             if recording:
                 hooks.constant(<PyObject *>x)
         return
@@ -1463,6 +1481,11 @@ def copy_into(Tensor x, source):
         array_of(x)[...] = array_of(t)
     except ValueError:
         raise RuntimeError(f"shape {sizes_list(t)} cannot be broadcast to shape {sizes_list(x)}") from None
+
+
+def promote_types(a, b):
+    """The smallest dtype that both convert to."""
+    return dtypes_by_code[promote(a.code, b.code)]
 
 
 def to_dtype(Tensor x, dtype):

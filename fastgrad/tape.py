@@ -42,9 +42,9 @@ from cython.cimports.fastgrad.tensor import (
     new_tensor,
     requires_grad,
     same_sizes,
-    set_forget,
     set_node,
     set_number,
+    set_tape,
     sizes_list,
     sizes_tuple,
 )
@@ -874,7 +874,21 @@ def _forget(t: Tensor) -> cython.void:
         cython.cast(Node, t.node).retained = cython.NULL
 
 
-set_forget(_forget)
+@cython.cfunc
+@cython.exceptval(check=False)
+def _follow(t: Tensor) -> cython.void:
+    """The tensor, whose gradient is to be kept, has been changed in place: another node computes it."""
+    cython.cast(Node, t.node).retained = cython.cast(cython.pointer(PyObject), t)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def _drop(thing: cython.pointer(PyObject)) -> cython.void:
+    _discard(thing)
+    _empty_trash()
+
+
+set_tape(_forget, _follow, _drop)
 
 
 def is_recording():

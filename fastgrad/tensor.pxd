@@ -70,5 +70,6 @@ cdef Tensor tensor_of(object array, bint share)
 cdef tuple sizes_tuple(Tensor t)
 cdef list sizes_list(Tensor t)
 cdef double scalar_value(Tensor t) noexcept
-cdef void set_forget(void (*function)(Tensor t) noexcept) noexcept
+cdef void set_tape(void (*forget_)(Tensor t) noexcept, void (*follow_)(Tensor t) noexcept,
+                   void (*discard_)(PyObject *thing) noexcept) noexcept
 cpdef int normalize_dim(object dim, int nd) except -1

@@ -32,6 +32,7 @@ cnp.import_array()
 
 cdef extern from "Python.h":
     void PyType_Modified(PyTypeObject *type)
+    long long PyLong_AsLongLongAndOverflow(object, int *overflow) except? -1
     PyTypeObject *Py_TYPE(PyObject *)
 
 cdef extern from *:
@@ -49,6 +50,12 @@ cdef extern from *:
         type->tp_dealloc = function;
         return before;
     }
+    static inline newfunc fg_replace_new(PyTypeObject *type, newfunc function)
+    {
+        newfunc before = type->tp_new;
+        type->tp_new = function;
+        return before;
+    }
     static inline int fg_mul_overflow(int64_t a, int64_t b, int64_t *out) { return __builtin_mul_overflow(a, b, out); }
     """
     PyObject *fg_type_dict(PyTypeObject *type)
@@ -56,6 +63,8 @@ cdef extern from *:
     void fg_revive(PyObject *self)
     bint fg_weakrefs(PyObject *self)
     fg_destructor fg_replace_dealloc(PyTypeObject *type, fg_destructor function)
+    ctypedef PyObject *(*newfunc)(PyTypeObject *, PyObject *, PyObject *) except NULL
+    newfunc fg_replace_new(PyTypeObject *type, newfunc function)
     bint fg_mul_overflow(int64_t a, int64_t b, int64_t *out) noexcept
 
 # ---------------------------------------------------------------------------------------------- dtypes
@@ -210,12 +219,19 @@ cdef PyObject *slots[20]
 cdef object getitem_function, setitem_function, repr_function
 
 
-cdef void (*forget)(Tensor t) noexcept   # the tape's: a tensor whose node keeps a weak pointer to it goes away
+# The tape's: a tensor whose node keeps a weak pointer to it goes away; it has another node now; a reference is dropped
+# without recursion.
+cdef void (*forget)(Tensor t) noexcept
+cdef void (*follow)(Tensor t) noexcept
+cdef void (*discard)(PyObject *thing) noexcept
 
 
-cdef void set_forget(void (*function)(Tensor t) noexcept) noexcept:
-    global forget
-    forget = function
+cdef void set_tape(void (*forget_)(Tensor t) noexcept, void (*follow_)(Tensor t) noexcept,
+                   void (*discard_)(PyObject *thing) noexcept) noexcept:
+    global forget, follow, discard
+    forget = forget_
+    follow = follow_
+    discard = discard_
 
 
 cdef inline Operator slot(int which):
@@ -275,12 +291,13 @@ cdef class Tensor:
         if self.block is not NULL:
             block_decref(self.block)
         Py_XDECREF(self.node)
-        Py_XDECREF(self.grad_tensor)
+        if self.grad_tensor is not NULL:
+            discard(self.grad_tensor)
 
     @staticmethod
     def _make_subclass(cls, Tensor data, bint requires_grad=False):
         """An instance of `cls` that shares the memory of `data`."""
-        cdef Tensor self = <Tensor>(cls.__new__(cls))
+        cdef Tensor self = <Tensor>Tensor.__new__(cls)
         block_incref(data.block)
         rebind(self, data)
         if requires_grad:
@@ -734,10 +751,31 @@ cdef void free_tensor(PyObject *self) noexcept:
     spare[n_spare] = self
     n_spare += 1
     Py_XDECREF(node)
-    Py_XDECREF(grad)
+    if grad is not NULL:
+        discard(grad)  # a gradient that has a gradient, and so on
 
 
 general_dealloc = fg_replace_dealloc(tensor_type, free_tensor)
+
+
+cdef newfunc general_new
+
+
+cdef PyObject *new_from_python(PyTypeObject *type, PyObject *args, PyObject *keywords) except NULL:
+    """tp_new, for who calls `__new__` from Python: what it gives is an empty tensor until something fills it."""
+    cdef PyObject *self = general_new(type, args, keywords)
+    cdef Tensor source
+    try:
+        source = empty_of([0], FLOAT32)
+        block_incref(source.block)
+        rebind(<Tensor>self, source)
+    except BaseException:
+        Py_XDECREF(self)
+        raise
+    return self
+
+
+general_new = fg_replace_new(tensor_type, new_from_python)
 
 
 cdef void rebind(Tensor t, Tensor source) noexcept:
@@ -839,7 +877,8 @@ cdef Tensor make_view(Tensor base, char *ptr, int nd, const int64_t *sizes, cons
     for d in range(nd):
         t.sizes[d] = sizes[d]
         t.strides[d] = strides[d]
-        t.numel_ *= sizes[d]
+        if fg_mul_overflow(t.numel_, sizes[d], &t.numel_):
+            raise RuntimeError(f"numel: integer multiplication overflow with sizes={[sizes[d] for d in range(nd)]}")
     t.flags = VIEW | (base.flags & (UNTRACKED | ARGUMENT))
     if is_contiguous(nd, sizes, strides):
         t.flags |= CONTIGUOUS
@@ -917,7 +956,9 @@ cdef void set_node(Tensor t, PyObject *node, int out_index) noexcept:
     Py_INCREF(<object>node)
     t.node = node
     t.out_index = out_index
-    t.flags &= ~(LEAF_REQUIRES_GRAD | RETAIN_GRAD)
+    t.flags &= ~LEAF_REQUIRES_GRAD
+    if t.flags & RETAIN_GRAD:
+        follow(t)
     Py_XDECREF(old)
 
 
@@ -971,11 +1012,13 @@ cpdef int normalize_dim(object dim, int nd) except -1:
 
 cdef int read_sizes(object shape, int64_t *sizes) except -1:
     """Write a sequence of integers to `sizes`, and return its length."""
-    cdef int nd = 0
+    cdef int nd = 0, overflow = 0
     if len(shape) > MAX_DIMS:
         raise RuntimeError(f"a tensor has at most {MAX_DIMS} dimensions, got {len(shape)}: {list(shape)}")
     for n in shape:
-        sizes[nd] = n.__index__()
+        sizes[nd] = PyLong_AsLongLongAndOverflow(n.__index__(), &overflow)
+        if overflow:
+            raise RuntimeError(f"size {n} in {list(shape)} does not fit into 64 bits")
         nd += 1
     return nd
 
@@ -1078,7 +1121,7 @@ def basic_index(Tensor base, tuple index):
     """The view that integers, slices, None and ... select; None if `index` needs more than a view."""
     cdef int64_t sizes[8]
     cdef int64_t steps[8]
-    cdef int nd = 0, d = 0, given = 0, dims = base.nd
+    cdef int nd = 0, d = 0, given = 0, dims = base.nd, overflow = 0
     cdef int64_t i
     cdef Py_ssize_t start, stop, step, length
     cdef char *ptr = base.ptr
@@ -1119,7 +1162,9 @@ def basic_index(Tensor base, tuple index):
             nd += 1
             d += 1
         else:
-            i = part
+            i = PyLong_AsLongLongAndOverflow(part.__index__(), &overflow)
+            if overflow:
+                raise IndexError(f"index {part} is out of bounds for dimension {d} with size {base.sizes[d]}")
             if i < -base.sizes[d] or i >= base.sizes[d]:
                 raise IndexError(f"index {i} is out of bounds for dimension {d} with size {base.sizes[d]}")
             if i < 0:
@@ -1266,14 +1311,14 @@ def as_tensor(data, dtype dtype, bint copy):
             if array.size == 0:
                 array = array.astype(np.float32)
             elif array.dtype.kind == "O" and all(type(v) is int for v in array.flat):
-                raise RuntimeError("Overflow when unpacking long: an integer does not fit into 64 bits")
+                raise ValueError("Overflow when unpacking long: an integer does not fit into 64 bits")
             else:
-                raise TypeError(f"cannot make a tensor from elements of type "
-                                f"{type(array.flat[0]).__name__}; give numbers")
+                strange = [v for v in array.flat if not isinstance(v, (int, float, np.generic))] or [array.flat[0]]
+                raise TypeError(f"cannot make a tensor from elements of type {type(strange[0]).__name__}; give numbers")
         elif array.dtype == np.float64 and not has_float64(data):
             array = array.astype(np.float32) if dtype is None else array
         elif array.dtype.kind == "u":
-            raise RuntimeError("Overflow when unpacking long: an integer does not fit into 64 bits")
+            raise ValueError("Overflow when unpacking long: an integer does not fit into 64 bits")
     if dtype is not None and array.dtype != dtype.numpy:
         code_of_array(array)
         with np.errstate(over="ignore", invalid="ignore"):

@@ -72,7 +72,7 @@ LEAF = {"requires_grad": True}
         (RuntimeError, "non-empty", lambda: fg.stack([])),
         (ValueError, "non-empty", lambda: fg.cat([])),
         (RuntimeError, "must match except in dimension", lambda: fg.cat([fg.ones(2, 3), fg.ones(2, 4)])),
-        (IndexError, "out of bounds", lambda: fg.ones(2, 3).gather(1, fg.tensor([[3], [0]]))),
+        (RuntimeError, "out of bounds", lambda: fg.ones(2, 3).gather(1, fg.tensor([[3], [0]]))),
         (RuntimeError, "at least one of", lambda: fg.ones(2).clamp()),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastgrad.dispatch import fill
 from fastgrad.runtime import is_recording
-from fastgrad.tensor import Tensor, as_dtype, dtype, empty_tensor, float32, int64
+from fastgrad.tensor import Tensor, as_dtype, dtype, empty_tensor, float32, int64, strided_view
 from fastgrad.tensor import as_tensor as _as_tensor
 
 _default = float32
@@ -139,7 +139,10 @@ def linspace(start: float, end: float, steps: int, *, dtype: Any = None, device:
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones on the diagonal of an (n, m) matrix of zeros."""
-    return tensor(np.eye(n, m), dtype=dtype or _default, requires_grad=requires_grad)
+    m = n if m is None else m
+    made = zeros(n, m, dtype=dtype)
+    fill(strided_view(made, (min(n, m),), (m + 1,), 0), 1)
+    return _finish(made, requires_grad)
 
 
 # ---------------------------------------------------------------------------------------------- random numbers
@@ -197,6 +200,8 @@ def randint(low: int, high: Any = None, size: Any = None, *, dtype: Any = None) 
     """Random integers from low to high - 1 (from 0, if only one bound is given), int64."""
     if not isinstance(high, int | np.integer):
         low, high, size = 0, low, high if size is None else size
+    if low >= high:
+        raise RuntimeError(f"randint expects 'low' to be less than 'high', but got low={low} >= high={high}")
     return _draw(size, dtype, lambda n: generator().integers(low, high, n))
 
 

@@ -83,13 +83,27 @@ def _(grad, y, out):
     return -grad * out / y
 
 
-@op(kind="binary", ref=np.floor_divide, domain=((-4, 4), ((-4, -0.5), (0.5, 4))), integers="ref", inplace=True,
+def _whole(y: np.ndarray) -> np.ndarray:
+    if y.dtype.kind in "iub" and not y.all():
+        raise RuntimeError("ZeroDivisionError: an integer tensor is divided by 0; .float() gives inf or nan instead")
+    return y
+
+
+def _floor_divide(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.asarray(np.floor_divide(x, _whole(np.asarray(y))))
+
+
+def _remainder(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.asarray(np.remainder(x, _whole(np.asarray(y))))
+
+
+@op(kind="binary", ref=_floor_divide, domain=((-4, 4), ((-4, -0.5), (0.5, 4))), integers="ref", inplace=True,
     methods=("floor_divide", "__floordiv__"))
 def floor_divide(x: Tensor, y: Tensor) -> Tensor:
     """Quotient rounded down."""
 
 
-@op(kind="binary", ref=np.remainder, domain=((-4, 4), ((-4, -0.5), (0.5, 4))), integers="ref", inplace=True,
+@op(kind="binary", ref=_remainder, domain=((-4, 4), ((-4, -0.5), (0.5, 4))), integers="ref", inplace=True,
     methods=("remainder", "__mod__"))
 def remainder(x: Tensor, y: Tensor) -> Tensor:
     """Remainder of the division that rounds down: the sign is y's."""
@@ -436,7 +450,9 @@ def clamp(x: Tensor, min: float | Tensor | None = None, max: float | Tensor | No
     """x limited to [min, max]; a bound may be None, a number or a tensor. RuntimeError if both are None."""
     if min is None and max is None:
         raise RuntimeError("clamp: at least one of 'min' or 'max' must not be None")
-    # Outside of the bounds the gradient is 0, at a bound it is 1: PyTorch's choice, which `maximum` would halve.
+    # Outside of the bounds and at nan the gradient is 0, at a bound 1 (PyTorch's choice; `maximum` would halve it).
+    if x.requires_grad:
+        x = where(ne(x, x), x.detach(), x)
     if min is not None:
         x = where(x < min, min, x)
     return x if max is None else where(x > max, max, x)
@@ -498,9 +514,15 @@ def bitwise_xor(x: Tensor, y: Tensor) -> Tensor:
 
 
 @op(kind="unary", ref=np.invert, domain="integers", integers="ref", inplace=True,
-    methods=("bitwise_not", "logical_not", "__invert__"))
+    methods=("bitwise_not", "__invert__"))
 def bitwise_not(x: Tensor) -> Tensor:
     """Every bit flipped: the logical not of booleans."""
+
+
+@method()
+def logical_not(x: Tensor) -> Tensor:
+    """Where x is 0 or false, as bool."""
+    return eq(x, 0)
 
 
 @method()

@@ -41,14 +41,52 @@ def _key_part(part: object) -> object:
     return part
 
 
-def _arrays(key: Key) -> Key:
-    return tuple(part.numpy() if isinstance(part, Tensor) else part for part in key)
+def _split(x: Tensor, key: Key) -> tuple[Tensor, Key]:
+    """x[key] as v[rest]: v is a view of x and `rest` has arrays and slices only.
+
+    In PyTorch an integer is a selection that is done first, in NumPy an array that takes part in the others' order.
+    """
+    parts = []
+    for part in key:
+        array = part.numpy() if isinstance(part, Tensor) else part
+        parts.append(array.item() if isinstance(array, np.ndarray) and array.ndim == 0 and array.dtype.kind != "b"
+                     else array)
+    taken = [part.ndim if part.dtype.kind == "b" else 1 for part in parts if isinstance(part, np.ndarray)]
+    if sum(taken) + sum(isinstance(part, int | np.integer | slice) for part in parts) > x.ndim:
+        raise IndexError(f"too many indices for tensor of dimension {x.ndim}")
+    first: list[object] = []
+    rest: list[object] = []
+    for part in parts:
+        if part is Ellipsis:
+            given = sum(isinstance(p, int | np.integer | slice) for p in parts) + sum(taken)
+            first += [slice(None)] * (x.ndim - given)
+            rest += [slice(None)] * (x.ndim - given)
+        elif isinstance(part, np.ndarray):
+            first += [slice(None)] * (part.ndim if part.dtype.kind == "b" else 1)
+            rest.append(part)
+        elif isinstance(part, bool | np.bool_):
+            first.append(None)
+            rest.append(np.array([part]))
+        else:
+            if isinstance(part, slice) and part.step is not None and part.step <= 0:
+                raise ValueError("step must be greater than zero; use flip() to reverse a dimension")
+            first.append(part)
+            if not isinstance(part, int | np.integer):
+                rest.append(slice(None))
+    viewed = basic_index(x, tuple(first))
+    assert viewed is not None
+    return viewed, tuple(rest)
+
+
+def _read(x: Tensor, key: Key) -> np.ndarray:
+    viewed, rest = _split(x, key)
+    return np.asarray(viewed.detach().numpy()[rest])
 
 
 def _index_samples(rng: np.random.Generator) -> list[tuple]:
     x = rng.uniform(-1, 1, (3, 4, 5))
     return [(x, (1,)), (x, (slice(None), slice(1, 4, 2))), (x, (..., None, -1)), (x, (np.array([0, 2, 0]),)),
-            (x, (slice(None), np.array([[1, 2], [2, 2]]))), (x, (x > 0,)), (x, (1, slice(None), np.array([0, 0])))]
+            (x, (slice(None), np.array([[1, 2], [2, 2]]))), (x, (x > 0,)), (x, (1, np.array([0, 0]), slice(None)))]
 
 
 @op(kind="python", ref=lambda x, key: x[key], sample=_index_samples, methods=())
@@ -57,10 +95,7 @@ def index(x: Tensor, key: Key) -> Tensor:
     viewed = basic_index(x, key)
     if viewed is not None:
         return viewed
-    for part in key:
-        if isinstance(part, slice) and part.step is not None and part.step <= 0:
-            raise ValueError("step must be greater than zero; use flip() to reverse a dimension")
-    return from_numpy(np.asarray(x.detach().numpy()[_arrays(key)]).copy())
+    return from_numpy(_read(x, key).copy())
 
 
 @index.vjp("x")
@@ -78,7 +113,8 @@ def index_backward(g: Tensor, shape: Sequence[int], key: Key) -> Tensor:
     if viewed is not None:
         copy_into(viewed, g)
     else:
-        _add_at(whole.numpy(), _arrays(key), g.detach().numpy())
+        viewed, rest = _split(whole, key)
+        _add_at(viewed.numpy(), rest, g.detach().numpy())
     return whole
 
 
@@ -113,8 +149,11 @@ def assign(x: Tensor, value: Tensor, key: Key) -> Tensor:
         copy_into(viewed, value)
         return  # type: ignore[return-value]  # the op returns x
     array = value.detach().numpy() if isinstance(value, Tensor) else value
+    part, rest = _split(x, key)
     try:
-        x.detach().numpy()[_arrays(key)] = array
+        part.detach().numpy()[rest] = array
+    except OverflowError as error:
+        raise RuntimeError(f"value cannot be converted to {x.dtype.name} without overflow: {error}") from None
     except ValueError as error:
         raise RuntimeError(f"shape mismatch in x[index] = value: {error}") from None
 
@@ -136,6 +175,10 @@ def setitem(x: Tensor, key: object, value: object) -> None:
     """x[key] = value, with gradients to both."""
     if not isinstance(value, Tensor | int | float | bool):
         value = np.asarray(value)
+        if value.dtype.kind == "c":
+            raise TypeError("complex numbers cannot be assigned to a tensor")
+    if isinstance(value, float) and not x.is_floating_point() and not np.isfinite(value):
+        raise RuntimeError(f"value {value} cannot be converted to {x.dtype.name} without overflow")
     assign(x, value, _key(key))
 
 
@@ -155,7 +198,7 @@ def _gather_samples(rng: np.random.Generator) -> list[tuple]:
     ref=lambda x, dim, index: np.take_along_axis(x[tuple(slice(n if d != dim else None) for d, n in
                                                          enumerate(index.shape))], index, dim))
 def gather(x: Tensor, dim: int, index: Tensor) -> Tensor:
-    """Elements of x along `dim` at the places that `index` (int64, as many dimensions) holds. IndexError outside."""
+    """Elements of x along `dim` at the places that `index` (int64, as many dimensions) holds. RuntimeError outside."""
     return from_numpy(x.detach().numpy()[_along(x.shape, dim, index)])
 
 
@@ -189,7 +232,7 @@ def _along(shape: Sequence[int], dim: int, index: Tensor | np.ndarray) -> Key:
         raise RuntimeError(f"index has {places.ndim} dimensions and the tensor {len(shape)}; they must be the same")
     if places.size and (places.min() < 0 or places.max() >= (shape[axis] if shape else 1)):
         bad = places.min() if places.min() < 0 else places.max()
-        raise IndexError(f"index {bad} is out of bounds for dimension {axis} with size {shape[axis] if shape else 1}")
+        raise RuntimeError(f"index {bad} is out of bounds for dimension {axis} with size {shape[axis] if shape else 1}")
     for d, n in enumerate(places.shape):
         if d != axis and n > shape[d]:
             raise RuntimeError(f"index of shape {list(places.shape)} is larger than the tensor {list(shape)} apart "

@@ -8,9 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.dispatch import copy_into, make_contiguous, to_dtype
+from fastgrad.dispatch import copy_into, make_contiguous, promote_types, to_dtype
 from fastgrad.ops.table import method, op
-from fastgrad.tensor import Tensor, as_dtype, bind, dtype, empty_tensor, normalize_dim, reshaped_view, strided_view
+from fastgrad.tensor import (
+    Tensor,
+    as_dtype,
+    basic_index,
+    bind,
+    dtype,
+    empty_tensor,
+    normalize_dim,
+    reshaped_view,
+    strided_view,
+)
 
 
 def _shape_argument(shape: tuple[Any, ...]) -> Sequence[int]:
@@ -307,14 +317,26 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
             raise TypeError(f"cat: element {i} is {type(part).__name__}, expected Tensor")
     if builtins.any(part.ndim == 0 for part in parts):
         raise RuntimeError("zero-dimensional tensor cannot be concatenated")
+    wanted = parts[0].dtype
+    for part in parts:
+        wanted = promote_types(wanted, part.dtype)
     parts = [p for p in parts if p.shape != (0,)] or parts[:1]  # as in PyTorch, an empty vector joins anything
     axis = normalize_dim(dim, parts[0].ndim)
-    try:
-        joined = np.concatenate([p.detach().numpy() for p in parts], axis)
-    except ValueError:
+    shape = list(parts[0].shape)
+    rest = shape[:axis] + shape[axis + 1:]
+    if builtins.any(list(p.shape[:axis] + p.shape[axis + 1:]) != rest for p in parts):
         raise RuntimeError(f"cat: sizes of tensors must match except in dimension {dim}: got "
-                           f"{', '.join(str(list(p.shape)) for p in parts)}") from None
-    return _share(joined)
+                           f"{', '.join(str(list(p.shape)) for p in parts)}")
+    shape[axis] = builtins.sum(p.shape[axis] for p in parts)
+    joined = empty_tensor(shape, wanted)
+    start = 0
+    for part in parts:
+        size = part.shape[axis]
+        place = basic_index(joined, (slice(None),) * axis + (slice(start, start + size),))
+        assert place is not None
+        copy_into(place, part)
+        start += size
+    return joined
 
 
 @cat.vjp("tensors")

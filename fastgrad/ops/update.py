@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastgrad.dispatch import copy_into, fill, launch_raw, touch
+from fastgrad.dispatch import make_contiguous as to_contiguous
 from fastgrad.ops.create import generator
 from fastgrad.ops.table import op
 from fastgrad.tensor import Tensor
@@ -91,12 +92,20 @@ def sgd_(param: Tensor, buffer: Tensor | None, grad: Tensor, hyper: Tensor) -> N
     d = grad + weight_decay param; buffer = momentum buffer + (1 - dampening) d (d itself at the first step);
     d = buffer, or d + momentum buffer with Nesterov's correction; param -= lr d. Sutskever et al. (2013) in PyTorch's
     arrangement. `hyper` is float64: [lr, momentum, dampening, weight_decay, nesterov, first_step]; `buffer` is None
-    without momentum. All are contiguous; the gradient has the parameter's dtype and shape.
+    without momentum. The gradient has the parameter's dtype and shape.
     """
     if grad.shape != param.shape or grad.dtype is not param.dtype:
         raise RuntimeError(f"sgd_: gradient of shape {list(grad.shape)} and dtype {grad.dtype.name} for a parameter "
                            f"of {list(param.shape)} and {param.dtype.name}")
-    launch_raw("sgd", param, buffer, grad.contiguous(), hyper)
+    if not (param.is_contiguous() and (buffer is None or buffer.is_contiguous())):
+        dense = to_contiguous(param)
+        dense_buffer = None if buffer is None else to_contiguous(buffer)
+        launch_raw("sgd", dense, dense_buffer, grad.contiguous(), hyper)
+        copy_into(param, dense)
+        if buffer is not None:
+            copy_into(buffer, dense_buffer)
+    else:
+        launch_raw("sgd", param, buffer, grad.contiguous(), hyper)
     touch(param)
     if buffer is not None:
         touch(buffer)
