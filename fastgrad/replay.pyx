@@ -19,12 +19,18 @@ the holder and replaced if it has.
 import gc
 import os
 import sys
-import threading
+from types import BuiltinFunctionType, FunctionType, ModuleType
 
-from cpython.float cimport PyFloat_Check
+cimport numpy as cnp
+from cpython.float cimport PyFloat_AsDouble, PyFloat_Check
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Realloc
-from cpython.pythread cimport PyThread_get_thread_ident
-from cpython.ref cimport PyObject
+from cpython.object cimport PyTypeObject
+from cpython.pythread cimport (
+    NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_get_thread_ident,
+    PyThread_release_lock, PyThread_type_lock, WAIT_LOCK,
+)
+from cpython.ref cimport Py_INCREF, PyObject
+from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memcpy
 
@@ -41,6 +47,35 @@ from fastgrad.tensor cimport (
 )
 
 import numpy as np
+
+from fastgrad.tensor import dtypes_by_code
+
+cnp.import_array()
+
+cdef extern from *:
+    """
+    typedef PyObject *(*fg_vectorcall)(PyObject *, PyObject *const *, size_t, PyObject *);
+    static void fg_enable_vectorcall(PyTypeObject *type, Py_ssize_t offset)
+    {
+        type->tp_vectorcall_offset = offset;
+        type->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL;
+        PyType_Modified(type);
+    }
+    #define FG_NARGS(n) PyVectorcall_NARGS(n)
+    #define fg_items(list) (((PyListObject *)(list))->ob_item)
+    """
+    ctypedef PyObject *(*fg_vectorcall)(PyObject *, PyObject **, size_t, PyObject *) except NULL
+    void fg_enable_vectorcall(PyTypeObject *type, Py_ssize_t offset)
+    Py_ssize_t FG_NARGS(size_t n)
+    PyObject **fg_items(list)
+
+cdef extern from "Python.h":
+    bint PyCell_Check(object)
+    PyObject *PyCell_GET(object)
+    PyObject *PyDict_GetItemWithError(object, object) except? NULL
+
+np_floating = np.floating
+fixed_types = (FunctionType, BuiltinFunctionType, ModuleType, type)
 
 
 class CaptureError(RuntimeError):
@@ -72,6 +107,12 @@ cdef struct Step:
     int64_t offset[6]
 
 
+cdef struct Use:
+    int32_t step
+    int32_t operand
+    int64_t offset
+
+
 cdef class Place:
     """Memory that launches point into."""
     cdef fg_block *block     # counted once by this object, unless it is the recorder's own
@@ -80,11 +121,27 @@ cdef class Place:
     cdef int argument        # which; -1: none
     cdef bint own            # allocated by the recorder
     cdef bint written
-    cdef list uses           # (step, operand, offset)
+    cdef Use *uses           # what points into it
+    cdef int n_uses, room
 
     def __dealloc__(self):
+        PyMem_Free(self.uses)
         if self.block is not NULL and not self.own:
             block_decref(self.block)
+
+    cdef int add_use(self, int step, int operand, int64_t offset) except -1:
+        cdef Use *grown
+        if self.n_uses == self.room:
+            grown = <Use *>PyMem_Realloc(self.uses, (2 * self.room + 4) * sizeof(Use))
+            if grown is NULL:
+                raise MemoryError("cannot record another launch")
+            self.uses = grown
+            self.room = 2 * self.room + 4
+        self.uses[self.n_uses].step = step
+        self.uses[self.n_uses].operand = operand
+        self.uses[self.n_uses].offset = offset
+        self.n_uses += 1
+        return 0
 
 
 cdef class Found:
@@ -165,7 +222,6 @@ cdef class Recorder:
         place.nbytes = nbytes
         place.own = own
         place.argument = -1
-        place.uses = []
         self.by_start[<size_t>start] = len(self.places)
         self.places.append(place)
         return place
@@ -431,7 +487,7 @@ cdef class Guard:
 
 cdef class Argument:
     cdef Place place             # memory; None: not a tensor
-    cdef int dt, nd
+    cdef int dt, nd, typenum
     cdef int64_t sizes[8]
     cdef int64_t strides[8]
     cdef Tensor number           # where a float goes; None: not a float
@@ -454,10 +510,16 @@ cdef class Program:
     cdef int64_t work
     cdef list places, guards, arguments, outputs, op_calls, held, checks, written, names, modules
     cdef object template_
-    cdef bint grad_mode, busy
-    cdef int threads, threads_now
-    cdef object lock
-    cdef readonly object replays
+    cdef bint grad_mode
+    cdef bint simple             # arrays need not become tensors: no OpCall and no result lies in an argument
+    cdef bint parallel           # some launch has threads
+    cdef int n_arguments         # of a call whose arguments are not nested; -1: they are
+    cdef int threads_now
+    cdef list leaving            # guards whose tensors are changed other than by launches
+    cdef Name *name_list
+    cdef int n_names
+    cdef PyThread_type_lock lock
+    cdef readonly long replays
     cdef unsigned long module_changes
 
     def __dealloc__(self):
@@ -472,37 +534,50 @@ cdef class Program:
         if self.pool is not NULL:
             free_pool(self.pool)
         PyMem_Free(self.calls)
+        PyMem_Free(self.name_list)
+        if self.lock is not NULL:
+            PyThread_free_lock(self.lock)
 
     # -------------------------------------------------------------------------------------- before a replay
 
-    cdef bint accepts(self, tuple args):
-        """Are these arguments of the recorded kinds? (One argument per leaf.)"""
+    cdef bint accepts(self, PyObject **args):
+        """Are these arguments, one per leaf, of the recorded kinds?"""
         cdef Argument a
         cdef Tensor t
         cdef int i = 0, d
-        if len(args) != len(self.arguments):
-            return False
         for a in self.arguments:
-            thing = args[i]
+            thing = <object>args[i]
             i += 1
             if a.number is not None:
-                if not PyFloat_Check(thing) and not isinstance(thing, np.floating):
+                if not PyFloat_Check(thing) and not isinstance(thing, np_floating):
                     return False
             elif a.same is not None:
                 if thing is not a.same:
                     return False
-            elif a.place is not None:
-                if not isinstance(thing, Tensor):
-                    if type(thing) is not np.ndarray:
-                        return False
-                    thing = tensor_of(thing, True)
+            elif a.place is None:
+                if type(thing) is not type(a.value) or (thing is not a.value and thing != a.value):
+                    return False
+            elif isinstance(thing, Tensor):
                 t = <Tensor>thing
-                if t.dt != a.dt or t.nd != a.nd or requires_grad(t):
+                if t.dt != a.dt or t.nd != a.nd or requires_grad(t) or (a.place.written and t.block.readonly):
                     return False
                 for d in range(t.nd):
-                    if t.sizes[d] != a.sizes[d] or t.strides[d] != a.strides[d]:
+                    if t.sizes[d] != a.sizes[d] or (t.strides[d] != a.strides[d] and t.sizes[d] > 1):
                         return False
-            elif type(thing) is not type(a.value) or (thing is not a.value and thing != a.value):
+            elif not cnp.PyArray_CheckExact(thing) or not self.accepts_array(a, <cnp.ndarray>thing):
+                return False
+        return True
+
+    cdef bint accepts_array(self, Argument a, cnp.ndarray array):
+        cdef int d
+        cdef int64_t itemsize = itemsize_of[a.dt]
+        if cnp.PyArray_TYPE(array) != a.typenum or cnp.PyArray_NDIM(array) != a.nd \
+                or not cnp.PyArray_ISBEHAVED_RO(array) or (a.place.written and not cnp.PyArray_ISWRITEABLE(array)):
+            return False
+        for d in range(a.nd):
+            if cnp.PyArray_DIM(array, d) != a.sizes[d]:
+                return False
+            if a.sizes[d] > 1 and cnp.PyArray_STRIDE(array, d) != a.strides[d] * itemsize:
                 return False
         return True
 
@@ -513,10 +588,9 @@ cdef class Program:
         cdef int d
         if grad_enabled() != self.grad_mode:
             return False
-        for space, name, value in self.names:
-            if space.get(name, self) is not value:
-                if type(value) is not float or space.get(name) != value:
-                    return False
+        for d in range(self.n_names):
+            if not same_name(&self.name_list[d]):
+                return False
         if self.module_changes != changes:
             if not same_attributes(self.modules):
                 return False
@@ -572,15 +646,16 @@ cdef class Program:
         place.start = <char *>block.data
 
     cdef void point(self, Place place, char *start):
-        for step, operand, offset in place.uses:
-            self.calls[<int>step].ptr[<int>operand] = start + <int64_t>offset
+        cdef int i
+        for i in range(place.n_uses):
+            self.calls[place.uses[i].step].ptr[place.uses[i].operand] = start + place.uses[i].offset
 
     cdef int make_room(self) except -1:
         """Note [Who holds a block]"""
         cdef Guard g
         cdef Tensor t, grad
         cdef fg_block *block
-        for g in self.guards:
+        for g in self.leaving:
             t = g.tensor
             if g.refs and t.block.refs > g.refs:
                 block = block_new(t.block.nbytes)
@@ -613,31 +688,39 @@ cdef class Program:
 
     # -------------------------------------------------------------------------------------- a replay
 
-    cdef int take(self, tuple args, list keep) except -1:
+    cdef int take(self, PyObject **args, list keep) except -1:
         """Point the calls at the arguments."""
         cdef Argument a
         cdef Tensor t
+        cdef char *start
         cdef int i = 0
         for a in self.arguments:
-            thing = args[i]
+            thing = <object>args[i]
             i += 1
             if a.number is not None:
-                (<double *>a.number.ptr)[0] = thing
+                (<double *>a.number.ptr)[0] = PyFloat_AsDouble(thing)
             elif a.place is not None and a.same is None:
+                if self.simple:
+                    start = (<Tensor>thing).ptr if isinstance(thing, Tensor) else <char *>cnp.PyArray_DATA(
+                        <cnp.ndarray>thing)
+                    if start != a.place.start:
+                        self.point(a.place, start)
+                        a.place.start = start
+                    continue
                 t = <Tensor>thing if isinstance(thing, Tensor) else tensor_of(thing, True)
                 keep.append(t)
-                if t.ptr != a.place.start or t.block != a.place.block:
-                    self.point(a.place, t.ptr)
-                    for view in self.held:
-                        if (<Tensor>view).flags & ARGUMENT and (<Tensor>view).block == a.place.block:
-                            block_incref(t.block)
-                            (<Tensor>view).ptr = t.ptr + ((<Tensor>view).ptr - a.place.start)
-                            (<Tensor>view).block = t.block
-                            block_decref(a.place.block)
-                    block_incref(t.block)
-                    block_decref(a.place.block)
-                    a.place.block = t.block
-                    a.place.start = t.ptr
+                for view in self.held:
+                    if (<Tensor>view).flags & ARGUMENT and (<Tensor>view).block == a.place.block \
+                            and a.place.start <= (<Tensor>view).ptr <= a.place.start + a.place.nbytes:
+                        block_incref(t.block)
+                        (<Tensor>view).ptr = t.ptr + ((<Tensor>view).ptr - a.place.start)
+                        (<Tensor>view).block = t.block
+                        block_decref(a.place.block)
+                self.point(a.place, t.ptr)
+                block_incref(t.block)
+                block_decref(a.place.block)
+                a.place.block = t.block
+                a.place.start = t.ptr
         return 0
 
     cdef void run(self, int begin, int end):
@@ -651,19 +734,25 @@ cdef class Program:
                 for i in range(begin, end):
                     calls[i].fn(&calls[i])
 
-    cdef object replay(self, tuple args, bint copy):
-        cdef list keep = []
-        self.lock.acquire()
+    cdef object replay(self, PyObject **args, bint copy):
+        if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
+            with nogil:
+                PyThread_acquire_lock(self.lock, WAIT_LOCK)
         try:
-            self.set_threads()
-            self.take(args, keep)
-            self.make_room()
-            self.go()
+            if self.parallel:
+                self.set_threads()
+            self.take(args, None if self.simple else [])
+            if len(self.leaving):
+                self.make_room()
+            if self.op_calls:
+                self.go()
+            else:
+                self.run(0, self.n)
             self.leave()
             self.replays += 1
             return self.results(copy)
         finally:
-            self.lock.release()
+            PyThread_release_lock(self.lock)
 
     cdef int go(self) except -1:
         cdef OpCall call
@@ -690,7 +779,7 @@ cdef class Program:
         for place in self.written:
             place.block.stamp = next_stamp()
             place.block.version += 1
-        for g in self.guards:
+        for g in self.leaving:
             t = g.tensor
             if g.drops_grad:
                 t.grad = None
@@ -702,7 +791,14 @@ cdef class Program:
     cdef object results(self, bint copy):
         cdef Output out
         cdef Tensor t
-        cdef list made = []
+        cdef list made
+        if copy and self.template_ is Ellipsis:
+            out = <Output>self.outputs[0]
+            if out.place is not None and out.shape.flags & CONTIGUOUS:
+                t = new_tensor(out.shape.dt, out.shape.nd, out.shape.sizes)
+                memcpy(t.ptr, out.place.start + out.offset, t.numel_ * itemsize_of[t.dt])
+                return t
+        made = []
         for out in self.outputs:
             if out.place is None:
                 made.append(out.same)
@@ -741,6 +837,24 @@ cdef class Program:
     def python_calls(self) -> int:
         """Ops of one replay that run through NumPy."""
         return len(self.op_calls)
+
+
+cdef struct Name:
+    PyObject *space     # a namespace, or the cell of a closure
+    PyObject *name
+    PyObject *value
+
+
+cdef bint same_name(const Name *name):
+    """Does a global or a closure's variable have the value that it had?"""
+    cdef PyObject *value
+    if PyCell_Check(<object>name.space):
+        value = PyCell_GET(<object>name.space)
+    else:
+        value = PyDict_GetItemWithError(<object>name.space, <object>name.name)
+    return value == name.value or (value is not NULL and type(<object>value) is type(<object>name.value)
+                                   and isinstance(<object>value, (int, float, str))
+                                   and <object>value == <object>name.value)
 
 
 cdef dict kernel_names = {}
@@ -842,6 +956,7 @@ cdef list to_arguments(Recorder recorder, list leaves, list passed):
         t.flags |= ARGUMENT
         a.dt = t.dt
         a.nd = t.nd
+        a.typenum = cnp.PyArray_TYPE(np.empty(0, dtypes_by_code[t.dt].numpy))
         extent = 1 if t.numel_ else 0
         for d in range(t.nd):
             a.sizes[d] = t.sizes[d]
@@ -879,8 +994,8 @@ cdef Program finish(Recorder recorder, list arguments, object result, list leave
     cdef Step *step
     cdef int i, k, d, expected
     cdef list shapes = []
-    program.lock = threading.Lock()
-    program.replays = 0
+    program.lock = PyThread_allocate_lock()
+    program.n_arguments = -1
     program.guards = []
     program.outputs = []
     program.written = []
@@ -944,7 +1059,7 @@ cdef Program finish(Recorder recorder, list arguments, object result, list leave
         step = &recorder.steps[i]
         for k in range(step.count):
             if step.place[k] >= 0:
-                (<Place>recorder.places[step.place[k]]).uses.append((i, k, step.offset[k]))
+                (<Place>recorder.places[step.place[k]]).add_use(i, k, step.offset[k])
     settle(recorder, program)
     # Memory of the program that somebody else holds: a tensor was stored where a replay would not store it.
     for _ in range(2):
@@ -977,9 +1092,16 @@ cdef Program finish(Recorder recorder, list arguments, object result, list leave
     recorder.places = []
     program.pool = recorder.pool
     recorder.pool = NULL
+    program.leaving = [g for g in program.guards
+                       if (<Guard>g).refs or (<Guard>g).grad_refs or (<Guard>g).drops_grad
+                       or (<Guard>g).new_grad is not None]
+    program.simple = not program.op_calls
+    for out in program.outputs:
+        if out.place is not None and out.place.argument >= 0:
+            program.simple = False
     program.n = recorder.n
     program.work = recorder.work
-    program.threads = program.threads_now = thread_limit()
+    program.threads_now = thread_limit()
     program.calls = <fg_call *>PyMem_Calloc(max(program.n, 1), sizeof(fg_call))
     if program.calls is NULL:
         raise MemoryError("cannot keep a program")
@@ -987,6 +1109,8 @@ cdef Program finish(Recorder recorder, list arguments, object result, list leave
         step = &recorder.steps[i]
         program.calls[i] = step.call
         program.calls[i].reserved = step.call.threads
+        if step.call.threads > 1:
+            program.parallel = True
         for k in range(step.count):
             if step.place[k] == OWN:
                 program.calls[i].ptr[k] = <char *>&program.calls[i] + step.offset[k]
@@ -1006,7 +1130,7 @@ cdef int add_copy(Recorder recorder, Place place, char *to, Tensor source) excep
     step = &recorder.steps[before]
     for k in range(2):
         if step.place[<int>k] >= 0:
-            (<Place>recorder.places[step.place[<int>k]]).uses.append((before, k, step.offset[<int>k]))
+            (<Place>recorder.places[step.place[<int>k]]).add_use(before, k, step.offset[<int>k])
     place.written = True
     return 0
 
@@ -1051,7 +1175,7 @@ cdef int settle(Recorder recorder, Program program) except -1:
         grad = None if t.grad_tensor is NULL else <Tensor>t.grad_tensor
         if found.grad is not None and found.grad_block is not NULL:
             i = recorder.find(found.grad_ptr)
-            if i >= 0 and len((<Place>recorder.places[i]).uses):
+            if i >= 0 and (<Place>recorder.places[i]).n_uses:
                 g.grad_place = <Place>recorder.places[i]
                 g.grad_ptr = found.grad_ptr
         if grad is None:
@@ -1097,10 +1221,9 @@ cdef fg_block *block_new_common(size_t nbytes) except NULL:
 
 cdef void relocate(Recorder recorder, Place place, fg_block *block):
     """The steps recorded so far, and those to come, find `place` at another block."""
-    cdef Step *step
-    for at, operand, offset in place.uses:
-        step = &recorder.steps[<int>at]
-        step.call.ptr[<int>operand] = <char *>block.data + <int64_t>offset
+    cdef int i
+    for i in range(place.n_uses):
+        recorder.steps[place.uses[i].step].call.ptr[place.uses[i].operand] = <char *>block.data + place.uses[i].offset
     del recorder.by_start[<size_t>place.start]
     recorder.by_start[<size_t>block.data] = recorder.places.index(place)
     block_incref(block)
@@ -1112,9 +1235,7 @@ cdef void relocate(Recorder recorder, Place place, fg_block *block):
 
 
 cdef list names_of(object function):
-    """What the function's code reads by name and what a replay would not read again: (namespace, name, value)."""
-    from types import BuiltinFunctionType, FunctionType, ModuleType
-
+    """What the function's code reads by name and a replay would not read again: (namespace or cell, name, value)."""
     found = []
     inner = getattr(function, "__func__", function)
     code = getattr(inner, "__code__", None)
@@ -1126,28 +1247,34 @@ cdef list names_of(object function):
         spaces.append(owner.__dict__)
     for space in spaces:
         for name in code.co_names:
-            if name in space and not isinstance(space[name], (FunctionType, BuiltinFunctionType, ModuleType, type)):
+            if name in space and not isinstance(space[name], fixed_types):
                 found.append((space, name, space[name]))
     for name, cell in zip(code.co_freevars, inner.__closure__ or ()):
-        try:
-            if not isinstance(cell.cell_contents, (FunctionType, BuiltinFunctionType, ModuleType, type)):
-                found.append((Cell(cell), name, cell.cell_contents))
-        except ValueError:
-            pass
+        if PyCell_GET(cell) is not NULL and not isinstance(<object>PyCell_GET(cell), fixed_types):
+            found.append((cell, name, <object>PyCell_GET(cell)))
     return found
 
 
-class Cell:
-    """A closure's variable as a namespace."""
-
-    def __init__(self, cell):
-        self.cell = cell
-
-    def get(self, name, default=None):
-        try:
-            return self.cell.cell_contents
-        except ValueError:
-            return default
+cdef int set_names(Program program, list names) except -1:
+    """For `names`, which the program keeps."""
+    cdef int i
+    for space, name, value in names:
+        if PyCell_Check(space):
+            now = PyCell_GET(space)
+        else:
+            now = PyDict_GetItemWithError(space, name)
+        if now != <PyObject *>value and isinstance(value, (int, float, str, tuple)):
+            raise CaptureError(f"the captured function assigns to '{name}': a replay would not")
+    program.names = names
+    program.n_names = len(names)
+    program.name_list = <Name *>PyMem_Calloc(max(len(names), 1), sizeof(Name))
+    if program.name_list is NULL:
+        raise MemoryError("cannot keep a program")
+    for i in range(program.n_names):
+        program.name_list[i].space = <PyObject *>names[i][0]
+        program.name_list[i].name = <PyObject *>names[i][1]
+        program.name_list[i].value = <PyObject *>names[i][2]
+    return 0
 
 
 cdef unsigned long changes = 0    # of attributes of all modules
@@ -1177,27 +1304,42 @@ cdef bint same_attributes(list modules):
     return True
 
 
-class Captured:
+cdef class Captured:
     """A function that is recorded at its first call with arguments of a kind, and replayed at the next ones."""
+
+    cdef fg_vectorcall vectorcall
+    cdef readonly object function
+    cdef readonly list programs      # (how arguments are nested, Program), the last used first
+    cdef Program last
+    cdef bint copy
+    cdef bint eager                  # it broke, and was asked to run as it is
+    cdef object on_break
+    cdef int max_programs
+    cdef object __weakref__
+    cdef dict __dict__
+
+    def __cinit__(self):
+        self.vectorcall = <fg_vectorcall>captured_vectorcall
 
     def __init__(self, function, on_break="raise", copy=True, max_programs=32):
         if on_break not in ("raise", "eager"):
             raise ValueError(f"on_break must be 'raise' or 'eager', not {on_break!r}")
+        if not callable(function):
+            raise TypeError(f"capture expects a function, not {type(function).__name__}")
         self.function = function
         self.on_break = on_break
         self.copy = copy
         self.max_programs = max_programs
         self.programs = []
-        self.broken = None
-        self.__wrapped__ = function
-        self.__name__ = getattr(function, "__name__", "captured")
-        self.__doc__ = getattr(function, "__doc__", None)
-        self.__module__ = getattr(function, "__module__", None)
+        setattr(self, "__wrapped__", function)
+        for name in ("__name__", "__qualname__", "__doc__", "__module__"):
+            if hasattr(function, name):
+                setattr(self, name, getattr(function, name))
 
     def __get__(self, instance, owner):
         if instance is None:
             return self
-        key = "_captured_" + self.__name__
+        key = "_captured_" + self.function.__name__
         bound = instance.__dict__.get(key)
         if bound is None:
             bound = Captured(self.function.__get__(instance, owner), self.on_break, self.copy, self.max_programs)
@@ -1205,45 +1347,53 @@ class Captured:
         return bound
 
     def __repr__(self):
-        return f"<captured {self.__name__}: {len(self.programs)} programs>"
+        return f"<captured {getattr(self.function, '__name__', self.function)}: {len(self.programs)} programs>"
+
+    def __call__(self, *args, **kwargs):
+        return self.call(args, kwargs)
+
+    def __reduce__(self):
+        return Captured, (self.function, self.on_break, self.copy, self.max_programs)
 
     @property
     def program(self):
         """The program that ran last; None before the first call."""
-        return self.programs[0][1] if self.programs else None
+        return self.last
 
-    def __call__(self, *args, **kwargs):
+    cdef object call(self, tuple args, dict kwargs):
         cdef Program program
         cdef list leaves
-        cdef tuple flat
-        if recording and recorder_pool() is not NULL or self.broken is not None:
+        cdef PyObject **flat
+        if self.eager or (recording and recorder_pool() is not NULL):
             return self.function(*args, **kwargs)
         leaves = []
-        template = (flatten(args, leaves), flatten(kwargs, leaves) if kwargs else None)
-        flat = tuple(leaves)
+        template = (flatten(args, leaves), flatten(kwargs, leaves))
+        flat = fg_items(leaves)
         for i, (known, candidate) in enumerate(self.programs):
             program = <Program>candidate
-            if known == template and program.accepts(flat) and program.valid():
+            if known == template and len(leaves) == len(program.arguments) and program.accepts(flat) \
+                    and program.valid():
                 if i:
                     self.programs.insert(0, self.programs.pop(i))
+                self.last = program
                 return program.replay(flat, self.copy)
-        return self._record(args, kwargs, leaves, template)
+        return self.record(args, kwargs, leaves, template)
 
-    def _record(self, args, kwargs, list leaves, template):
+    cdef object record(self, tuple args, dict kwargs, list leaves, tuple template):
         cdef Recorder recorder = Recorder()
         cdef Program program = None
         cdef fg_pool *before = recorder_pool()
         cdef list passed = []
         cdef list results = []
-        names = names_of(self.function)
-        recorders[<size_t>recorder.pool] = recorder
+        cdef list names = names_of(self.function)
         global recording
         key = <size_t>recorder.pool
+        recorders[key] = recorder
         try:
             arguments = to_arguments(recorder, leaves, passed)
             parts = iter(passed)
             given = rebuild(template[0], parts)
-            keywords = rebuild(template[1], parts) if template[1] else {}
+            keywords = rebuild(template[1], parts)
             passed = parts = None
             recording += 1
             set_recorder_pool(recorder.pool)
@@ -1252,30 +1402,55 @@ class Captured:
                 given = keywords = None
                 if recorder.error is not None:
                     raise recorder.error
-                for space, name, value in names:
-                    if space.get(name) is not value and isinstance(value, (int, float, str, tuple)):
-                        raise CaptureError(f"the captured function assigns to '{name}': a replay would not")
                 shape = flatten(result, results)
                 result = None
                 program = finish(recorder, arguments, shape, results)
             finally:
                 set_recorder_pool(before)
                 recording -= 1
-            program.names = names
+            set_names(program, names)
+            if template == (tuple([Ellipsis] * len(args)), {}):
+                program.n_arguments = len(args)
             self.programs.insert(0, (template, program))
             del self.programs[self.max_programs:]
+            self.last = program
             return program.results(self.copy)
         except CaptureError as error:
             if self.on_break == "raise":
                 raise
             import warnings
 
-            warnings.warn(f"{self.__name__} runs eagerly, since it cannot be captured: {error}", stacklevel=2)
-            self.broken = error
+            warnings.warn(f"{self.function.__name__} runs eagerly, since it cannot be captured: {error}", stacklevel=2)
+            self.eager = True
             given = keywords = None
             return self.function(*args, **kwargs)
         finally:
             del recorders[key]
+
+
+cdef PyObject *captured_vectorcall(PyObject *callee, PyObject **args, size_t nargsf, PyObject *names) except NULL:
+    cdef Captured self = <Captured>callee
+    cdef Py_ssize_t n = FG_NARGS(nargsf), i
+    cdef Program last = self.last
+    cdef dict keywords = {}
+    if names is NULL and last is not None and last.n_arguments == n \
+            and not (recording and recorder_pool() is not NULL) and last.accepts(args) and last.valid():
+        result = last.replay(args, self.copy)
+    else:
+        if names is not NULL:
+            for i in range(len(<tuple>names)):
+                keywords[(<tuple>names)[i]] = <object>args[n + i]
+        result = self.call(tuple([<object>args[i] for i in range(n)]), keywords)
+    Py_INCREF(result)
+    return <PyObject *>result
+
+
+cdef void enable_vectorcall():
+    cdef Captured probe = Captured.__new__(Captured)
+    fg_enable_vectorcall(<PyTypeObject *>Captured, <char *>&probe.vectorcall - <char *><PyObject *>probe)
+
+
+enable_vectorcall()
 
 
 def capture(function=None, *, on_break="raise", copy=True, max_programs=32):
