@@ -76,7 +76,8 @@
     BINARY_ROW(NAME, EXPR, SWEEP_##COST) \
     KERNEL(NAME, COST, 3, ONE_SPLAT, sizeof(T), sizeof(T), sizeof(T))
 
-/* Note [Fixed exponents]: an exponent that is one number, and one of these, has a formula of its own. */
+/* Note [Fixed exponents]: an exponent that stands in the call, and is one of these, has a formula of its own. Not an
+ * exponent from a tensor, of one element even: the others of its batch would be computed by the other formula. */
 #define POWER(NAME, EXPR) \
     OPERATION(NAME, EXPR, V x, V y) \
     ROW(NAME) \
@@ -120,15 +121,6 @@
 #undef FIXED_POWER_BACKWARD
 #undef COMPARE
 
-/* Is this operand one number? */
-static int F(is_one)(const fg_call *call, int operand)
-{
-    for (int d = 0; d < call->ndim; d++)
-        if (call->stride[operand][d] != 0 && call->dim[d] != 1)
-            return 0;
-    return 1;
-}
-
 #define UNARY(...)
 #define BINARY(...)
 #define POWER(...)
@@ -144,7 +136,7 @@ static int F(is_one)(const fg_call *call, int operand)
 static void F(pow)(const fg_call *call)
 {
     static const fg_loop loop = {F(pow_row), COSTLY, 3, UNIT_STEPS, {sizeof(T), sizeof(T), sizeof(T)}};
-    if (F(is_one)(call, 2)) {
+    if (call->ptr[2] == &call->scalar[2]) {
         const T exponent = *(const T *)call->ptr[2];
 #include "elementwise_list.h"
     }
@@ -164,7 +156,7 @@ static void F(pow_backward)(const fg_call *call)
 {
     static const fg_loop loop = {
         F(pow_backward_row), COSTLY, 4, UNIT_STEPS, {sizeof(T), sizeof(T), sizeof(T), sizeof(T)}};
-    if (F(is_one)(call, 3)) {
+    if (call->ptr[3] == &call->scalar[3]) {
         const T exponent = *(const T *)call->ptr[3];
 #include "elementwise_list.h"
     }

@@ -26,7 +26,6 @@ enum { LONG_LINE = 131072 };
 const fg_entry FG_NAME(fg_reduce)[] = {
     ENTRY(sum, 2, blocks_workspace),
     ENTRY(mean, 2, blocks_workspace),
-    ENTRY(prod, 2, blocks_workspace),
     ENTRY(amax, 2, blocks_workspace),
     ENTRY(amin, 2, blocks_workspace),
     PLAIN(max_index, 3),

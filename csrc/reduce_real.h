@@ -22,11 +22,6 @@ FG_INLINE V F(join_sum)(V a, V b)
     return a + b;
 }
 
-FG_INLINE V F(join_prod)(V a, V b)
-{
-    return a * b;
-}
-
 FG_INLINE V F(join_amax)(V a, V b)
 {
     return F(choose)(a != a, a, F(maxv)(a, b));
@@ -198,7 +193,6 @@ FG_INLINE V F(term_product)(T *out, const T *x, const T *y, V m, int count, T pa
     FOLD(NAME, F(join_##NAME), F(term_plain), NEUTRAL)
 
 REDUCTION(sum, 0)
-REDUCTION(prod, 1)
 REDUCTION(amax, -INFINITY)
 REDUCTION(amin, INFINITY)
 
@@ -310,7 +304,6 @@ static size_t F(blocks_workspace)(const fg_call *call)
 
 REDUCE(sum, sum, r)
 REDUCE(mean, sum, r / (T)n)
-REDUCE(prod, prod, r)
 REDUCE(amax, amax, r)
 REDUCE(amin, amin, r)
 
