@@ -50,6 +50,7 @@ short = int16
 
 from fastgrad import autograd as autograd
 from fastgrad import kernels as kernels
+from fastgrad import memory as memory
 
 
 def __getattr__(name: str) -> object:

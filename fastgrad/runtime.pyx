@@ -135,12 +135,22 @@ cdef void keep_in_slab(object type):
 
 
 def memory_stats() -> dict:
+    """Bytes and counts.
+
+    live: bytes of blocks in use; peak: the most since import or `reset_peak`. cached: bytes of freed blocks that are
+    kept; limit: their bound. allocations: blocks asked for since import; hits: how many of them came from the cache.
+    graph, graph_cached: bytes of memory for nodes of the graph in use, and kept. Memory that NumPy owns is not counted.
+    """
     return {"live": pool.live, "cached": pool.cached, "peak": pool.peak, "limit": pool.limit,
             "allocations": pool.allocations, "hits": pool.hits,
             "graph": slab.mapped - slab.cached, "graph_cached": slab.cached}
 
 
 def set_cache_limit(size_t nbytes) -> None:
+    """Keep at most so many bytes of freed blocks, and as many of freed nodes; 0 keeps none. At first, 1 GiB and 2 GiB.
+
+    What exceeds the limit returns to the system. OverflowError for a negative number.
+    """
     pool.limit = slab.limit = nbytes
     if pool.cached > nbytes:
         fg_pool_empty(&pool)
@@ -149,11 +159,13 @@ def set_cache_limit(size_t nbytes) -> None:
 
 
 def empty_cache() -> None:
+    """Return all memory that is not in use to the system."""
     fg_pool_empty(&pool)
     fg_slab_trim(&slab)
 
 
 def reset_peak() -> None:
+    """Count `peak` from what is live now."""
     pool.peak = pool.live
 
 # ---------------------------------------------------------------------------------------------- threads

@@ -159,7 +159,8 @@ def test_float64(name, mp):
 
 @pytest.mark.parametrize("name", LIMIT)
 def test_float32(name):
-    x = np.concatenate([sample(name, 200_000).astype(np.float32), np.arange(0, 1 << 32, 16411, np.uint32).view(np.float32)])
+    spread = np.arange(0, 1 << 32, 16411, np.uint32).view(np.float32)
+    x = np.concatenate([sample(name, 200_000).astype(np.float32), spread])
     check(name, errors_of_float32(kernel(name, x), exact_in_float64(name, x)), LIMIT[name], x)
 
 
