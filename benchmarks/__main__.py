@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import machine, plot, report
+from . import instructions, machine, plot, report
 from .results import Results
 from .runner import LIBRARIES, Library, Runner, Settings
 from .workloads import Workload, select
@@ -31,6 +31,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the times (.svg, .png or .pdf)")
     p.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
     p.add_argument("--load", type=Path, metavar="FILE", help="show the results in a --json file instead of measuring")
+    p.add_argument("--instructions", action="store_true",
+                   help="count fastgrad's instructions per step, small workloads, under valgrind")  # fmt: skip
     return p
 
 
@@ -75,6 +77,8 @@ def main(argv: list[str] | None = None) -> int:
     """Exit status: 0; 1 where a result was wrong; 130 where it was interrupted."""
     p = parser()
     options = p.parse_args(argv)
+    if options.instructions:
+        return instructions.main()
     workloads = select(options.only)
     if not workloads:
         p.error(f"no workload matches {' '.join(options.only)}; see --list")

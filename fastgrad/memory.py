@@ -1,7 +1,7 @@
 """The pool that tensors' memory comes from: what it holds, its bound, and how to empty it.
 
 A freed block is kept and used again: a fresh page costs more than the arithmetic on it. Blocks are aligned to 64 bytes,
-in sizes of which at most a fifth is unused; freed nodes of the graph are kept likewise, apart. Any thread may call these.
+in sizes of which at most a fifth is unused; freed nodes of the graph are kept likewise, apart. Threads may share it.
 
 >>> from fastgrad import memory, zeros
 >>> memory.empty_cache()

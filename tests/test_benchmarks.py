@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import host, process, reference, report
+from benchmarks import host, instructions, process, reference, report
 from benchmarks.__main__ import main
 from benchmarks.program import CHECK_STEPS, Case
 from benchmarks.results import Cell, LibraryInfo, Results, Row, judge
@@ -256,3 +258,25 @@ def test_the_command_line():
     bad = subprocess.run([*command, "--only", "nothing-like-it"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert bad.returncode == 2
     assert "no workload matches" in bad.stderr
+
+
+def test_instructions_of_a_step(monkeypatch, capsys):
+    found = doctest.testmod(instructions)
+    assert found.attempted > 1
+    assert found.failed == 0
+    stored = json.loads(instructions.STORED.read_text())["instructions"]
+    assert {name.split(",")[0] for name in stored} == set(instructions.COUNTED)
+    monkeypatch.setattr(instructions.shutil, "which", lambda name: None)
+    assert main(["--instructions"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "No instructions counted: valgrind is not installed (Debian: apt install valgrind)."]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
+def test_instructions_are_the_same_twice(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(instructions, "STORED", tmp_path / "instructions.json")
+    assert [main(["--instructions"]), main(["--instructions"])] == [0, 0]
+    first, second = capsys.readouterr().out.split("Instructions per step\n")[1:]
+    assert first.count("new") == len(first.splitlines())
+    assert "from" not in second
