@@ -5,7 +5,7 @@ typedef struct {
     const T *a, *b, *bias;
     T *c;
     int64_t rsa, csa, rsb, csb, ldc, bias_row, bias_col;
-    int flags;
+    int flags, exchanged; /* Note [Transposed gemv]: a and b are the call's B and A */
 } F(problem);
 
 FG_INLINE V F(activation)(V x, int flags)
@@ -252,7 +252,7 @@ static inline void F(set_problem)(PROBLEM *g, const fg_call *call)
     if (g->n == 1 && g->ldc == 1) { /* Note [Transposed gemv] */
         const PROBLEM s = *g;
         g->m = 1, g->n = s.m, g->a = s.b, g->rsa = s.csb, g->csa = s.rsb, g->b = s.a, g->rsb = s.csa, g->csb = s.rsa;
-        g->bias_row = s.bias_col, g->bias_col = s.bias_row;
+        g->bias_row = s.bias_col, g->bias_col = s.bias_row, g->exchanged = 1;
     }
 }
 
@@ -270,11 +270,12 @@ static void F(run_task)(const fg_call *call, const PROBLEM *whole, const grid *s
                         int thread)
 {
     PROBLEM g = *whole;
+    const int a = g.exchanged ? 2 : 1; /* which operand of the call g.a is */
     int64_t index = task / s->cuts;
     for (int d = call->ndim + 2; d > 2; d--) {
         const int64_t at = index % call->dim[d];
         index /= call->dim[d];
-        g.c += at * call->stride[0][d], g.a += at * call->stride[1][d], g.b += at * call->stride[2][d];
+        g.c += at * call->stride[0][d], g.a += at * call->stride[a][d], g.b += at * call->stride[3 - a][d];
         if (g.bias)
             g.bias += at * call->stride[3][d];
     }

@@ -104,6 +104,17 @@ void fg_block_free(fg_block *block)
     pool->list[block->size_class] = block;
 }
 
+void fg_block_move(fg_block *block, fg_pool *pool)
+{
+    if (block->size_class >= 0) {
+        block->pool->live -= block->nbytes;
+        pool->live += block->nbytes;
+        if (pool->live > pool->peak)
+            pool->peak = pool->live;
+    }
+    block->pool = pool;
+}
+
 void fg_pool_empty(fg_pool *pool)
 {
     for (int class = 0; class < FG_SIZE_CLASSES; class++) {

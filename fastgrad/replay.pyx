@@ -36,8 +36,8 @@ from libc.string cimport memcpy
 
 from fastgrad.dispatch cimport compute, set_recorded
 from fastgrad.runtime cimport (
-    FLOAT64, RELEASE_GIL_ABOVE, Kernel, block_decref, block_incref, block_new, common_pool, fg_block, fg_call,
-    fg_pool, free_pool, grad_enabled, hooks, itemsize_of, new_pool, next_stamp, recorder_pool, recording,
+    FLOAT64, RELEASE_GIL_ABOVE, Kernel, block_decref, block_incref, block_new, fg_block, fg_call, fg_pool,
+    free_pool, grad_enabled, hooks, itemsize_of, make_common, new_pool, next_stamp, recorder_pool, recording,
     set_grad_enabled, set_recorder_pool, thread_limit,
 )
 from fastgrad.tape cimport Op
@@ -208,7 +208,7 @@ cdef class Recorder:
         cdef Place place
         for place in self.places:
             if place.own and place.block.refs > 0:
-                place.block.pool = common_pool()
+                make_common(place.block)
         self.places = []
         free_pool(self.pool)
         self.pool = NULL
@@ -528,7 +528,7 @@ cdef class Program:
         if self.places is not None:
             for place in self.places:
                 if place.own:
-                    place.block.pool = common_pool()
+                    make_common(place.block)
                     block_decref(place.block)
                     place.block = NULL
         if self.pool is not NULL:
@@ -638,7 +638,7 @@ cdef class Program:
         cdef fg_block *old = place.block
         block_incref(block)
         if place.own:
-            old.pool = common_pool()
+            make_common(old)
             place.own = False
         block_decref(old)
         place.block = block

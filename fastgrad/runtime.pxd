@@ -112,7 +112,7 @@ cdef Hooks hooks
 cdef int recording
 cdef fg_pool *recorder_pool() noexcept nogil
 cdef void set_recorder_pool(fg_pool *recorder) noexcept nogil
-cdef fg_pool *common_pool() noexcept nogil
+cdef void make_common(fg_block *block) noexcept nogil
 cdef fg_pool *new_pool() except NULL
 cdef void free_pool(fg_pool *pool) noexcept
 

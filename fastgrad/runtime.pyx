@@ -17,6 +17,7 @@ cdef extern from "memory.h" nogil:
     fg_block *fg_block_new(fg_pool *pool, size_t nbytes)
     fg_block *fg_block_wrap(fg_pool *pool, void *data, size_t nbytes, void *owner, int readonly)
     void fg_block_free(fg_block *block)
+    void fg_block_move(fg_block *block, fg_pool *pool)
     void fg_pool_empty(fg_pool *pool)
 
 cdef extern from "slab.h" nogil:
@@ -317,8 +318,9 @@ cdef void set_recorder_pool(fg_pool *recorder) noexcept nogil:
     fg_recorder_pool = recorder
 
 
-cdef fg_pool *common_pool() noexcept nogil:
-    return &pool
+cdef void make_common(fg_block *block) noexcept nogil:
+    """A recorder's block goes back to the common pool when it is dropped."""
+    fg_block_move(block, &pool)
 
 
 cdef fg_pool *new_pool() except NULL:
