@@ -1432,11 +1432,12 @@ cdef PyObject *captured_vectorcall(PyObject *callee, PyObject **args, size_t nar
     cdef Captured self = <Captured>callee
     cdef Py_ssize_t n = FG_NARGS(nargsf), i
     cdef Program last = self.last
-    cdef dict keywords = {}
+    cdef dict keywords
     if names is NULL and last is not None and last.n_arguments == n \
             and not (recording and recorder_pool() is not NULL) and last.accepts(args) and last.valid():
         result = last.replay(args, self.copy)
     else:
+        keywords = {}
         if names is not NULL:
             for i in range(len(<tuple>names)):
                 keywords[(<tuple>names)[i]] = <object>args[n + i]

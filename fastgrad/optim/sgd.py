@@ -112,8 +112,11 @@ class SGD(Optimizer):
 
     def _before_replay(self) -> object:
         """Hand over what may have changed; what the launches themselves depend on is returned."""
-        self.sync_hyper()
-        return [(bool(group["momentum"]), bool(group["maximize"]), len(group["params"])) for group in self.param_groups]
+        token: object = len(self.param_groups)
+        for hyper, group in zip(self._hypers, self.param_groups, strict=True):
+            hyper.sync(group)
+            token = (token, not group["momentum"], not group["maximize"], len(group["params"]))
+        return token
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters once, from their gradients; returns the value of `closure`, which is called first."""
