@@ -1,13 +1,73 @@
-"""fastgrad, eager: bare tensors, and nn modules with optim.SGD. The programs are PyTorch's own."""
+"""fastgrad: bare tensors, nn modules with optim.SGD, and the step on bare tensors captured.
+
+The eager programs are PyTorch's own; a captured one has the same body, with the batch as its arguments.
+"""
 
 from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
 
 import fastgrad as fg
 from fastgrad import kernels, nn, optim  # noqa: F401  (the programs use fg.nn and fg.optim)
 
 from . import torchlike
+from .program import Case, Program
+from .reference import LINEAR_X, LINEAR_Y
+
+
+def linear(case: Case) -> Program:
+    lr = case.params["lr"]
+    x, y = (np.full_like(case.data["w"], value) for value in (LINEAR_X, LINEAR_Y))
+    w = fg.tensor(case.data["w"], requires_grad=True)
+    (fg.from_numpy(x) * w - fg.from_numpy(y)).sum().backward()
+    w.grad.data.zero_()
+
+    @fg.capture
+    def step(x: Any, y: Any) -> Any:
+        l = (x * w - y) ** 2  # noqa: E741
+        l.backward()
+        w.data = w.data - lr * w.grad.data
+        w.grad.data.zero_()
+
+    def run(n: int) -> Any:
+        for _ in range(n):
+            step(x, y)
+        return w
+
+    return Program(run, lambda w: [w.detach().numpy()])
+
+
+def two_layer(case: Case) -> Program:
+    lr = case.params["lr"]
+    X, Y = case.data["X"], case.data["Y"]
+    params = [fg.tensor(case.data[k], requires_grad=True) for k in ("W1", "b1", "W2", "b2")]
+    W1, b1, W2, b2 = params
+
+    @fg.capture
+    def step(X: Any, Y: Any) -> Any:
+        h = fg.sigmoid(X @ W1 + b1)
+        out = h @ W2 + b2
+        loss = ((out - Y) ** 2).mean()
+        loss.backward()
+        with fg.no_grad():
+            for p in params:
+                p -= lr * p.grad
+                p.grad = None
+        return loss
+
+    def run(n: int) -> Any:
+        for _ in range(n):
+            step(X, Y)
+        return params
+
+    return Program(run, lambda params: [p.detach().numpy() for p in params])
+
 
 WORKLOADS = torchlike.programs(fg, "fastgrad")
+WORKLOADS["linear"]["fastgrad capture"] = linear
+WORKLOADS["two_layer"]["fastgrad capture"] = two_layer
 ABSENT: dict[str, str] = {}
 
 

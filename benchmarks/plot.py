@@ -13,6 +13,7 @@ from .workloads import GROUPS
 STYLE = {
     "fastgrad": ("#D55E00", "o"),
     "fastgrad nn": ("#D55E00", "s"),
+    "fastgrad capture": ("#D55E00", "D"),
     "numpy": ("#0072B2", "o"),
     "numpy out=": ("#0072B2", "D"),
     "torch": ("#009E73", "o"),

@@ -10,6 +10,8 @@ tensor([-2.])
 
 __version__ = "0.1.0"
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 import numpy as _np
 
 if int(_np.__version__.split(".")[0]) < 2:
@@ -50,6 +52,10 @@ short = int16
 
 from fastgrad import autograd as autograd
 from fastgrad import kernels as kernels
+
+if _TYPE_CHECKING:
+    from fastgrad.replay import CaptureError as CaptureError
+    from fastgrad.replay import capture as capture
 from fastgrad import memory as memory
 
 

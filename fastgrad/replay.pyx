@@ -31,7 +31,7 @@ from cpython.pythread cimport (
 )
 from cpython.ref cimport Py_INCREF, PyObject
 from libc.stddef cimport size_t
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memcpy
 
 from fastgrad.dispatch cimport compute, set_recorded
@@ -180,6 +180,8 @@ cdef class Recorder:
     cdef list places
     cdef dict by_start       # address: index into places
     cdef dict found          # id: Found
+    cdef set made            # addresses of blocks around arrays that NumPy made meanwhile
+    cdef uint64_t born
     cdef list calls, held, checks, modules, arguments
     cdef bint in_op, by_python
     cdef int64_t work
@@ -192,6 +194,8 @@ cdef class Recorder:
         self.places = []
         self.by_start = {}
         self.found = {}
+        self.made = set()
+        self.born = next_stamp()
         self.calls = []
         self.held = []
         self.checks = []
@@ -316,7 +320,11 @@ cdef void on_used(PyObject *tensor) noexcept:
     if recorder is None or t.block.pool == recorder.pool:
         return
     recorder.place_of(t)
-    if not t.flags & ARGUMENT or requires_grad(t):
+    if <size_t>t.block in recorder.made:
+        return
+    if t.block.owner is not NULL and t.block.version == 0 and t.block.stamp > recorder.born:
+        recorder.made.add(<size_t>t.block)
+    elif not t.flags & ARGUMENT or requires_grad(t):
         recorder.meet(t)
 
 
@@ -1014,14 +1022,21 @@ cdef Program finish(Recorder recorder, list arguments, object result, list leave
     for thing in leaves:
         out = Output.__new__(Output)
         program.outputs.append(out)
-        if not isinstance(thing, Tensor) or id(thing) in recorder.found:
+        if not isinstance(thing, Tensor):
             out.same = thing
             continue
         t = <Tensor>thing
-        i = recorder.find(t.ptr)
-        if t.numel_ == 0 or i < 0:
-            out.same = alias(t)
+        if t.block.pool != recorder.pool and not t.flags & ARGUMENT and <size_t>t.block not in recorder.made \
+                and (<PyObject *>t).ob_refcnt > 3 + (id(t) in recorder.found):    # held outside too
+            out.same = thing
             continue
+        if t.numel_ == 0:
+            with paused():
+                out.same = new_tensor(t.dt, t.nd, t.sizes)
+            continue
+        if t.block.pool != recorder.pool:
+            recorder.place_of(t)
+        i = recorder.find(t.ptr)
         out.place = <Place>recorder.places[i]
         out.offset = t.ptr - out.place.start
         out.shape = alias(t)

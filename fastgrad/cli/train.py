@@ -65,6 +65,11 @@ def train(model: Any, problem: Problem, settings: Settings, on_batch: Callable[[
     loss_function = nn.CrossEntropyLoss() if problem.task == CLASSIFICATION else nn.MSELoss()
     optimiser = optim.SGD(model.parameters(), lr=settings.lr, momentum=MOMENTUM)
     rows = len(problem.x_train)
+
+    @fg.capture
+    def step(x: Any, y: Any) -> Any:
+        return train_step(model, loss_function, optimiser, x, y)
+
     for number in range(1, settings.epochs + 1):
         for group in optimiser.param_groups:
             group["lr"] = settings.lr * (1 - (number - 1) / settings.epochs)
@@ -72,9 +77,7 @@ def train(model: Any, problem: Problem, settings: Settings, on_batch: Callable[[
         total = 0.0
         for start in range(0, rows, settings.batch_size):
             batch = order[start : start + settings.batch_size]
-            loss = train_step(
-                model, loss_function, optimiser, fg.tensor(problem.x_train[batch]), fg.tensor(problem.y_train[batch])
-            ).item()
+            loss = step(problem.x_train[batch], problem.y_train[batch]).item()
             if not math.isfinite(loss):
                 raise _diverged(number, settings)
             total += loss * len(batch)
