@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -30,6 +31,11 @@ SANITIZE = ["-fsanitize=" + os.environ["FASTGRAD_SANITIZE"], "-g"] if os.environ
 
 
 class BuildExt(build_ext):
+    def finalize_options(self):
+        super().finalize_options()
+        if self.parallel is None:
+            self.parallel = os.cpu_count()
+
     def run(self):
         if sys.platform == "win32":
             sys.exit("fastgrad: Windows is not supported yet; use WSL, or Linux or macOS.")
@@ -54,15 +60,20 @@ class BuildExt(build_ext):
 
     def build_extension(self, extension):
         if extension.name == "fastgrad.runtime":
-            for isa, flags in ISAS.items():
-                extension.extra_objects += self.compiler.compile(
-                    KERNELS,
+            def compile_one(job):
+                isa, source = job
+                return self.compiler.compile(
+                    [source],
                     output_dir=os.path.join(self.build_temp, isa),
                     include_dirs=["csrc"],
                     macros=[("FG_ISA", isa)],
-                    extra_postargs=CFLAGS + OPENMP + SANITIZE + flags,
+                    extra_postargs=CFLAGS + OPENMP + SANITIZE + ISAS[isa],
                     depends=HEADERS,
                 )
+
+            with ThreadPoolExecutor(self.parallel) as pool:
+                for objects in pool.map(compile_one, [(isa, source) for isa in ISAS for source in KERNELS]):
+                    extension.extra_objects += objects
         super().build_extension(extension)
 
 

@@ -29,7 +29,12 @@ def drawn_from_python(what: str) -> None: ...
 @disjoint_base
 class Captured:
     def __init__(
-        self, function: Callable[..., Any], on_break: str = "raise", copy: bool = True, max_programs: int = 32
+        self,
+        function: Callable[..., Any],
+        on_break: str = "raise",
+        copy: bool = True,
+        max_programs: int = 32,
+        verify: int = 0,
     ) -> None: ...
     @property
     def function(self) -> Callable[..., Any]: ...
@@ -41,8 +46,10 @@ class Captured:
     def program(self) -> Program | None: ...
 
 @overload
-def capture(function: _F, *, on_break: str = "raise", copy: bool = True, max_programs: int = 32) -> _F: ...
+def capture(
+    function: _F, *, on_break: str = "raise", copy: bool = True, max_programs: int = 32, verify: int = 0
+) -> _F: ...
 @overload
 def capture(
-    function: None = None, *, on_break: str = "raise", copy: bool = True, max_programs: int = 32
+    function: None = None, *, on_break: str = "raise", copy: bool = True, max_programs: int = 32, verify: int = 0
 ) -> Callable[[_F], _F]: ...

@@ -21,6 +21,7 @@ import os
 import sys
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
+cimport cython
 cimport numpy as cnp
 from cpython.float cimport PyFloat_AsDouble, PyFloat_Check
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Realloc
@@ -42,7 +43,7 @@ from fastgrad.runtime cimport (
 )
 from fastgrad.tape cimport Op
 from fastgrad.tensor cimport (
-    ARGUMENT, CONTIGUOUS, LEAF_REQUIRES_GRAD, WRAPPED, Tensor, alias, copy_data, new_tensor, requires_grad,
+    ARGUMENT, CONTIGUOUS, LEAF_REQUIRES_GRAD, WRAPPED, Tensor, alias, array_over, copy_data, new_tensor, requires_grad,
     same_sizes, sizes_list, tensor_of,
 )
 
@@ -172,6 +173,7 @@ cdef class OpCall:
 cdef dict recorders = {}     # address of the pool: Recorder
 
 
+@cython.no_gc_clear    # __dealloc__ needs its lists
 cdef class Recorder:
     cdef fg_pool *pool
     cdef unsigned long thread
@@ -510,6 +512,7 @@ cdef class Output:
     cdef object same             # a tensor from outside, or a constant, that is returned as it is
 
 
+@cython.no_gc_clear    # __dealloc__ needs its lists
 cdef class Program:
     """A recorded function, for one signature."""
     cdef fg_pool *pool
@@ -1319,6 +1322,29 @@ cdef bint same_attributes(list modules):
     return True
 
 
+cdef object values_of(thing):
+    """A copy of the values of a tensor or an array; None of None."""
+    if thing is None:
+        return None
+    return (array_over(<Tensor>thing) if isinstance(thing, Tensor) else thing).copy()
+
+
+cdef int restore(thing, values) except -1:
+    array = array_over(<Tensor>thing) if isinstance(thing, Tensor) else thing
+    if array.flags.writeable:
+        array[...] = values
+    return 0
+
+
+cdef object as_tensors(thing):
+    """Arguments as a recording passes them: arrays as tensors."""
+    if type(thing) is tuple or type(thing) is list:
+        return type(thing)([as_tensors(part) for part in thing])
+    if type(thing) is dict:
+        return {key: as_tensors(part) for key, part in thing.items()}
+    return tensor_of(thing, True) if type(thing) is np.ndarray else thing
+
+
 cdef class Captured:
     """A function that is recorded at its first call with arguments of a kind, and replayed at the next ones."""
 
@@ -1329,14 +1355,15 @@ cdef class Captured:
     cdef bint copy
     cdef bint eager                  # it broke, and was asked to run as it is
     cdef object on_break
-    cdef int max_programs
+    cdef int max_programs, verify
+    cdef unsigned long calls
     cdef object __weakref__
     cdef dict __dict__
 
     def __cinit__(self):
         self.vectorcall = <fg_vectorcall>captured_vectorcall
 
-    def __init__(self, function, on_break="raise", copy=True, max_programs=32):
+    def __init__(self, function, on_break="raise", copy=True, max_programs=32, verify=0):
         if on_break not in ("raise", "eager"):
             raise ValueError(f"on_break must be 'raise' or 'eager', not {on_break!r}")
         if not callable(function):
@@ -1345,6 +1372,7 @@ cdef class Captured:
         self.on_break = on_break
         self.copy = copy
         self.max_programs = max_programs
+        self.verify = verify
         self.programs = []
         setattr(self, "__wrapped__", function)
         for name in ("__name__", "__qualname__", "__doc__", "__module__"):
@@ -1357,7 +1385,8 @@ cdef class Captured:
         key = "_captured_" + self.function.__name__
         bound = instance.__dict__.get(key)
         if bound is None:
-            bound = Captured(self.function.__get__(instance, owner), self.on_break, self.copy, self.max_programs)
+            bound = Captured(self.function.__get__(instance, owner), self.on_break, self.copy, self.max_programs,
+                             self.verify)
             instance.__dict__[key] = bound
         return bound
 
@@ -1368,7 +1397,7 @@ cdef class Captured:
         return self.call(args, kwargs)
 
     def __reduce__(self):
-        return Captured, (self.function, self.on_break, self.copy, self.max_programs)
+        return Captured, (self.function, self.on_break, self.copy, self.max_programs, self.verify)
 
     @property
     def program(self):
@@ -1391,8 +1420,50 @@ cdef class Captured:
                 if i:
                     self.programs.insert(0, self.programs.pop(i))
                 self.last = program
+                self.calls += 1
+                if self.verify and self.calls % self.verify == 0:
+                    return self.compare(program, args, kwargs, flat)
                 return program.replay(flat, self.copy)
         return self.record(args, kwargs, leaves, template)
+
+    cdef object compare(self, Program program, tuple args, dict kwargs, PyObject **flat):
+        """A replay, and the function itself from the same beginning: CaptureError if one bit differs."""
+        from fastgrad.ops.create import generator
+
+        cdef Guard g
+        parts = []
+        flatten((args, kwargs), parts)
+        parts = [t for t in parts if isinstance(t, (Tensor, np.ndarray))]
+        tensors = [g.tensor for g in program.guards]
+        state = generator().bit_generator.state
+        before = [values_of(t) for t in parts], [(values_of(t), t.grad, values_of(t.grad)) for t in tensors]
+        replayed = program.replay(flat, True)
+        after = [values_of(t) for t in parts], [(values_of(t), values_of(t.grad)) for t in tensors]
+        for t, values in zip(parts, before[0]):
+            restore(t, values)
+        for t, (values, grad, grad_values) in zip(tensors, before[1]):
+            restore(t, values)
+            t.grad = grad
+            if grad is not None:
+                restore(grad, grad_values)
+        generator().bit_generator.state = state
+        result = self.function(*as_tensors(args), **as_tensors(kwargs))
+        ours, theirs = [], []
+        flatten(replayed, ours)
+        flatten(result, theirs)
+        for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+            if isinstance(a, Tensor) and values_of(a).tobytes() != values_of(b).tobytes():
+                raise CaptureError(f"result {i} of a replay differs from the eager one: {a} instead of {b.detach()}")
+        for what, a, b in zip(["an argument"] * len(parts), after[0], [values_of(t) for t in parts]):
+            if a.tobytes() != b.tobytes():
+                raise CaptureError(f"a replay leaves other values in {what} than the function: {a} instead of {b}")
+        for t, (values, grad_values) in zip(tensors, after[1]):
+            now = values_of(t.grad)
+            if values.tobytes() != values_of(t).tobytes() or (now is None) != (grad_values is None) or (
+                    now is not None and now.tobytes() != grad_values.tobytes()):
+                raise CaptureError(f"a replay leaves other values than the function in a tensor of shape "
+                                   f"{list(t.shape)} that it uses, or in its gradient")
+        return replayed
 
     cdef object record(self, tuple args, dict kwargs, list leaves, tuple template):
         cdef Recorder recorder = Recorder()
@@ -1448,7 +1519,7 @@ cdef PyObject *captured_vectorcall(PyObject *callee, PyObject **args, size_t nar
     cdef Py_ssize_t n = FG_NARGS(nargsf), i
     cdef Program last = self.last
     cdef dict keywords
-    if names is NULL and last is not None and last.n_arguments == n \
+    if names is NULL and last is not None and last.n_arguments == n and self.verify == 0 \
             and not (recording and recorder_pool() is not NULL) and last.accepts(args) and last.valid():
         result = last.replay(args, self.copy)
     else:
@@ -1469,7 +1540,7 @@ cdef void enable_vectorcall():
 enable_vectorcall()
 
 
-def capture(function=None, *, on_break="raise", copy=True, max_programs=32):
+def capture(function=None, *, on_break="raise", copy=True, max_programs=32, verify=0):
     """Record a function's launches at its first call, and replay them at the next ones, without Python.
 
     The function may be a whole training step: forward, backward, update. Tensors, arrays and floats among its arguments
@@ -1479,6 +1550,8 @@ def capture(function=None, *, on_break="raise", copy=True, max_programs=32):
 
     CaptureError, with file and line, for what a replay would not repeat: values that Python looks at, shapes that
     depend on values, tensors stored outside. With `on_break="eager"` such a function is run as it is, with one warning.
+    With `verify=N` every Nth replay is compared with an eager run from the same beginning; CaptureError if a bit
+    differs.
 
     >>> @capture
     ... def step(x, y):
@@ -1489,5 +1562,5 @@ def capture(function=None, *, on_break="raise", copy=True, max_programs=32):
     ...     return loss
     """
     if function is None:
-        return lambda function: Captured(function, on_break, copy, max_programs)
-    return Captured(function, on_break, copy, max_programs)
+        return lambda function: Captured(function, on_break, copy, max_programs, verify)
+    return Captured(function, on_break, copy, max_programs, verify)

@@ -269,3 +269,33 @@ def test_two_threads():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_verify_compares_with_the_function_itself():
+    w, step = lecture()
+    v, plain = lecture()
+    checked = fg.capture(step, verify=2)
+    x, y = np.ones(1, np.float32), np.full(1, 3, np.float32)
+    for _ in range(8):
+        assert equal(checked(x, y), plain(x, y))
+        assert equal(w, v)
+    calls = []
+
+    def impure(x):
+        calls.append(1)
+        return x * float(len(calls))
+
+    checked = fg.capture(impure, verify=3)
+    checked(x)
+    checked(x)
+    checked(x)
+    with pytest.raises(fg.CaptureError, match="differs from the eager one"):
+        checked(x)
+
+
+def test_verify_with_random_numbers_and_an_optimiser():
+    _, _, step = network(lr=0.1, momentum=0.9)
+    noisy = fg.capture(lambda x, y: step(x + 0.1 * fg.randn(3, 4), y), verify=1)
+    x, y = fg.randn(3, 4), fg.randn(3, 2)
+    losses = [noisy(x, y).item() for _ in range(6)]
+    assert len(set(losses)) == 6

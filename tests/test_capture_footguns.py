@@ -534,3 +534,30 @@ def test_stale_saved_values_are_seen_through_a_replay():
         y.backward()
     assert step is not None
     assert update is not None
+
+
+def test_a_function_that_refers_to_itself_is_collected():
+    def make():
+        w = fg.randn(100, 100, requires_grad=True)
+
+        @fg.capture
+        def step(x):
+            assert step is not None
+            w.grad = None
+            (w @ x).sum().backward()
+            return w.grad + 1
+
+        return step, w
+
+    gc.collect()
+    before = runtime.memory_stats()["live"]
+    for _ in range(3):
+        step, w = make()
+        kept = [step(fg.ones(100, 100)) for _ in range(3)]
+        grad = w.grad
+        del step, w
+        gc.collect()
+    assert bits(kept[0]) == bits(grad + 1)
+    del kept, grad
+    gc.collect()
+    assert runtime.memory_stats()["live"] <= before + 100_000
