@@ -6,7 +6,7 @@
 /* clang-format off: it reads x * x as a declaration */
 UNARY(neg, CHEAP, -x)
 UNARY(abs, CHEAP, F(absv)(x))
-UNARY(sign, CHEAP, F(choose)(x != x, x, F(choose)(x == 0, F(splat)(0), F(copysign)(F(splat)(1), x))))
+UNARY(sign, CHEAP, F(choose)(x > 0, F(splat)(1), F(choose)(x < 0, F(splat)(-1), F(splat)(0))))
 UNARY(square, CHEAP, x * x)
 UNARY(sqrt, CHEAP, F(sqrtv)(x))
 UNARY(rsqrt, CHEAP, 1 / F(sqrtv)(x))
@@ -31,7 +31,7 @@ BINARY(maximum, CHEAP, F(choose)(x != x, x, F(maxv)(x, y)))
 BINARY(minimum, CHEAP, F(choose)(x != x, x, F(minv)(x, y)))
 BINARY(sigmoid_backward, CHEAP, x * y * (1 - y))
 BINARY(tanh_backward, CHEAP, x * (1 - y * y))
-BINARY(relu_backward, CHEAP, F(choose)(y > 0, x, F(splat)(0)))
+BINARY(relu_backward, CHEAP, F(choose)(y <= 0, F(splat)(0), x))
 
 /* x^y, and its derivative y x^(y-1) times x; an exponent that is one number takes the lines below, if it is there */
 POWER(pow, F(vpow)(x, y))

@@ -23,8 +23,7 @@ from fastgrad.runtime cimport (
 from fastgrad.tape cimport Op, record, recording_mask
 from fastgrad.tensor cimport (
     CONTIGUOUS, VIEW, WRAPPED, Tensor, alias, array_of, array_over, check_writable, contiguous, copy_data, make_view,
-    mark_written,
-    new_tensor, normalize_dim, requires_grad, same_sizes, sizes_list, tensor_of,
+    fitted, mark_written, new_tensor, normalize_dim, read_sizes, requires_grad, same_sizes, sizes_list, tensor_of,
 )
 
 import numpy as np
@@ -197,11 +196,7 @@ cdef class Primitive(Op):
                 out = value
                 continue
             if name == "alpha" and self.takes_alpha and len(bound) == 2:
-                if isinstance(value, float) and not any([
-                        isinstance(part, float) or getattr(part, "dtype", None) in _floating for part in bound]):
-                    raise RuntimeError("For integral input tensors, argument alpha must not be a floating point "
-                                       "number.")
-                bound[1] = bound[1] * value
+                bound[1] = scaled(bound[0], bound[1], value)
                 continue
             if name not in self.params:
                 raise TypeError(f"{self.name}() got an unexpected keyword argument '{name}'")
@@ -288,9 +283,25 @@ cdef void set_recorded(object (*function)(Op op, PyObject **args, int n, Tensor 
     recorded = function
 
 
-_floating = (dtypes_by_code[FLOAT32], dtypes_by_code[FLOAT64], np.float32, np.float64)
 _MISSING = object()
 _SPELLINGS = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's names, accepted as PyTorch accepts them
+
+
+cdef object scaled(object x, object y, object alpha):
+    """alpha y, in the dtype that it has beside x."""
+    cdef double number
+    cdef int kind = -1, dt
+    for part in (x, y):
+        kind = max(kind, category((<Tensor>part).dt) if isinstance(part, Tensor) else read_number(part, &number))
+    if kind < 2 and read_number(alpha, &number) == 2:
+        raise RuntimeError("For integral input tensors, argument alpha must not be a floating point number.")
+    if kind > 0 and isinstance(alpha, bool):
+        raise RuntimeError("Boolean alpha only supported for Boolean results.")
+    if isinstance(x, Tensor) and isinstance(y, Tensor) and ((<Tensor>x).nd or not (<Tensor>y).nd):
+        dt = promote((<Tensor>x).dt, (<Tensor>y).dt)
+        if dt != (<Tensor>y).dt:
+            y = y.to(dtypes_by_code[dt])
+    return y * alpha
 
 
 cdef PyObject *op_vectorcall(PyObject *callee, PyObject **args, size_t nargsf, PyObject *names) except NULL:
@@ -348,7 +359,7 @@ cdef class InplaceForm:
         if alpha is not None:
             if not self.op.takes_alpha or n != 2:
                 raise TypeError(f"{self.op.name}_() got an unexpected keyword argument 'alpha'")
-            args = (args[0] * alpha,)
+            args = (scaled(x, args[0], alpha),)
         if n > self.op.n_params or n > 3:
             raise TypeError(f"{self.op.name}_() takes {self.op.n_params} arguments but {n} were given")
         full[0] = <PyObject *>x
@@ -884,8 +895,7 @@ cdef object by_reference(Primitive op, PyObject **args, PyObject **operand, int 
         raise RuntimeError(f"{op.name}: shapes {' and '.join([str(list(a.shape)) for a in arrays])} do not "
                            f"broadcast") from None
     except TypeError as error:
-        raise (TypeError if n == 1 else RuntimeError)(
-            f"{op.name} is not implemented for {dtypes_by_code[dt].name}: {error}") from None
+        raise NotImplementedError(f"{op.name} is not implemented for {dtypes_by_code[dt].name}: {error}") from None
     if op.kind_code != COMPARISON and result.dtype.kind != "f":
         result = result.astype(dtypes_by_code[dt].numpy, copy=False)
     out = tensor_of(result, True)
@@ -982,6 +992,8 @@ cdef object reduction(Primitive op, PyObject **args):
     cdef int d, nd = 0
     cdef fg_call call
     cdef PyObject *saved[3]
+    if op.kind_code == INDEXED and isinstance(<object>args[1], (tuple, list)):
+        raise TypeError(f"{op.name}(): argument 'dim' must be int, not {type(<object>args[1]).__name__}")
     read_dims(<object>args[1], x.nd, reduced)
     if x.dt < FLOAT32:
         if op.integers != "float":
@@ -1300,14 +1312,15 @@ cdef object expand(Primitive op, PyObject **args):
     cdef Tensor x = tensor_argument(op, args[0], 0)
     cdef PyObject *saved[2]
     shape = <object>args[1]
-    cdef int nd = len(shape), lead = nd - x.nd, d = 0
+    cdef int nd = len(shape), lead = nd - x.nd, d
     cdef int64_t sizes[8]
     cdef int64_t strides[8]
     cdef int64_t size, old
-    if lead < 0 or nd > 8:
-        raise RuntimeError(f"{op.name}: {list(shape)} has fewer dimensions than the tensor's {sizes_list(x)}, "
-                           f"or more than 8")
-    for size in shape:
+    if lead < 0:
+        raise RuntimeError(f"{op.name}: {list(shape)} has fewer dimensions than the tensor's {sizes_list(x)}")
+    read_sizes(shape, sizes)
+    for d in range(nd):
+        size = sizes[d]
         old = x.sizes[d - lead] if d >= lead else 1
         if size == -1 and d >= lead:
             size = old
@@ -1317,7 +1330,6 @@ cdef object expand(Primitive op, PyObject **args):
                                f"{sizes_list(x)}")
         sizes[d] = size
         strides[d] = x.strides[d - lead] if d >= lead and old == size else 0
-        d += 1
     saved[0] = <PyObject *>x
     saved[1] = args[1]
     return finish(op, saved, 2, make_view(x, x.ptr, nd, sizes, strides))
@@ -1435,20 +1447,16 @@ def fill(Tensor x, value):
     """Set every element of `x` to a number."""
     cdef fg_call call
     cdef double number
-    if x.dt < FLOAT32 or not x.flags & CONTIGUOUS or isinstance(value, Tensor):
-        if isinstance(value, Tensor):
-            array_of(x)[...] = array_of(<Tensor>value)
-        else:
-            try:
-                array_over(x)[...] = value
-            except OverflowError:
-                raise RuntimeError(f"value {value} cannot be converted to {dtypes_by_code[x.dt].name} without "
-                                   f"overflow") from None
-            if recording:
-                hooks.constant(<PyObject *>x)
+    if isinstance(value, Tensor):
+        array_of(x)[...] = array_of(<Tensor>value)
         return
     if read_number(value, &number) < 0:
         raise TypeError(f"expected a number, got {type(value).__name__}")
+    if x.dt < FLOAT32 or not x.flags & CONTIGUOUS:
+        array_over(x)[...] = fitted(value, dtypes_by_code[x.dt]) if x.dt < FLOAT32 else number
+        if recording:
+            hooks.constant(<PyObject *>x)
+        return
     call.ptr[0] = x.ptr
     call.ptr[1] = &call.scalar[1]
     if x.dt == FLOAT32:
@@ -1470,7 +1478,7 @@ def copy_into(Tensor x, source):
     """Write `source` (tensor, array or number), broadcast and converted, into `x`."""
     cdef Tensor t
     if not isinstance(source, Tensor):
-        source = as_tensor(source, None, False)
+        source = as_tensor(source, None if isinstance(source, (ndarray, np_generic)) else dtypes_by_code[x.dt], False)
     t = cast(<Tensor>source, x.dt)
     if t.block == x.block:
         t = clone(t)

@@ -66,6 +66,8 @@ cdef bint same_sizes(Tensor a, Tensor b) noexcept
 cdef bint is_contiguous(int nd, const int64_t *sizes, const int64_t *strides) noexcept
 cdef object array_of(Tensor t)
 cdef object array_over(Tensor t)
+cdef object fitted(object numbers, dtype dtype)
+cdef int read_sizes(object shape, int64_t *sizes) except -1
 cdef Tensor tensor_of(object array, bint share)
 cdef tuple sizes_tuple(Tensor t)
 cdef list sizes_list(Tensor t)

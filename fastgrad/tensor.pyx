@@ -16,6 +16,7 @@
 cimport cython
 cimport numpy as cnp
 from cpython.buffer cimport PyObject_GetBuffer
+from cpython.number cimport PyNumber_AsSsize_t, PyNumber_Index
 from cpython.object cimport Py_EQ, Py_GT, Py_LE, Py_LT, Py_NE, PyTypeObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t
@@ -275,6 +276,8 @@ cdef class Tensor:
     def __init__(self, *data, requires_grad=False):
         cdef Tensor source
         if len(data) == 1 and not isinstance(data[0], int):
+            if data[0] is None:
+                raise TypeError("new(): data must be a sequence (got NoneType)")
             source = as_tensor(data[0], dtypes[FLOAT32], True)
         else:
             source = empty_of([0] if not data else data, FLOAT32)
@@ -510,10 +513,10 @@ cdef class Tensor:
         return array.copy() if copy else array
 
     def __float__(self):
-        return float(self.item())
+        return float(only_item(self))
 
     def __int__(self):
-        return int(self.item())
+        return int(only_item(self))
 
     def __index__(self):
         if self.dt >= FLOAT32 or self.numel_ != 1:
@@ -521,7 +524,7 @@ cdef class Tensor:
         return int(self.item())
 
     def __complex__(self):
-        return complex(self.item())
+        return complex(only_item(self))
 
     def __bool__(self):
         if self.numel_ == 0:
@@ -589,6 +592,8 @@ cdef class Tensor:
         return slot(S_ABS).call1(self)
 
     def __invert__(self):
+        if self.dt >= FLOAT32:
+            raise TypeError("~ (operator.invert) is only implemented on integer and Boolean-type tensors")
         return slot(S_INVERT).call1(self)
 
     def __add__(self, other):
@@ -699,6 +704,12 @@ cdef class Tensor:
         if op == Py_GT:
             return slot(S_GT).call2(self, other)
         return slot(S_GE).call2(self, other)
+
+
+cdef object only_item(Tensor t):
+    if t.numel_ != 1:
+        raise ValueError("only one element tensors can be converted to Python scalars")
+    return t.item()
 
 
 def _rebuild(cls, array, requires_grad, grad):
@@ -1003,7 +1014,7 @@ cdef double scalar_value(Tensor t) noexcept:
 
 cpdef int normalize_dim(object dim, int nd) except -1:
     """`dim`, counted from the end if negative; IndexError if there is no such dimension."""
-    cdef Py_ssize_t d = dim
+    cdef Py_ssize_t d = PyNumber_AsSsize_t(dim, IndexError)
     cdef int count = nd if nd > 0 else 1
     if d < -count or d >= count:
         raise IndexError(f"Dimension out of range (expected to be in range of [{-count}, {count - 1}], but got {d})")
@@ -1016,9 +1027,9 @@ cdef int read_sizes(object shape, int64_t *sizes) except -1:
     if len(shape) > MAX_DIMS:
         raise RuntimeError(f"a tensor has at most {MAX_DIMS} dimensions, got {len(shape)}: {list(shape)}")
     for n in shape:
-        sizes[nd] = PyLong_AsLongLongAndOverflow(n.__index__(), &overflow)
+        sizes[nd] = PyLong_AsLongLongAndOverflow(PyNumber_Index(n), &overflow)
         if overflow:
-            raise RuntimeError(f"size {n} in {list(shape)} does not fit into 64 bits")
+            raise TypeError(f"size {n} in {list(shape)} does not fit into 64 bits")
         nd += 1
     return nd
 
@@ -1153,8 +1164,10 @@ def basic_index(Tensor base, tuple index):
         elif isinstance(part, slice):
             if part.step is not None and part.step <= 0:
                 raise ValueError("step must be greater than zero; use flip() to reverse a dimension")
+            if part.step is not None:  # beyond the size, all steps select the same
+                part = slice(part.start, part.stop, min(part.step, max(base.sizes[d], 1 << 31)))
             start, stop, step = part.indices(base.sizes[d])
-            length = (stop - start + step - 1) // step if stop > start else 0
+            length = (stop - start - 1) // step + 1 if stop > start else 0
             if length:
                 ptr += start * base.strides[d] * itemsize
             sizes[nd] = length
@@ -1293,6 +1306,7 @@ def as_tensor(data, dtype dtype, bint copy):
     Python floats are float32, integers int64, booleans bool; arrays keep their dtype. With `copy` the memory is new.
     """
     cdef Tensor t
+    cdef bint numbers = False   # of Python
     if isinstance(data, Tensor):
         t = <Tensor>data
         array = array_of(t)
@@ -1301,8 +1315,9 @@ def as_tensor(data, dtype dtype, bint copy):
     elif hasattr(data, "__array__") or hasattr(data, "__array_interface__"):
         array = np.asarray(data)
     else:
-        if isinstance(data, str) or data is None:
-            raise TypeError(f"cannot make a tensor from {type(data).__name__}; give numbers, sequences or arrays")
+        numbers = True
+        if isinstance(data, str):
+            raise TypeError("cannot make a tensor from str; give numbers, sequences or arrays")
         try:
             array = np.asarray(nested(data))
         except ValueError as error:
@@ -1310,19 +1325,27 @@ def as_tensor(data, dtype dtype, bint copy):
         if array.dtype.kind in "OUSV":
             if array.size == 0:
                 array = array.astype(np.float32)
-            elif array.dtype.kind == "O" and all(type(v) is int for v in array.flat):
-                raise ValueError("Overflow when unpacking long: an integer does not fit into 64 bits")
             else:
-                strange = [v for v in array.flat if not isinstance(v, (int, float, np.generic))] or [array.flat[0]]
-                raise TypeError(f"cannot make a tensor from elements of type {type(strange[0]).__name__}; give numbers")
+                strange = [v for v in array.flat if not isinstance(v, (int, float))]
+                if strange:
+                    raise (TypeError if isinstance(strange[0], (str, np.generic)) else RuntimeError)(
+                        f"Could not infer dtype of {type(strange[0]).__name__}; give numbers, sequences or arrays")
+                if (dtype is None or dtype.code < FLOAT32) and not any([isinstance(v, float) for v in array.flat]):
+                    raise ValueError("Overflow when unpacking long: an integer does not fit into 64 bits")
+                array = array.astype(np.float64)
+                if dtype is None:
+                    array = array.astype(np.float32)
         elif array.dtype == np.float64 and not has_float64(data):
             array = array.astype(np.float32) if dtype is None else array
-        elif array.dtype.kind == "u":
+        elif array.dtype.kind == "u" and (dtype is None or dtype.code < FLOAT32):
             raise ValueError("Overflow when unpacking long: an integer does not fit into 64 bits")
     if dtype is not None and array.dtype != dtype.numpy:
-        code_of_array(array)
-        with np.errstate(over="ignore", invalid="ignore"):
-            array = array.astype(dtype.numpy)
+        if numbers:
+            array = fitted(array, dtype)
+        else:
+            code_of_array(array)
+            with np.errstate(over="ignore", invalid="ignore"):
+                array = array.astype(dtype.numpy)
         copy = False
     t = tensor_of(array, not copy)
     if recording and t.block.owner is not NULL:
@@ -1330,8 +1353,23 @@ def as_tensor(data, dtype dtype, bint copy):
     return t
 
 
+cdef object fitted(object numbers, dtype dtype):
+    """Python's numbers in a NumPy array as another dtype. RuntimeError for one that does not fit an integer."""
+    numbers = np.asarray(numbers)
+    if BOOL < dtype.code < FLOAT32 and numbers.dtype.kind != "b":
+        limits = np.iinfo(dtype.numpy)
+        low = limits.min or -limits.max  # negative numbers wrap in uint8
+        if not (numbers.dtype.kind in "iuf" and ((numbers >= low) & (
+                numbers < float(limits.max) + 1 if numbers.dtype.kind == "f" else numbers <= limits.max)).all()):
+            raise RuntimeError(f"value cannot be converted to {dtype.name} without overflow")
+    with np.errstate(over="ignore", invalid="ignore"):
+        return numbers.astype(dtype.numpy)
+
+
 cdef bint has_float64(object data):
-    """Does a nested sequence hold float64 arrays (and not only Python floats)?"""
+    """Does a nested sequence hold NumPy's float64 (and not only Python floats)?"""
     if isinstance(data, (list, tuple)):
-        return len(data) > 0 and all([has_float64(part) for part in data])
+        return any([has_float64(part) for part in data])
+    if isinstance(data, np.float64):
+        return True
     return isinstance(data, (np.ndarray, Tensor)) and data.dtype in (np.float64, dtypes[FLOAT64])

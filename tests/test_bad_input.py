@@ -49,7 +49,7 @@ LEAF = {"requires_grad": True}
         (TypeError, "of type object", lambda: fg.from_numpy(np.array([object()]))),
         (TypeError, "expected np.ndarray", lambda: fg.from_numpy([1.0])),
         (TypeError, "give numbers", lambda: fg.tensor(["a"])),
-        (TypeError, "give numbers", lambda: fg.tensor(None)),
+        (RuntimeError, "give numbers", lambda: fg.tensor(None)),
         (ValueError, "ragged", lambda: fg.tensor([[1], [2, 3]])),
         (ValueError, "byte order", lambda: fg.from_numpy(np.ones(3, ">f8"))),
         (ValueError, "negative stride", lambda: fg.from_numpy(np.arange(3.0)[::-1])),

@@ -285,3 +285,138 @@ def test_logical_not_is_not_bitwise():
     assert fg.tensor([0, 2, -1]).logical_not().tolist() == [True, False, False]
     assert fg.tensor([0.0, 2.5]).logical_not().tolist() == [True, False]
     assert (~fg.tensor([0, 2])).tolist() == [-1, -3]
+
+
+SAME = {  # in both libraries: the value, its dtype and shape, or the type of the error
+    "alpha widens": lambda lib: lib.tensor([1.0], dtype=lib.float64).add(lib.tensor([3]), alpha=0.1),
+    "alpha widens in place": lambda lib: lib.tensor([1.0], dtype=lib.float64).sub_(lib.tensor([3.0]), alpha=0.1),
+    "alpha is bool": lambda lib: lib.tensor([1, 2]).add(lib.tensor([1, 2]), alpha=True),
+    "alpha of integers": lambda lib: lib.tensor([1, 2]).add_(1, alpha=0.5),
+    "negated bool": lambda lib: -lib.tensor([True]),
+    "inverted floats": lambda lib: ~lib.tensor(1.0),
+    "nothing // 0": lambda lib: lib.zeros(0, dtype=lib.int64) // 0,
+    "5 % 0": lambda lib: 5 % lib.tensor([0, 1]),
+    "bool // bool": lambda lib: lib.tensor([True]) // lib.tensor([False]),
+    "float // 0": lambda lib: lib.tensor([1.0, -2.0]) // 0,
+    "max over dims": lambda lib: lib.ones(2, 2).max((0, 1)),
+    "-1 as uint8": lambda lib: lib.full((2,), -1, dtype=lib.uint8),
+    "-300 as uint8": lambda lib: lib.full((2,), -300, dtype=lib.uint8),
+    "fill_ with nan": lambda lib: lib.zeros(2, dtype=lib.int64).fill_(float("nan")),
+    "fill_ with a string": lambda lib: lib.zeros(2, 2).T.fill_("a"),
+    "300 as uint8": lambda lib: lib.tensor([300], dtype=lib.uint8),
+    "nan as int64": lambda lib: lib.tensor(float("nan"), dtype=lib.int64),
+    "1e30 as int64": lambda lib: lib.tensor(1e30, dtype=lib.int64),
+    "2^63 as int64": lambda lib: lib.tensor([2**63]),
+    "2^70 as float32": lambda lib: lib.tensor([2**70], dtype=lib.float32),
+    "2^70 beside a float": lambda lib: lib.tensor([2**70, 1.0]),
+    "np.float64 beside numbers": lambda lib: lib.tensor([np.float64(1.5), 2]),
+    "None": lambda lib: lib.tensor([1, None]),
+    "an object": lambda lib: lib.tensor(object()),
+    "a size of None": lambda lib: lib.empty([1, None]),
+    "a size of 1.5": lambda lib: lib.empty((2, 1.5)),
+    "a size of 2^70": lambda lib: lib.ones(2).expand(2**70),
+    "masked_fill truncates": lambda lib: lib.ones(2, dtype=lib.int64).masked_fill(lib.tensor([True, False]), 1.5),
+    "masked_fill with nan": lambda lib: lib.ones(1, dtype=lib.int64).masked_fill(lib.tensor([True]), float("nan")),
+    "stack of numbers": lambda lib: lib.stack([1, 2]),
+    "cat of a tensor": lambda lib: lib.cat(lib.ones(2)),
+    "narrow before the start": lambda lib: lib.ones(2).narrow(0, -3, 1),
+    "narrow without dimensions": lambda lib: lib.tensor(1.0).narrow(0, 0, 1),
+    "flip twice": lambda lib: lib.ones(2).flip(0, 0),
+    "arange to infinity": lambda lib: lib.arange(float("inf")),
+    "arange to 2^62": lambda lib: lib.arange(2**62),
+    "randint beyond uint8": lambda lib: lib.randint(0, 300, (2,), dtype=lib.uint8),
+    "negative deviation": lambda lib: lib.zeros(2).normal_(0, -1),
+    "reversed bounds": lambda lib: lib.zeros(2).uniform_(2, 1),
+    "rand of integers": lambda lib: lib.rand(2, dtype=lib.int64),
+    "gather with int32": lambda lib: lib.tensor([1.0, 2.0]).gather(0, lib.tensor([1], dtype=lib.int32)),
+    "gather with a number": lambda lib: lib.ones(3).gather(0, 1),
+    "index_select with -1": lambda lib: lib.ones(3).index_select(0, lib.tensor([-1])),
+    "index_select with a matrix": lambda lib: lib.ones(3).index_select(0, lib.tensor([[0]])),
+    "index_select with 0-d": lambda lib: lib.ones(3).index_select(0, lib.tensor(0)),
+    "index_select with bool": lambda lib: lib.ones(3).index_select(0, lib.tensor([True, False, True])),
+    "nonzero of 0-d": lambda lib: lib.tensor(1.0).nonzero(),
+    "nonzero of 0": lambda lib: lib.tensor(0.0).nonzero(),
+    "where is 0-d": lambda lib: lib.tensor(1.0).nonzero(as_tuple=True)[0],
+    "a long step": lambda lib: lib.arange(3)[::2**62],
+    "True and an integer": lambda lib: lib.arange(3)[True, 0],
+    "True twice": lambda lib: lib.arange(3)[True, True],
+    "True in 0-d": lambda lib: lib.tensor(1.0)[True],
+    "an object as index": lambda lib: lib.arange(3)[object()],
+    "a complex index": lambda lib: lib.arange(3)[1j],
+    "a mask of bytes": lambda lib: lib.arange(3)[lib.tensor([1, 0, 1], dtype=lib.uint8)],
+    "int8 as index": lambda lib: lib.arange(3)[lib.tensor([1, 0, 1], dtype=lib.int8)],
+    "a tuple in a tuple": lambda lib: lib.arange(3)[(0, 1),],
+    "float of two": lambda lib: float(lib.ones(2)),
+    "clamp to nan": lambda lib: lib.tensor([1.0, 2.0]).clamp(float("nan")),
+    "clamp below nan": lambda lib: lib.tensor([1.0, 2.0]).clamp(max=lib.tensor([float("nan"), 1.0])),
+    "clamp of integers": lambda lib: lib.tensor([1, 2, 3]).clamp(1.5, 2),
+    "sign of nan": lambda lib: lib.tensor([float("nan"), -0.0, -2.0]).sign(),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", SAME)
+def test_edges_are_pytorchs(name):
+    torch = pytest.importorskip("torch")
+    seen = []
+    for lib in (fg, torch):
+        try:
+            x = SAME[name](lib)
+            seen.append(x if isinstance(x, float) else (str(x.dtype).split(".")[-1], tuple(x.shape), str(x.tolist())))
+        except Exception as error:
+            seen.append(error)
+    ours, theirs = seen
+    if isinstance(theirs, Exception):
+        assert isinstance(ours, Exception), ours
+        assert type(ours) is type(theirs) or (type(ours) is NotImplementedError and isinstance(theirs, RuntimeError))
+    else:
+        assert ours == theirs
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    (0, 300), ([0], 300), ([0], -1), (0, 1e30), ([0], None), ([0], "a"), (0, 2.7), ([0], 2.7), (0, float("nan")),
+])
+def test_assigned_numbers_are_converted_as_by_pytorch(key, value):
+    torch = pytest.importorskip("torch")
+    seen = []
+    for lib in (fg, torch):
+        x = lib.zeros(3, dtype=lib.uint8)
+        try:
+            x[key] = value
+            seen.append(x.tolist())
+        except Exception as error:
+            seen.append(type(error))
+    if value != value:  # PyTorch's rule for unsigned integers lets nan through
+        seen[1] = RuntimeError
+    assert seen[0] == seen[1]
+
+
+def test_steps_beyond_64_bits():
+    assert fg.arange(3)[::2**70].tolist() == [0]
+    assert fg.arange(3)[1::2**63 - 1].tolist() == [1]
+    with pytest.raises(IndexError):
+        fg.ones(2).sum(2**70)
+
+
+@pytest.mark.parametrize("function", [
+    lambda x: x.clamp(-1, 1), lambda x: x.clamp(0, float("nan")), lambda x: x.clamp(2, 1), lambda x: x.relu(),
+    lambda x: x.abs(),
+])
+def test_gradients_at_special_values(function):
+    torch = pytest.importorskip("torch")
+    grads = []
+    for lib in (fg, torch):
+        x = lib.tensor(SPECIAL, requires_grad=True)
+        function(x).sum().backward()
+        grads.append(x.grad.numpy())
+    np.testing.assert_array_equal(*grads)
+
+
+def test_the_bounds_of_clamp_receive_gradients():
+    torch = pytest.importorskip("torch")
+    results = []
+    for lib in (fg, torch):
+        x, low, high = (lib.tensor(n, requires_grad=True) for n in ([-2.0, 0.0, 1.0, 3.0], [-1.0, 0.0, 0.5, 0.0], 2.0))
+        (x.clamp(low, high) * lib.tensor([1.0, 2.0, 3.0, 4.0])).sum().backward()
+        results.append([t.grad.tolist() for t in (x, low, high)])
+    assert results[0] == results[1]

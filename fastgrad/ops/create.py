@@ -126,7 +126,11 @@ def arange(start: float, end: float | None = None, step: float = 1, *, dtype: An
         raise RuntimeError("upper bound and lower bound inconsistent with step sign")
     if dtype is None:
         dtype = int64 if builtins.all(isinstance(n, int | np.integer) for n in (start, end, step)) else _default
-    return tensor(np.arange(start, end, step), dtype=dtype, requires_grad=requires_grad)
+    try:
+        numbers = np.arange(start, end, step)
+    except ValueError as error:
+        raise RuntimeError(f"unsupported range: {start} -> {end}: {error}") from None
+    return tensor(numbers, dtype=dtype, requires_grad=requires_grad)
 
 
 def linspace(start: float, end: float, steps: int, *, dtype: Any = None, device: Any = None,
@@ -200,8 +204,13 @@ def randint(low: int, high: Any = None, size: Any = None, *, dtype: Any = None) 
     """Random integers from low to high - 1 (from 0, if only one bound is given), int64."""
     if not isinstance(high, int | np.integer):
         low, high, size = 0, low, high if size is None else size
+    if size is None:
+        raise TypeError("randint() missing required argument: 'size'")
     if low >= high:
         raise RuntimeError(f"randint expects 'low' to be less than 'high', but got low={low} >= high={high}")
+    limit = as_dtype(dtype or int64)
+    if not limit.is_floating_point and high - 1 > (1 if limit.name == "bool" else np.iinfo(limit.numpy).max):
+        raise RuntimeError(f"randint: high - 1 = {high - 1} is out of bounds for {limit.name}")
     return _draw(size, dtype, lambda n: generator().integers(low, high, n))
 
 

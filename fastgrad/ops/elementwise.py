@@ -83,18 +83,21 @@ def _(grad, y, out):
     return -grad * out / y
 
 
-def _whole(y: np.ndarray) -> np.ndarray:
-    if y.dtype.kind in "iub" and not y.all():
+def _divided(quotient: np.ndarray, y: np.ndarray) -> np.ndarray:
+    y = np.asarray(y)
+    if y.dtype.kind == "b":
+        raise TypeError("booleans are not divided")
+    if y.dtype.kind != "f" and quotient.size and not y.all():
         raise RuntimeError("ZeroDivisionError: an integer tensor is divided by 0; .float() gives inf or nan instead")
-    return y
+    return quotient
 
 
 def _floor_divide(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.asarray(np.floor_divide(x, _whole(np.asarray(y))))
+    return _divided(np.asarray(np.floor_divide(x, y)), y)
 
 
 def _remainder(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.asarray(np.remainder(x, _whole(np.asarray(y))))
+    return _divided(np.asarray(np.remainder(x, y)), y)
 
 
 @op(kind="binary", ref=_floor_divide, domain=((-4, 4), ((-4, -0.5), (0.5, 4))), integers="ref", inplace=True,
@@ -180,10 +183,10 @@ def _(grad, x):
     return grad * sign(x)
 
 
-@op(kind="unary", kernel="sign", ref=np.sign, domain=((-4, -0.1), (0.1, 4)), integers="ref", inplace=True,
-    methods=("sign", "sgn"))
+@op(kind="unary", kernel="sign", ref=lambda x: np.where(x != x, 0, np.sign(x)), domain=((-4, -0.1), (0.1, 4)),
+    integers="ref", inplace=True, methods=("sign", "sgn"))
 def sign(x: Tensor) -> Tensor:
-    """-1, 0 or 1. Its derivative is 0 everywhere."""
+    """-1, 0 or 1; 0 for nan. Its derivative is 0 everywhere."""
 
 
 @sign.vjp("x")
@@ -365,10 +368,10 @@ def _(grad, out):
     return relu_backward(grad, out)
 
 
-@op(kind="binary", kernel="relu_backward", ref=lambda g, out: np.where(out > 0, g, 0),
+@op(kind="binary", kernel="relu_backward", ref=lambda g, out: np.where(out <= 0, 0, g),
     domain=((-4, 4), (0.1, 4)), methods=())
 def relu_backward(g: Tensor, out: Tensor) -> Tensor:
-    """g where out > 0, else 0: what reaches x through out = relu(x)."""
+    """0 where out <= 0, else g: what reaches x through out = relu(x)."""
 
 
 @relu_backward.vjp("g")
@@ -450,12 +453,10 @@ def clamp(x: Tensor, min: float | Tensor | None = None, max: float | Tensor | No
     """x limited to [min, max]; a bound may be None, a number or a tensor. RuntimeError if both are None."""
     if min is None and max is None:
         raise RuntimeError("clamp: at least one of 'min' or 'max' must not be None")
-    # Outside of the bounds and at nan the gradient is 0, at a bound 1 (PyTorch's choice; `maximum` would halve it).
-    if x.requires_grad:
-        x = where(ne(x, x), x.detach(), x)
+    # Outside of the bounds and at nan the gradient is 0, at a bound 1 (PyTorch's choice; `maximum` alone halves it).
     if min is not None:
-        x = where(x < min, min, x)
-    return x if max is None else where(x > max, max, x)
+        x = where(x >= min, x, maximum(x.detach(), min))
+    return x if max is None else where(x <= max, x, minimum(x.detach(), max))
 
 
 # ---------------------------------------------------------------------------------------------- comparisons, bits

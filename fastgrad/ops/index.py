@@ -12,6 +12,7 @@ from fastgrad.ops.shape import clone
 from fastgrad.ops.table import method, op
 from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor, basic_index, bind, from_numpy, normalize_dim
+from fastgrad.tensor import as_tensor as _as_tensor
 
 Key = tuple
 
@@ -25,20 +26,29 @@ def _key(index: object) -> Key:
 
 def _key_part(part: object) -> object:
     if isinstance(part, Tensor):
-        if is_recording() and part.dtype.numpy.kind in "iu":
+        if part.dtype.name not in ("int64", "int32", "uint8", "bool"):
+            raise IndexError(f"tensors used as indices must be long, int, byte or bool tensors, not {part.dtype.name}")
+        if is_recording() and part.dtype.name.startswith("int"):
             return clone(part.detach())  # looked at by the op itself, at each replay
         array = part.detach().numpy()
-        if array.dtype.kind not in "biu":
-            raise IndexError(f"tensors used as indices must be long, int, byte or bool tensors, not {part.dtype.name}")
-        return array.copy() if array.ndim or array.dtype.kind == "b" else array.item()
-    if isinstance(part, list | range):
+        if array.dtype.kind in "bu":  # bytes are a mask, as in PyTorch
+            return array.astype(np.bool_)
+        return array.copy() if array.ndim else array.item()
+    if isinstance(part, list | tuple | range):
         return np.asarray(part, dtype=None if len(part) else np.int64)
     if isinstance(part, np.ndarray):
         return part.copy()
-    if isinstance(part, float | str):
-        raise IndexError(f"only integers, slices (`:`), ellipsis (`...`), None and long or bool tensors are valid "
-                         f"indices (got {type(part).__name__})")
-    return part
+    if part is None or part is Ellipsis or isinstance(part, int | np.integer | np.bool_ | slice):
+        return part
+    raise IndexError(f"only integers, slices (`:`), ellipsis (`...`), None and long or bool tensors are valid "
+                     f"indices (got {type(part).__name__})")
+
+
+def _dims(part: object) -> int:
+    """How many of the tensor's dimensions a part of an index stands for."""
+    if isinstance(part, np.ndarray):
+        return part.ndim if part.dtype.kind == "b" else 1
+    return int(isinstance(part, int | np.integer | slice) and not isinstance(part, bool))
 
 
 def _split(x: Tensor, key: Key) -> tuple[Tensor, Key]:
@@ -51,18 +61,17 @@ def _split(x: Tensor, key: Key) -> tuple[Tensor, Key]:
         array = part.numpy() if isinstance(part, Tensor) else part
         parts.append(array.item() if isinstance(array, np.ndarray) and array.ndim == 0 and array.dtype.kind != "b"
                      else array)
-    taken = [part.ndim if part.dtype.kind == "b" else 1 for part in parts if isinstance(part, np.ndarray)]
-    if sum(taken) + sum(isinstance(part, int | np.integer | slice) for part in parts) > x.ndim:
+    given = sum(_dims(part) for part in parts)
+    if given > x.ndim:
         raise IndexError(f"too many indices for tensor of dimension {x.ndim}")
     first: list[object] = []
     rest: list[object] = []
     for part in parts:
         if part is Ellipsis:
-            given = sum(isinstance(p, int | np.integer | slice) for p in parts) + sum(taken)
             first += [slice(None)] * (x.ndim - given)
             rest += [slice(None)] * (x.ndim - given)
         elif isinstance(part, np.ndarray):
-            first += [slice(None)] * (part.ndim if part.dtype.kind == "b" else 1)
+            first += [slice(None)] * _dims(part)
             rest.append(part)
         elif isinstance(part, bool | np.bool_):
             first.append(None)
@@ -175,10 +184,10 @@ def setitem(x: Tensor, key: object, value: object) -> None:
     """x[key] = value, with gradients to both."""
     if not isinstance(value, Tensor | int | float | bool):
         value = np.asarray(value)
-        if value.dtype.kind == "c":
-            raise TypeError("complex numbers cannot be assigned to a tensor")
-    if isinstance(value, float) and not x.is_floating_point() and not np.isfinite(value):
-        raise RuntimeError(f"value {value} cannot be converted to {x.dtype.name} without overflow")
+        if value.dtype.kind not in "biuf":
+            raise TypeError(f"elements of type {value.dtype} cannot be assigned to a tensor of {x.dtype.name}")
+    if isinstance(value, int | float) and not x.is_floating_point():
+        value = _as_tensor(value, x.dtype, False)
     assign(x, value, _key(key))
 
 
@@ -198,7 +207,10 @@ def _gather_samples(rng: np.random.Generator) -> list[tuple]:
     ref=lambda x, dim, index: np.take_along_axis(x[tuple(slice(n if d != dim else None) for d, n in
                                                          enumerate(index.shape))], index, dim))
 def gather(x: Tensor, dim: int, index: Tensor) -> Tensor:
-    """Elements of x along `dim` at the places that `index` (int64, as many dimensions) holds. RuntimeError outside."""
+    """Elements of x along `dim` at the places that `index` (integers, as many dimensions) holds. RuntimeError outside.
+    """
+    if not isinstance(index, Tensor | np.ndarray):
+        raise TypeError(f"gather(): argument 'index' must be Tensor, not {type(index).__name__}")
     return from_numpy(x.detach().numpy()[_along(x.shape, dim, index)])
 
 
@@ -226,8 +238,8 @@ def _along(shape: Sequence[int], dim: int, index: Tensor | np.ndarray) -> Key:
     """The key that takes element (.., index[..], ..) along `dim`."""
     places = index.numpy() if isinstance(index, Tensor) else np.asarray(index)
     axis = normalize_dim(dim, len(shape))
-    if places.dtype != np.int64:
-        raise RuntimeError(f"gather(): Expected dtype int64 for index, got {places.dtype}")
+    if places.dtype not in (np.int64, np.int32):
+        raise RuntimeError(f"gather(): Expected dtype int32 or int64 for index, got {places.dtype}")
     if places.ndim != len(shape):
         raise RuntimeError(f"index has {places.ndim} dimensions and the tensor {len(shape)}; they must be the same")
     if places.size and (places.min() < 0 or places.max() >= (shape[axis] if shape else 1)):
@@ -242,23 +254,36 @@ def _along(shape: Sequence[int], dim: int, index: Tensor | np.ndarray) -> Key:
 
 
 @method()
-def masked_fill(x: Tensor, mask: Tensor, value: float) -> Tensor:
-    """x with `value` where `mask` (bool) is true."""
+def masked_fill(x: Tensor, mask: Tensor, value: float | Tensor) -> Tensor:
+    """x with `value`, converted to its dtype, where `mask` (bool) is true."""
     from fastgrad.ops.elementwise import where
 
+    if isinstance(value, Tensor):
+        value = value.to(x.dtype)
+    elif not x.is_floating_point():
+        value = _as_tensor(value, x.dtype, False)
     return where(mask, value, x)
 
 
 @method()
 def index_select(x: Tensor, dim: int, index: Tensor) -> Tensor:
-    """The parts of x along `dim` that `index` (1-D, integers) names."""
+    """The parts of x along `dim` that `index` (1-D, integers) names. IndexError outside, negative ones included."""
+    if not isinstance(index, Tensor):
+        raise TypeError(f"index_select(): argument 'index' must be Tensor, not {type(index).__name__}")
+    if index.dtype.name not in ("int64", "int32"):
+        raise RuntimeError(f"index_select(): Expected dtype int32 or int64 for index, got {index.dtype.name}")
+    if index.ndim > 1:
+        raise IndexError("index_select(): Index is supposed to be a vector")
+    if not is_recording() and index.numel() and index.amin().item() < 0:
+        raise IndexError("index_select(): index out of range: negative")
+    index = index.reshape(-1)
     return getitem(x, (slice(None),) * normalize_dim(dim, x.ndim) + (index,))
 
 
 @method()
 def nonzero(x: Tensor, as_tuple: bool = False) -> Tensor | tuple[Tensor, ...]:
     """Where x is not zero: indices (int64) of shape (count, dimensions), or one tensor per dimension."""
-    found = np.nonzero(x.detach().numpy())
+    found = np.nonzero(np.atleast_1d(x.detach().numpy()))
     if as_tuple:
         return tuple(from_numpy(part) for part in found)
-    return from_numpy(np.stack(found, 1) if x.ndim else np.zeros((len(found), 0), np.int64))
+    return from_numpy(np.stack(found, 1)[:, :x.ndim].copy())

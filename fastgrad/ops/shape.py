@@ -306,15 +306,21 @@ def _join_samples(rng: np.random.Generator) -> list[tuple]:
     return [([rng.uniform(-1, 1, (2, n, 3)) for n in (1, 3, 2)], d) for d in (1, -2)]
 
 
+def _tensor_list(name: str, tensors: Sequence[Tensor]) -> list[Tensor]:
+    if not isinstance(tensors, list | tuple):
+        raise TypeError(f"{name}: argument 'tensors' must be tuple of Tensors, not {type(tensors).__name__}")
+    for i, part in enumerate(tensors):
+        if not isinstance(part, Tensor):
+            raise TypeError(f"{name}: element {i} is {type(part).__name__}, expected Tensor")
+    return list(tensors)
+
+
 @op(kind="python", ref=np.concatenate, sample=_join_samples, methods=())
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors joined along an existing dimension; their other sizes agree."""
-    parts = list(tensors)
+    parts = _tensor_list("cat", tensors)
     if not parts:
         raise ValueError("cat: expected a non-empty list of tensors")
-    for i, part in enumerate(parts):
-        if not isinstance(part, Tensor):
-            raise TypeError(f"cat: element {i} is {type(part).__name__}, expected Tensor")
     if builtins.any(part.ndim == 0 for part in parts):
         raise RuntimeError("zero-dimensional tensor cannot be concatenated")
     wanted = parts[0].dtype
@@ -362,7 +368,7 @@ def _share(array: np.ndarray) -> Tensor:
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors of one shape joined along a new dimension."""
-    parts = list(tensors)
+    parts = _tensor_list("stack", tensors)
     if not parts:
         raise RuntimeError("stack expects a non-empty TensorList")
     for part in parts:
@@ -375,10 +381,14 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 @method()
 def narrow(x: Tensor, dim: int, start: int, length: int) -> Tensor:
     """The view of `length` elements along `dim`, from `start`."""
+    if x.ndim == 0:
+        raise RuntimeError("narrow() cannot be applied to a 0-dim tensor.")
     axis = normalize_dim(dim, x.ndim)
     size = x.shape[axis]
+    if not -size <= start <= size:
+        raise IndexError(f"start out of range (expected to be in range of [{-size}, {size}], but got {start})")
     start = start + size if start < 0 else start
-    if start < 0 or length < 0 or start + length > size:
+    if length < 0 or start + length > size:
         raise RuntimeError(f"start ({start}) + length ({length}) exceeds dimension size ({size}).")
     return x[(slice(None),) * axis + (slice(start, start + length),)]
 
@@ -426,7 +436,10 @@ def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     sample=lambda rng: [(rng.uniform(-1, 1, (2, 3, 4)), d) for d in ((0,), (1, -1))])
 def flip(x: Tensor, dims: Sequence[int]) -> Tensor:
     """A copy with the order along `dims` reversed."""
-    return _share(np.ascontiguousarray(np.flip(x.detach().numpy(), tuple(normalize_dim(d, x.ndim) for d in dims))))
+    axes = tuple(normalize_dim(d, x.ndim) for d in dims)
+    if len(set(axes)) != len(axes):
+        raise RuntimeError(f"flip: a dim appears multiple times in the list of dims: {list(dims)}")
+    return _share(np.ascontiguousarray(np.flip(x.detach().numpy(), axes)))
 
 
 @flip.vjp("x")

@@ -64,10 +64,18 @@ def _(grad):
     return grad
 
 
+def _real(x: Tensor, name: str) -> Any:
+    if not x.is_floating_point():
+        raise NotImplementedError(f"{name} is not implemented for {x.dtype.name}; fill a float tensor")
+    return x.dtype.numpy.type
+
+
 @op(kind="inplace", ref=None, sample=None)
 def uniform_(x: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
     """Fill with uniform random numbers in [low, high)."""
-    number = x.dtype.numpy.type
+    if low > high:
+        raise RuntimeError(f"uniform_ expects to return a [from, to) range, but found from={low} > to={high}")
+    number = _real(x, "uniform_")
     drawn = generator().random(tuple(x.shape), dtype=x.dtype.numpy) * number(high - low) + number(low)
     copy_into(x, _as_tensor(np.asarray(drawn), x.dtype, False))
 
@@ -75,7 +83,9 @@ def uniform_(x: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
 @op(kind="inplace", ref=None, sample=None)
 def normal_(x: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """Fill with normal random numbers."""
-    number = x.dtype.numpy.type
+    if std < 0:
+        raise RuntimeError(f"normal_ expects std >= 0.0, but found std {std}")
+    number = _real(x, "normal_")
     drawn = generator().standard_normal(tuple(x.shape), dtype=x.dtype.numpy) * number(std) + number(mean)
     copy_into(x, _as_tensor(np.asarray(drawn), x.dtype, False))
 
