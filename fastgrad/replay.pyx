@@ -19,7 +19,10 @@ the holder and replaced if it has.
 import gc
 import os
 import sys
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from functools import partial
+from types import (
+    AsyncGeneratorType, BuiltinFunctionType, CodeType, CoroutineType, FunctionType, GeneratorType, ModuleType,
+)
 
 cimport cython
 cimport numpy as cnp
@@ -49,6 +52,7 @@ from fastgrad.tensor cimport (
 
 import numpy as np
 
+from fastgrad.tensor import dtype as dtype_type
 from fastgrad.tensor import dtypes_by_code
 
 cnp.import_array()
@@ -76,7 +80,9 @@ cdef extern from "Python.h":
     PyObject *PyDict_GetItemWithError(object, object) except? NULL
 
 np_floating = np.floating
-fixed_types = (FunctionType, BuiltinFunctionType, ModuleType, type)
+fixed_types = (BuiltinFunctionType, ModuleType, type)
+plain_types = (int, str, bytes, type(None), type(Ellipsis), slice, np.integer, np.bool_, np.dtype, dtype_type)
+starting = []    # what is called before a recording begins
 
 
 class CaptureError(RuntimeError):
@@ -519,7 +525,7 @@ cdef class Program:
     cdef fg_call *calls
     cdef int n
     cdef int64_t work
-    cdef list places, guards, arguments, outputs, op_calls, held, checks, written, names, modules
+    cdef list places, guards, arguments, outputs, op_calls, held, checks, written, names, modules, containers
     cdef object template_
     cdef bint grad_mode
     cdef bint simple             # arrays need not become tensors: no OpCall and no result lies in an argument
@@ -601,6 +607,9 @@ cdef class Program:
             return False
         for d in range(self.n_names):
             if not same_name(&self.name_list[d]):
+                return False
+        for value, items in self.containers:
+            if not same_items(items, contents(value)):
                 return False
         if self.module_changes != changes:
             if not same_attributes(self.modules):
@@ -960,6 +969,9 @@ cdef list to_arguments(Recorder recorder, list leaves, list passed):
             passed.append(thing)
             continue
         if not isinstance(thing, (Tensor, np.ndarray)):
+            if not isinstance(thing, plain_types) and not callable(thing) and not hasattr(thing, "param_groups"):
+                raise broken(f"argument of type {type(thing).__name__} cannot be captured: what it holds may change. "
+                             f"Pass tensors, arrays, numbers, strings, or tuples, lists and dicts of them")
             a.value = thing
             passed.append(thing)
             continue
@@ -984,6 +996,24 @@ cdef list to_arguments(Recorder recorder, list leaves, list passed):
         a.place = place
         passed.append(t)
     return arguments
+
+
+cdef int check_arguments(given, keywords, template, list leaves, list arguments) except -1:
+    """Has the function changed its arguments in ways that do not reach the caller?"""
+    cdef Argument a
+    now = []
+    if (flatten(given, now), flatten(keywords, now)) != template or len(now) != len(leaves):
+        raise CaptureError("the captured function changes a list or dict among its arguments: a replay would not")
+    for thing, a, old in zip(now, arguments, leaves):
+        if a.place is not None:
+            if not isinstance(thing, Tensor) or (<Tensor>thing).ptr != a.place.start \
+                    or (<Tensor>thing).block != a.place.block:
+                raise CaptureError("the captured function replaces an argument in its list or dict, or its data: a "
+                                   "replay would not. Return the new value, or change the argument in place")
+        elif a.number is None and thing is not old:
+            raise CaptureError("the captured function changes a list or dict among its arguments: a replay would "
+                               "not")
+    return 0
 
 
 cdef int refs_held(list tensors, fg_block *block):
@@ -1253,29 +1283,64 @@ cdef void relocate(Recorder recorder, Place place, fg_block *block):
 
 
 cdef list names_of(object function):
-    """What the function's code reads by name and a replay would not read again: (namespace or cell, name, value)."""
+    """What the function, and the functions that it names, read by name and a replay would not read again.
+
+    (namespace or cell, name, value); functions of this package are known not to depend on anything.
+    """
     found = []
-    inner = getattr(function, "__func__", function)
-    code = getattr(inner, "__code__", None)
-    if code is None:
-        return found
-    spaces = [inner.__globals__]
-    owner = getattr(function, "__self__", None)
-    if owner is not None and hasattr(owner, "__dict__"):
-        spaces.append(owner.__dict__)
-    for space in spaces:
-        for name in code.co_names:
-            if name in space and not isinstance(space[name], fixed_types):
-                found.append((space, name, space[name]))
-    for name, cell in zip(code.co_freevars, inner.__closure__ or ()):
-        if PyCell_GET(cell) is not NULL and not isinstance(<object>PyCell_GET(cell), fixed_types):
-            found.append((cell, name, <object>PyCell_GET(cell)))
-    return found
+    seen = set()
+    todo = [function]
+    while todo and len(seen) < 1000:
+        function = todo.pop()
+        if isinstance(function, partial):
+            function = function.func
+        owner = getattr(function, "__self__", None)
+        inner = getattr(function, "__func__", function)
+        if not isinstance(inner, FunctionType):
+            owner = inner
+            inner = getattr(type(inner), "forward", None) or getattr(type(inner), "__call__", None)
+        if not isinstance(inner, FunctionType) or id(inner) in seen \
+                or inner.__code__.co_filename.startswith(package):
+            continue
+        seen.add(id(inner))
+        codes = [inner.__code__]
+        spaces = [inner.__globals__]
+        if owner is not None and hasattr(owner, "__dict__") and not isinstance(owner, (ModuleType, type)):
+            spaces.append(owner.__dict__)
+        for code in codes:
+            codes.extend([const for const in code.co_consts if isinstance(const, CodeType)])
+            for space in spaces:
+                for name in code.co_names:
+                    if name in space:
+                        found.append((space, name, space[name]))
+        for name, cell in zip(inner.__code__.co_freevars, inner.__closure__ or ()):
+            if PyCell_GET(cell) is not NULL:
+                found.append((cell, name, <object>PyCell_GET(cell)))
+        for _, _, value in found:
+            if isinstance(value, FunctionType) and id(value) not in seen:
+                todo.append(value)
+    return [(space, name, value) for space, name, value in found if not isinstance(value, fixed_types)]
 
 
-cdef int set_names(Program program, list names) except -1:
+cdef object contents(object value):
+    """Of a list, dict or set that a function names: what it holds, to be compared by identity."""
+    if type(value) is list or type(value) is set:
+        return list(value)
+    if type(value) is dict:
+        return [*value.keys(), *value.values()]
+    return None
+
+
+cdef bint same_items(a, b):
+    if a is None or b is None:
+        return a is b
+    return len(a) == len(b) and all([x is y for x, y in zip(a, b)])
+
+
+cdef int set_names(Program program, list names, dict held) except -1:
     """For `names`, which the program keeps."""
     cdef int i
+    program.containers = []
     for space, name, value in names:
         if PyCell_Check(space):
             now = PyCell_GET(space)
@@ -1283,6 +1348,10 @@ cdef int set_names(Program program, list names) except -1:
             now = PyDict_GetItemWithError(space, name)
         if now != <PyObject *>value and isinstance(value, (int, float, str, tuple)):
             raise CaptureError(f"the captured function assigns to '{name}': a replay would not")
+        if not same_items(held[id(value)], contents(value)):
+            raise CaptureError(f"the captured function changes what '{name}' holds: a replay would not")
+        if held[id(value)] is not None and len(held[id(value)]) <= 256:
+            program.containers.append((value, held[id(value)]))
     program.names = names
     program.n_names = len(names)
     program.name_list = <Name *>PyMem_Calloc(max(len(names), 1), sizeof(Name))
@@ -1472,7 +1541,10 @@ cdef class Captured:
         cdef list passed = []
         cdef list results = []
         cdef list names = names_of(self.function)
+        cdef dict held = {id(value): contents(value) for _, _, value in names}
         global recording
+        for prepare in starting:
+            prepare()
         key = <size_t>recorder.pool
         recorders[key] = recorder
         try:
@@ -1485,6 +1557,9 @@ cdef class Captured:
             set_recorder_pool(recorder.pool)
             try:
                 result = self.function(*given, **keywords)
+                if isinstance(result, (GeneratorType, CoroutineType, AsyncGeneratorType)):
+                    raise CaptureError("generators and coroutines cannot be captured")
+                check_arguments(given, keywords, template, leaves, arguments)
                 given = keywords = None
                 if recorder.error is not None:
                     raise recorder.error
@@ -1494,7 +1569,7 @@ cdef class Captured:
             finally:
                 set_recorder_pool(before)
                 recording -= 1
-            set_names(program, names)
+            set_names(program, names, held)
             if template == (tuple([Ellipsis] * len(args)), {}):
                 program.n_arguments = len(args)
             self.programs.insert(0, (template, program))

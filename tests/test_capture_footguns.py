@@ -561,3 +561,78 @@ def test_a_function_that_refers_to_itself_is_collected():
     del kept, grad
     gc.collect()
     assert runtime.memory_stats()["live"] <= before + 100_000
+
+
+@pytest.mark.parametrize("change", [
+    lambda o, old: o.state.clear(), lambda o, old: o.load_state_dict(old),
+    lambda o, old: o.state[o.param_groups[0]["params"][0]].update(momentum_buffer=fg.ones(3)),
+], ids=["cleared", "loaded", "replaced"])
+def test_optimiser_state_that_changes_between_calls(change):
+    pairs = []
+    for wrap in (fg.capture, lambda f: f):
+        w = nn.Parameter(fg.Tensor([1.0, 2.0, 3.0]))
+        optimizer = optim.SGD([w], lr=0.1, momentum=0.9)
+
+        def step(x, w=w, optimizer=optimizer):
+            optimizer.zero_grad()
+            (w * w * x).sum().backward()
+            optimizer.step()
+
+        step, seen = wrap(step), []
+        for i in range(9):
+            if i == 3:
+                old = pickle.loads(pickle.dumps(optimizer.state_dict()))
+            if i == 6:
+                change(optimizer, old)
+            step(fg.Tensor([1.0, -1.0, 0.5]))
+            seen.append(bits(w))
+        pairs.append(seen)
+    assert pairs[0] == pairs[1]
+
+
+def test_what_a_function_changes_elsewhere_is_loud():
+    w = nn.Parameter(fg.ones(2))
+    optimizer = optim.SGD([w], lr=0.1)
+    log: list = []
+    counts = {"n": 0}
+
+    def schedule(x):
+        optimizer.zero_grad()
+        (w * x).sum().backward()
+        optimizer.step()
+        optimizer.param_groups[0]["lr"] *= 0.5
+        optimizer.step()
+
+    def generate(x):
+        yield x * 2
+
+    def rebind(x):
+        x.data = x * 2
+
+    class Holder:
+        factor = 2.0
+
+    for function, given in (
+        (schedule, [fg.ones(2)]), (generate, [fg.ones(2)]), (rebind, [fg.ones(2)]),
+        (lambda xs: xs.append(1), [[fg.ones(2)]]), (lambda xs: xs.__setitem__(0, xs[0] * 2), [[fg.ones(2)]]),
+        (lambda d: d.update(n=1), [{"n": 0}]), (lambda x: log.append(1), [fg.ones(2)]),
+        (lambda x: counts.update(n=counts["n"] + 1), [fg.ones(2)]), (lambda h: fg.ones(2) * h.factor, [Holder()]),
+    ):
+        with pytest.raises(fg.CaptureError):
+            fg.capture(function)(*given)
+
+
+def test_names_that_helpers_read():
+    rate, table = 2.0, [1.0, 2.0]
+
+    def helper(x):
+        return x * rate + sum(value for value in table)
+
+    captured = fg.capture(lambda x: helper(x) + (lambda y: y * rate)(x))
+    x = fg.ones(1)
+    assert captured(x).item() == captured(x).item() == 7
+    rate = 3.0
+    assert captured(x).item() == 9
+    table.append(10.0)
+    assert captured(x).item() == 19
+    assert rate == 3

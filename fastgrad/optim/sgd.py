@@ -9,11 +9,12 @@ element, which says that a momentum buffer has no value yet, is 0 again after th
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 from fastgrad import ops
 from fastgrad.autograd import enable_grad, no_grad
 from fastgrad.optim.optimizer import Optimizer
-from fastgrad.replay import at_replay, paused
+from fastgrad.replay import CaptureError, at_replay, paused, starting
 from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor, float64
 
@@ -37,6 +38,17 @@ class _Hyper:
         if values != self.values:
             self.values = tuple(float(value) for value in values)
             self.array[:_FIRST_STEP] = self.values
+
+
+_all: WeakSet["SGD"] = WeakSet()
+
+
+def _sync_all() -> None:
+    for optimizer in _all:
+        optimizer.sync_hyper()
+
+
+starting.append(_sync_all)
 
 
 class SGD(Optimizer):
@@ -87,6 +99,7 @@ class SGD(Optimizer):
         if fused and foreach:
             raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
         self._hypers: list[_Hyper] = []
+        _all.add(self)
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -110,12 +123,23 @@ class SGD(Optimizer):
         for hyper, group in zip(self._hypers, self.param_groups, strict=True):
             hyper.sync(group)
 
+    def _check_unchanged(self) -> None:
+        for hyper, group in zip(self._hypers, self.param_groups, strict=True):
+            values = hyper.values
+            hyper.sync(group)
+            if values != hyper.values:
+                raise CaptureError("param_groups (the learning rate, say) changed inside a captured function: a replay "
+                                   "would not change it again. Change it outside, between calls")
+
     def _before_replay(self) -> object:
         """Hand over what may have changed; what the launches themselves depend on is returned."""
         token: object = len(self.param_groups)
         for hyper, group in zip(self._hypers, self.param_groups, strict=True):
             hyper.sync(group)
             token = (token, not group["momentum"], not group["maximize"], len(group["params"]))
+            if group["momentum"]:  # its buffers are those that were recorded
+                state = self.state
+                token = (token, [id(state[p].get("momentum_buffer")) for p in group["params"] if p in state])
         return token
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -125,6 +149,7 @@ class SGD(Optimizer):
             with enable_grad():
                 loss = closure()
         if is_recording():
+            self._check_unchanged()
             at_replay(self._before_replay)
         for hyper, group in zip(self._hypers, self.param_groups, strict=True):
             hyper.sync(group)
@@ -163,4 +188,5 @@ class SGD(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        _all.add(self)
         self._hypers = [_Hyper() for _ in self.param_groups]
