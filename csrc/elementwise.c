@@ -4,6 +4,10 @@
  * function, once per float type, and loop.h brings the rows. The result of an element depends on that element alone:
  * what is left over at the end of a row goes through the same vector code, in a vector that is filled up.
  */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("schedule-insns,sched-pressure") /* Note [Blocks] */
+#endif
+
 #include "fastgrad.h"
 
 #include "loop.h"
@@ -133,6 +137,7 @@ COPY(copy8, uint64_t, 4)
 #define BOTH(name, operands) {#name, {name##_f32, name##_f64}, {NULL, NULL}, operands},
 #define ONE(name) {#name, {name, NULL}, {NULL, NULL}, 2},
 #define UNARY(name, cost, expression) BOTH(name, 2)
+#define UNARY_NEAR(name, cost, near, fast, expression) BOTH(name, 2)
 #define BINARY(name, cost, expression) BOTH(name, 3)
 #define POWER(name, expression) BOTH(name, 3)
 #define POWER_BACKWARD(name, expression) BOTH(name, 4)

@@ -17,6 +17,7 @@
 #undef ROUNDER
 #undef EXP_MAX
 #undef EXP_MIN
+#undef EXP_NEAR
 #undef EXPM1_MIN
 #undef LOGISTIC_NEAR
 #undef TANH_ONE
@@ -33,7 +34,8 @@
 #define ROUNDER 0x1.8p23f /* adding it rounds to an integer, which then stands in the last bits */
 #define EXP_MAX 89.0f     /* beyond: infinity */
 #define EXP_MIN -105.0f   /* beyond: zero */
-#define EXPM1_MIN -20.0f  /* beyond: -1 */
+#define EXP_NEAR 87.0f
+#define EXPM1_MIN -20.0f /* beyond: -1 */
 #define LOGISTIC_NEAR 16.0f
 #define TANH_ONE 20.0f /* twice the number beyond which tanh is 1 */
 #define SMALLEST_NORMAL 0x1p-126f
@@ -48,6 +50,7 @@
 #define ROUNDER 0x1.8p52
 #define EXP_MAX 710.0
 #define EXP_MIN -746.0
+#define EXP_NEAR 708.0
 #define EXPM1_MIN -40.0
 #define LOGISTIC_NEAR 36.0
 #define TANH_ONE 44.0
@@ -66,6 +69,14 @@ FG_INLINE V F(poly)(V x, const T *c, int count)
     for (int k = last - 3; k >= 0; k -= 2)
         q = F(fma)(q, x2, F(splat)(c[k]));
     return last % 2 ? F(fma)(p, x, q) : F(fma)(q, x, p);
+}
+/* The same as one chain: fewer multiplications, where others fill the time */
+FG_INLINE V F(horner)(V x, const T *c, int count)
+{
+    V p = F(splat)(c[count - 1]);
+    for (int k = count - 2; k >= 0; k--)
+        p = F(fma)(p, x, F(splat)(c[k]));
+    return p;
 }
 #define POLY(x, coefficients) F(poly)(x, coefficients, (int)(sizeof(coefficients) / sizeof(T)))
 
@@ -89,8 +100,8 @@ FG_INLINE V F(exp_reduce)(V x, VI *n, V *error)
     return r;
 }
 
-/* q where e^r = 1 + r + r^2 q */
-FG_INLINE V F(exp_tail)(V r)
+/* q where e^r = 1 + r + r^2 q; as one chain of operations, if so wished and it is short */
+FG_INLINE V F(exp_tail_of)(V r, int chain)
 {
 #if REAL == 32
     static const T q[] = {/* -28.2 */
@@ -101,7 +112,12 @@ FG_INLINE V F(exp_tail)(V r)
                           0x1.6c16c1847ed2fp-10, 0x1.a01a0136eee6ep-13, 0x1.a019994465b79p-16, 0x1.71df09f5444a8p-19,
                           0x1.28ae193e243aep-22, 0x1.ada9e7e49b914p-26};
 #endif
-    return POLY(r, q);
+    return REAL == 32 && chain ? F(horner)(r, q, sizeof q / sizeof *q) : POLY(r, q);
+}
+
+FG_INLINE V F(exp_tail)(V r)
+{
+    return F(exp_tail_of)(r, 0);
 }
 
 /* x = n ln 2 + r: gives n, and e^r - 1 as a sum of what is returned and *low */
@@ -119,6 +135,14 @@ FG_INLINE V F(vexp)(V x)
     return F(scale)(r + low + 1, n);
 }
 
+/* The same for |x| <= EXP_NEAR: the power of two is a normal number */
+FG_INLINE V F(exp_near)(V x)
+{
+    VI n;
+    V low, r = F(exp_core)(x, &n, &low);
+    return (r + low + 1) * (V)(((VN)n + BIAS) << MANTISSA);
+}
+
 FG_INLINE V F(vexpm1)(V x)
 {
     VI n;
@@ -130,16 +154,16 @@ FG_INLINE V F(vexpm1)(V x)
     return F(choose)(F(absv)(x) < SMALLEST_NORMAL, x, result);
 }
 
-/* Note [Logistic]: 1 / (1 + e^y) for |y| <= LOGISTIC_NEAR, within 1 unit. e^y = s (1 + u) with s = 2^n, so 1 + s is exact,
- * the denominator follows as a sum d + d_low with one rounding, and the quotient's error from its residual. Further
- * out 1 + s is rounded, which costs another unit. */
+/* Note [Logistic]: 1 / (1 + e^y) for |y| <= LOGISTIC_NEAR, within 1 unit. e^y = s (1 + u) with s = 2^n, so c = 1 + s is
+ * exact and c - d too, the denominator follows as a sum d + d_low with one rounding, and the quotient's error from its
+ * residual. Further out 1 + s is rounded, which costs another unit. Multiplications and fused ones share two of the
+ * four ports, which the division needs as well: so s is multiplied in early, and sums are plain. */
 FG_INLINE V F(logistic)(V y)
 {
     VI n;
     V error, r = F(exp_reduce)(y, &n, &error);
-    V tail = F(exp_tail)(r) * (r * r), u = r + tail, u_low = tail - (u - r);
-    V s = (V)(((VN)n + BIAS) << MANTISSA), c = s + 1;
-    V d = F(fma)(s, u, c), d_low = F(fma)(s, u_low, F(fma)(s, u, c - d));
+    V s = (V)(((VN)n + BIAS) << MANTISSA), c = s + 1, sr = s * r;
+    V tail = F(exp_tail_of)(r, 1) * (r * sr), d = c + (sr + tail), d_low = ((c - d) + sr) + tail;
     V q = 1 / d;
     return F(fma)(q, F(fnma)(q, d_low, F(residual)(q, d, F(splat)(1))), q);
 }
