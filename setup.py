@@ -95,6 +95,7 @@ setup(
         extension("tape", "fastgrad/tape.py"),
         extension("dispatch", "fastgrad/dispatch.pyx"),
         extension("kernels", "fastgrad/kernels.pyx"),
+        extension("watch", "fastgrad/watch.pyx"),
         extension("replay", "fastgrad/replay.pyx"),
     ],
     cmdclass={"build_ext": BuildExt},

@@ -22,8 +22,8 @@ from fastgrad.runtime cimport (
 )
 from fastgrad.tape cimport Op, record, recording_mask
 from fastgrad.tensor cimport (
-    CONTIGUOUS, VIEW, WRAPPED, Tensor, alias, array_of, array_over, check_writable, contiguous, copy_data, make_view,
-    fitted, mark_written, new_tensor, normalize_dim, read_sizes, requires_grad, same_sizes, sizes_list, tensor_of,
+    ARGUMENT, CONTIGUOUS, VIEW, WRAPPED, Tensor, alias, array_of, array_over, check_writable, contiguous, copy_data,
+    fitted, make_view, mark_written, new_tensor, normalize_dim, read_sizes, requires_grad, same_sizes, sizes_list, tensor_of,
 )
 
 import numpy as np
@@ -510,17 +510,26 @@ cdef object elementwise(Primitive op, PyObject **args, int n, Tensor target):
     cdef list keep = None            # references to tensors made on the way
     cdef Tensor t, first = None, out
     cdef int i, d, k, dt = -1, found, dim_dt = -1, zero_dt = -1, number_cat = -1, nd = 0, out_dt
-    cdef bint wants_grad = False, simple = True
+    cdef bint wants_grad = False, simple = True, wrapped = False
     cdef int64_t sizes[8]
     cdef int64_t size
 
     if n > 4 or n != op.n_params:
         raise TypeError(f"{op.name}() takes {op.n_params} arguments but {n} were given")
+    if target is not None and target.flags & WRAPPED:    # `a += 1` of a number gives another number
+        target = None
     for i in range(n):
         thing = <object>args[i]
         saved[i] = args[i]
         if isinstance(thing, Tensor):
             operand[i] = args[i]
+            if (<Tensor>thing).flags & WRAPPED:
+                wrapped = True
+                if (<Tensor>thing).flags & ARGUMENT and not (op.first_is_mask and i == 0):
+                    operand[i] = NULL
+                    number[i] = (<double *>(<Tensor>thing).ptr)[0]
+                    number_cat = 2
+                    continue
         else:
             found = read_number(thing, &number[i])
             if found >= 0:
@@ -559,7 +568,9 @@ cdef object elementwise(Primitive op, PyObject **args, int n, Tensor target):
             dim_dt = t.dt if dim_dt < 0 else promote(dim_dt, t.dt)
         else:
             zero_dt = t.dt if zero_dt < 0 else promote(zero_dt, t.dt)
-    if first is None:
+    if first is None or (wrapped and dim_dt < 0 and zero_dt < 0):
+        if wrapped:    # of a function that is being captured: what Python does with floats
+            return numbers(op, saved, n)
         first = as_tensor(<object>args[0], None, True)  # numbers only: the first becomes a tensor
         operand[0] = saved[0] = <PyObject *>first
         zero_dt = first.dt
@@ -661,6 +672,13 @@ cdef object elementwise(Primitive op, PyObject **args, int n, Tensor target):
                         call.stride[i + 1][d + nd - t.nd] = t.strides[d]
         merge_dims(&call, n + 1)
     if out.numel_:
+        if wrapped and recording:
+            for i in range(n):
+                if isinstance(<object>saved[i], Tensor) and (<Tensor>saved[i]).flags & WRAPPED:
+                    if operand[i] is NULL:
+                        hooks.number(saved[i], i + 1)
+                    elif op.name == "pow" and i == 1:
+                        hooks.leaves(saved[i], "an exponent was computed from floats (pass it as an argument)")
         go(op.kernel, dt - FLOAT32, &call, out.numel_ * op.cost, out, first,
            <Tensor>operand[1] if n > 1 and operand[1] is not NULL else None,
            <Tensor>operand[2] if n > 2 and operand[2] is not NULL else None)
@@ -871,6 +889,34 @@ cdef int written(Op op, PyObject **args, int n, Tensor target) except -1:
     return 0
 
 
+cdef object numbers(Primitive op, PyObject **args, int n):
+    """Floats that are arguments of a function that is being captured, and Python's numbers: the result is a float too,
+    in double precision."""
+    cdef fg_call call
+    cdef double value
+    cdef Tensor out
+    cdef int i
+    if op.kernel is None or op.name not in ("add", "sub", "mul", "div", "neg"):
+        hooks.leaves(NULL, b"an operation on floats alone, other than + - * /, (compute it outside)")
+    out = new_tensor(FLOAT64, 0, NULL)
+    call.ptr[0] = out.ptr
+    call.ndim = 1
+    call.dim[0] = call.stride[0][0] = 1
+    for i in range(n):
+        call.stride[i + 1][0] = 0
+        if isinstance(<object>args[i], Tensor):
+            call.ptr[i + 1] = (<Tensor>args[i]).ptr
+            if recording:
+                hooks.used(args[i])
+        else:
+            read_number(<object>args[i], &value)
+            call.scalar[i + 1].f64 = value
+            call.ptr[i + 1] = &call.scalar[i + 1]
+    go(op.kernel, 1, &call, 1, out, None, None, None)
+    out.flags |= WRAPPED
+    return out
+
+
 cdef object by_reference(Primitive op, PyObject **args, PyObject **operand, int n, Tensor target, int dt):
     """Integers and booleans: NumPy computes them."""
     cdef int i, d
@@ -881,7 +927,9 @@ cdef object by_reference(Primitive op, PyObject **args, PyObject **operand, int 
     arrays = []
     for i in range(n):
         if operand[i] is NULL:
-            arrays.append(np.asarray(<object>args[i]).astype(dtypes_by_code[dt].numpy))
+            thing = <object>args[i]
+            thing = array_of(<Tensor>thing) if isinstance(thing, Tensor) else np.asarray(thing)
+            arrays.append(thing.astype(dtypes_by_code[dt].numpy))
         elif op.first_is_mask and i == 0:
             arrays.append(array_of(<Tensor>operand[i]).astype(np.bool_))
         else:

@@ -17,12 +17,10 @@ the holder and replaced if it has.
 """
 
 import gc
-import os
 import sys
-from functools import partial
-from types import (
-    AsyncGeneratorType, BuiltinFunctionType, CodeType, CoroutineType, FunctionType, GeneratorType, ModuleType,
-)
+import warnings
+import weakref
+from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType, ModuleType
 
 cimport cython
 cimport numpy as cnp
@@ -49,11 +47,13 @@ from fastgrad.tensor cimport (
     ARGUMENT, CONTIGUOUS, LEAF_REQUIRES_GRAD, WRAPPED, Tensor, alias, array_over, copy_data, new_tensor, requires_grad,
     same_sizes, sizes_list, tensor_of,
 )
+from fastgrad.watch cimport Watch
 
 import numpy as np
 
 from fastgrad.tensor import dtype as dtype_type
 from fastgrad.tensor import dtypes_by_code
+from fastgrad.watch import code_of, user_frame
 
 cnp.import_array()
 
@@ -74,13 +74,9 @@ cdef extern from *:
     Py_ssize_t FG_NARGS(size_t n)
     PyObject **fg_items(list)
 
-cdef extern from "Python.h":
-    bint PyCell_Check(object)
-    PyObject *PyCell_GET(object)
-    PyObject *PyDict_GetItemWithError(object, object) except? NULL
-
 np_floating = np.floating
-fixed_types = (BuiltinFunctionType, ModuleType, type)
+constant_types = (int, float, complex, str, bytes, type(None), type(Ellipsis), slice, np.generic, np.dtype, dtype_type,
+                  np.ndarray, type, FunctionType, ModuleType)
 plain_types = (int, str, bytes, type(None), type(Ellipsis), slice, np.integer, np.bool_, np.dtype, dtype_type)
 starting = []    # what is called before a recording begins
 
@@ -89,16 +85,21 @@ class CaptureError(RuntimeError):
     """A captured function does what a replay would not repeat."""
 
 
-cdef str package = os.path.dirname(os.path.abspath(__file__)) + os.sep
-
-
 cdef object broken(str what):
-    """The error that says what cannot be captured, and where the function does it."""
-    frame = sys._getframe()
-    while frame is not None and frame.f_code.co_filename.startswith(package):
-        frame = frame.f_back
-    where = "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}: "
-    return CaptureError(where + what)
+    """The error that says what cannot be captured, and where the function does it. A function may catch it: what was
+    recorded is void all the same."""
+    cdef Recorder recorder = current()
+    frame = user_frame()
+    error = CaptureError(what if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}: {what}")
+    if recorder is not None and recorder.error is None:
+        recorder.error = error
+    return error
+
+
+cdef object refused(function, str what):
+    """The same, of what was seen when the function had ended."""
+    code = code_of(function)
+    return CaptureError(what if code is None else f"{code.co_filename}:{code.co_firstlineno}: {what}")
 
 # ---------------------------------------------------------------------------------------------- what recording notes
 
@@ -118,6 +119,13 @@ cdef struct Use:
     int32_t step
     int32_t operand
     int64_t offset
+
+
+cdef struct Number:          # an operand that lies in the call itself, and is read from a tensor before each replay
+    int32_t step
+    int32_t operand
+    int32_t dt
+    double *source
 
 
 cdef class Place:
@@ -158,6 +166,7 @@ cdef class Found:
     cdef char *ptr
     cdef int flags, dt, nd
     cdef int64_t sizes[8]
+    cdef int64_t strides[8]
     cdef Tensor grad
     cdef fg_block *grad_block
     cdef char *grad_ptr
@@ -168,12 +177,14 @@ cdef class Found:
 
 
 cdef class OpCall:
-    """An op that ran through NumPy: called again at replay."""
+    """An op that ran through NumPy, or a check of values: called again at replay."""
+    cdef object check        # called with arrays; None: an op
     cdef int at              # before which step
     cdef Op op
     cdef list args
     cdef Tensor target
     cdef tuple results
+    cdef list state          # Note [Exceptions at replay]: (Found, its data's place, offset, its gradient's ...)
 
 
 cdef dict recorders = {}     # address of the pool: Recorder
@@ -191,6 +202,11 @@ cdef class Recorder:
     cdef set made            # addresses of blocks around arrays that NumPy made meanwhile
     cdef uint64_t born
     cdef list calls, held, checks, modules, arguments
+    cdef list numbers        # (step, operand, float32?, tensor)
+    cdef list operands       # (operand, tensor) of the launch to come
+    cdef Watch watch
+    cdef object function
+    cdef bint lenient        # what cannot be recorded is no error: the function runs on as it is
     cdef bint in_op, by_python
     cdef int64_t work
     cdef object error
@@ -209,6 +225,8 @@ cdef class Recorder:
         self.checks = []
         self.modules = []
         self.arguments = []
+        self.numbers = []
+        self.operands = []
 
     def __dealloc__(self):
         PyMem_Free(self.steps)
@@ -271,7 +289,7 @@ cdef class Recorder:
 
     cdef void fail(self, str what):
         if self.error is None:
-            self.error = broken(what)
+            broken(what)
 
     cdef Found meet(self, Tensor t):
         cdef Found found
@@ -290,12 +308,31 @@ cdef class Recorder:
         found.nd = t.nd
         for d in range(t.nd):
             found.sizes[d] = t.sizes[d]
+            found.strides[d] = t.strides[d]
         if t.grad_tensor is not NULL:
             found.grad = <Tensor>t.grad_tensor
             found.grad_block = found.grad.block
             found.grad_ptr = found.grad.ptr
         self.found[key] = found
         return found
+
+    cdef tuple state_of(self, Found found):
+        """Note [Exceptions at replay]"""
+        cdef Tensor t = found.tensor, grad
+        cdef int i
+        data = grads = (None, 0)
+        if t.block != found.block or t.ptr != found.ptr:
+            i = self.find(t.ptr)
+            if i >= 0:
+                data = self.places[i], t.ptr - (<Place>self.places[i]).start
+        if t.grad_tensor is not NULL:
+            grad = <Tensor>t.grad_tensor
+            i = self.find(grad.ptr)
+            if grad is found.grad and grad.block == found.grad_block:
+                grads = (None, 1)
+            elif i >= 0:
+                grads = self.places[i], grad.ptr - (<Place>self.places[i]).start
+        return data + grads
 
     cdef object hold(self, object thing):
         """What an OpCall keeps for an argument."""
@@ -355,12 +392,18 @@ cdef int on_launched(Kernel kernel, fg_call *call, fg_block *scratch, int64_t wo
             if other.thread != PyThread_get_thread_ident():
                 for i in range(count):
                     index = other.find(call.ptr[i])
-                    if index >= 0 and (<Place>other.places[index]).own:
-                        other.fail("another thread works with tensors of a function that is being captured")
-                        raise other.error
+                    if index >= 0 and ((<Place>other.places[index]).own or (<Place>other.places[index]).argument >= 0):
+                        error = refused(other.function, "another thread works with tensors of a function that is being "
+                                                        "captured")
+                        if other.error is None:
+                            other.error = error
         return 0
     if recorder.error is not None:
+        if recorder.lenient:
+            return 0
         raise recorder.error
+    if recorder.in_op and recorder.by_python:    # the whole op is called again
+        return 0
     if recorder.n == recorder.room:
         grown = <Step *>PyMem_Realloc(recorder.steps, (2 * recorder.room + 64) * sizeof(Step))
         if grown is NULL:
@@ -379,9 +422,15 @@ cdef int on_launched(Kernel kernel, fg_call *call, fg_block *scratch, int64_t wo
         else:
             index = recorder.find(call.ptr[i])
             if index < 0:
-                raise broken(f"kernel {kernel.name} works on memory that is no tensor's (fastgrad.kernels on arrays?)")
+                broken(f"kernel {kernel.name} works on memory that is no tensor's (fastgrad.kernels on arrays?)")
+                if recorder.lenient:
+                    return 0
+                raise recorder.error
             step.place[i] = index
             step.offset[i] = <char *>call.ptr[i] - (<Place>recorder.places[index]).start
+    for operand, number in recorder.operands:
+        recorder.numbers.append((recorder.n, operand, call.fn == kernel.entry.fn[0], number))
+    recorder.operands.clear()
     recorder.n += 1
     recorder.work += work
     return 0
@@ -405,6 +454,13 @@ cdef void on_constant(PyObject *tensor) noexcept:
         recorder.error = error
 
 
+cdef void on_number(PyObject *tensor, int operand) noexcept:
+    """The operand of the next launch is a number, read from this tensor."""
+    cdef Recorder recorder = current()
+    if recorder is not None:
+        recorder.operands.append((operand, <Tensor>tensor))
+
+
 cdef int on_leaves(PyObject *tensor, const char *what) except -1:
     cdef Recorder recorder = current()
     if recorder is None:
@@ -412,8 +468,11 @@ cdef int on_leaves(PyObject *tensor, const char *what) except -1:
     if recorder.in_op:
         recorder.by_python = True
         return 0
-    raise broken(f"{what.decode()} while a captured function was being recorded: a replay would not ask again. Return "
-                 f"the tensor and look at it outside, or compute with tensors")
+    broken(f"{what.decode()} while a captured function was being recorded: a replay would not ask again. Return "
+           f"the tensor and look at it outside, or compute with tensors")
+    if not recorder.lenient:
+        raise recorder.error
+    return 0
 
 
 cdef object recorded(Op op, PyObject **args, int n, Tensor out):
@@ -421,7 +480,7 @@ cdef object recorded(Op op, PyObject **args, int n, Tensor out):
     cdef Recorder recorder = current()
     cdef OpCall call
     cdef int mark = recorder.n, i
-    if recorder.in_op:
+    if recorder.in_op or recorder.error is not None:
         return compute(op, args, n, out)
     recorder.in_op = True
     recorder.by_python = False
@@ -429,15 +488,22 @@ cdef object recorded(Op op, PyObject **args, int n, Tensor out):
         result = compute(op, args, n, out)
     finally:
         recorder.in_op = False
+        recorder.operands.clear()
     if recorder.by_python and result is not NotImplemented:
         recorder.n = mark
+        while recorder.numbers and recorder.numbers[-1][0] >= mark:
+            recorder.numbers.pop()
         call = OpCall.__new__(OpCall)
         call.at = mark
         call.op = op
         call.args = [recorder.hold(<object>args[i]) for i in range(n)]
         call.target = None if out is None else recorder.hold(out)
         if not isinstance(result, (Tensor, tuple)):
-            raise broken(f"{op.name} gives {type(result).__name__}, which a replay cannot give again")
+            broken(f"{op.name} gives {type(result).__name__}, which a replay cannot give again")
+            if not recorder.lenient:
+                raise recorder.error
+            return result
+        call.state = [(found, *recorder.state_of(found)) for found in recorder.found.values()]
         if out is None and result is not <object>args[0]:
             call.results = tuple([recorder.hold(t) for t in (result if isinstance(result, tuple) else (result,))])
             for t in (result if isinstance(result, tuple) else (result,)):
@@ -453,6 +519,7 @@ hooks.written = on_written
 hooks.launched = on_launched
 hooks.constant = on_constant
 hooks.leaves = on_leaves
+hooks.number = on_number
 set_recorded(recorded)
 
 
@@ -481,6 +548,30 @@ def drawn_from_python(what):
     if recording:
         on_leaves(NULL, text)
 
+
+def check_values(check, *tensors):
+    """Call `check` with arrays over the memory of `tensors`, now, and, if this is being recorded, at the same point of
+    each replay. It may raise an exception, and must not write."""
+    cdef Recorder recorder = current()
+    cdef OpCall call
+    check(*[array_over(<Tensor>t) for t in tensors])
+    if recorder is not None and recorder.error is None:
+        call = OpCall.__new__(OpCall)
+        call.at = recorder.n
+        call.check = check
+        call.args = [recorder.hold(t) for t in tensors]
+        call.state = [(found, *recorder.state_of(found)) for found in recorder.found.values()]
+        recorder.calls.append(call)
+
+
+def refuse(what):
+    """While recording: this is an error, whether it happens within an op or not."""
+    cdef Recorder recorder = current()
+    if recorder is not None:
+        broken(what)
+        if not recorder.lenient:
+            raise recorder.error
+
 # ---------------------------------------------------------------------------------------------- programs
 
 
@@ -491,6 +582,7 @@ cdef class Guard:
     cdef char *ptr
     cdef int flags, dt, nd
     cdef int64_t sizes[8]
+    cdef int64_t strides[8]
     cdef bint has_grad
     cdef Place grad_place        # of the gradient it comes with, if launches use that; else None
     cdef char *grad_ptr
@@ -509,6 +601,7 @@ cdef class Argument:
     cdef Tensor number           # where a float goes; None: not a float
     cdef object value            # anything else: the value itself
     cdef Tensor same             # a tensor that requires grad: this one, and no other
+    cdef list views              # (tensor, offset): aliases of its memory that Python calls work with
 
 
 cdef class Output:
@@ -516,6 +609,7 @@ cdef class Output:
     cdef Tensor shape            # an alias of the recorded tensor; where it lies is looked up in place
     cdef int64_t offset
     cdef object same             # a tensor from outside, or a constant, that is returned as it is
+    cdef Tensor number           # a float among the arguments
 
 
 @cython.no_gc_clear    # __dealloc__ needs its lists
@@ -525,16 +619,18 @@ cdef class Program:
     cdef fg_call *calls
     cdef int n
     cdef int64_t work
-    cdef list places, guards, arguments, outputs, op_calls, held, checks, written, names, modules, containers
+    cdef list places, guards, arguments, outputs, op_calls, held, checks, written, modules
+    cdef Watch watch
+    cdef Number *numbers
+    cdef int n_numbers
     cdef object template_
     cdef bint grad_mode
     cdef bint simple             # arrays need not become tensors: no OpCall and no result lies in an argument
     cdef bint parallel           # some launch has threads
     cdef int n_arguments         # of a call whose arguments are not nested; -1: they are
     cdef int threads_now
+    cdef fg_block *nothing       # what aliases of arguments hold between calls
     cdef list leaving            # guards whose tensors are changed other than by launches
-    cdef Name *name_list
-    cdef int n_names
     cdef PyThread_type_lock lock
     cdef readonly long replays
     cdef unsigned long module_changes
@@ -545,13 +641,16 @@ cdef class Program:
         if self.places is not None:
             for place in self.places:
                 if place.own:
-                    make_common(place.block)
+                    if place.block.refs > 1:    # else it goes back to the pool, and with that to the system
+                        make_common(place.block)
                     block_decref(place.block)
                     place.block = NULL
         if self.pool is not NULL:
             free_pool(self.pool)
         PyMem_Free(self.calls)
-        PyMem_Free(self.name_list)
+        PyMem_Free(self.numbers)
+        if self.nothing is not NULL:
+            block_decref(self.nothing)
         if self.lock is not NULL:
             PyThread_free_lock(self.lock)
 
@@ -605,12 +704,8 @@ cdef class Program:
         cdef int d
         if grad_enabled() != self.grad_mode:
             return False
-        for d in range(self.n_names):
-            if not same_name(&self.name_list[d]):
-                return False
-        for value, items in self.containers:
-            if not same_items(items, contents(value)):
-                return False
+        if not self.watch.same():
+            return False
         if self.module_changes != changes:
             if not same_attributes(self.modules):
                 return False
@@ -621,7 +716,7 @@ cdef class Program:
                     or t.nd != g.nd or (t.grad_tensor is not NULL) != g.has_grad:
                 return False
             for d in range(t.nd):
-                if t.sizes[d] != g.sizes[d]:
+                if t.sizes[d] != g.sizes[d] or (t.strides[d] != g.strides[d] and t.sizes[d] > 1):
                     return False
             if t.block != g.place.block or t.ptr != g.ptr:
                 if not self.follow(g.place, t, &g.ptr):
@@ -696,7 +791,7 @@ cdef class Program:
             if g.new_grad is not None:
                 if t.grad_tensor is not NULL:
                     grad = <Tensor>t.grad_tensor
-                    if grad.block == g.new_grad.block and (<PyObject *>grad).ob_refcnt == 2 \
+                    if not self.op_calls and grad.block == g.new_grad.block and (<PyObject *>grad).ob_refcnt == 2 \
                             and grad.block.refs == 2 and grad.node is NULL:
                         continue
                     grad = None
@@ -708,10 +803,10 @@ cdef class Program:
 
     # -------------------------------------------------------------------------------------- a replay
 
-    cdef int take(self, PyObject **args, list keep) except -1:
+    cdef int take(self, PyObject **args) except -1:
         """Point the calls at the arguments."""
         cdef Argument a
-        cdef Tensor t
+        cdef Tensor t, view
         cdef char *start
         cdef int i = 0
         for a in self.arguments:
@@ -720,28 +815,46 @@ cdef class Program:
             if a.number is not None:
                 (<double *>a.number.ptr)[0] = PyFloat_AsDouble(thing)
             elif a.place is not None and a.same is None:
-                if self.simple:
-                    start = (<Tensor>thing).ptr if isinstance(thing, Tensor) else <char *>cnp.PyArray_DATA(
-                        <cnp.ndarray>thing)
-                    if start != a.place.start:
-                        self.point(a.place, start)
-                        a.place.start = start
-                    continue
-                t = <Tensor>thing if isinstance(thing, Tensor) else tensor_of(thing, True)
-                keep.append(t)
-                for view in self.held:
-                    if (<Tensor>view).flags & ARGUMENT and (<Tensor>view).block == a.place.block \
-                            and a.place.start <= (<Tensor>view).ptr <= a.place.start + a.place.nbytes:
+                if isinstance(thing, Tensor):
+                    t = <Tensor>thing
+                    start = t.ptr
+                    if a.place.written:
+                        t.block.stamp = next_stamp()
+                        t.block.version += 1
+                elif self.simple:
+                    start = <char *>cnp.PyArray_DATA(<cnp.ndarray>thing)
+                else:
+                    t = tensor_of(thing, True)
+                    start = t.ptr
+                if start != a.place.start:
+                    self.point(a.place, start)
+                    a.place.start = start
+                if not self.simple:
+                    block_incref(t.block)
+                    a.place.block = t.block
+                    for view, offset in a.views:
                         block_incref(t.block)
-                        (<Tensor>view).ptr = t.ptr + ((<Tensor>view).ptr - a.place.start)
-                        (<Tensor>view).block = t.block
-                        block_decref(a.place.block)
-                self.point(a.place, t.ptr)
-                block_incref(t.block)
-                block_decref(a.place.block)
-                a.place.block = t.block
-                a.place.start = t.ptr
+                        view.block = t.block
+                        view.ptr = start + <int64_t>offset
+        for i in range(self.n_numbers):
+            if self.numbers[i].dt:
+                self.calls[self.numbers[i].step].scalar[self.numbers[i].operand].f64 = self.numbers[i].source[0]
+            else:
+                self.calls[self.numbers[i].step].scalar[self.numbers[i].operand].f32 = <float>self.numbers[i].source[0]
         return 0
+
+    cdef void let_go(self):
+        """Of the arguments' memory."""
+        cdef Argument a
+        cdef Tensor view
+        for a in self.arguments:
+            if a.place is not None and a.same is None and a.place.block is not NULL:
+                block_decref(a.place.block)
+                a.place.block = NULL
+                for view, _ in a.views:
+                    block_incref(self.nothing)
+                    block_decref(view.block)
+                    view.block = self.nothing
 
     cdef void run(self, int begin, int end):
         cdef int i
@@ -761,16 +874,23 @@ cdef class Program:
         try:
             if self.parallel:
                 self.set_threads()
-            self.take(args, None if self.simple else [])
-            if len(self.leaving):
-                self.make_room()
-            if self.op_calls:
-                self.go()
-            else:
+            if self.simple:
+                self.take(args)
+                if len(self.leaving):
+                    self.make_room()
                 self.run(0, self.n)
-            self.leave()
-            self.replays += 1
-            return self.results(copy)
+                self.leave()
+                self.replays += 1
+                return self.results(copy)
+            try:
+                self.take(args)
+                self.make_room()
+                self.go()
+                self.leave()
+                self.replays += 1
+                return self.results(copy)
+            finally:
+                self.let_go()
         finally:
             PyThread_release_lock(self.lock)
 
@@ -780,8 +900,32 @@ cdef class Program:
         for call in self.op_calls:
             self.run(at, call.at)
             at = call.at
-            repeat(call)
+            try:
+                repeat(call)
+            except BaseException:
+                self.stop_at(call)
+                raise
         self.run(at, self.n)
+        return 0
+
+    cdef int stop_at(self, OpCall call) except -1:
+        """Note [Exceptions at replay]: what eager code would have done by then. (An op that runs through NumPy may
+        raise, for an index that is out of range, say; launches cannot.)"""
+        cdef Guard g
+        cdef Place place
+        for place in self.written:
+            place.block.stamp = next_stamp()
+            place.block.version += 1
+        for g, data, data_offset, grads, grad_offset in call.state:
+            if data is not None:
+                memcpy(g.ptr, (<Place>data).start + <int64_t>data_offset, g.tensor.numel_ * itemsize_of[g.dt])
+            if grads is not None:
+                new = new_tensor(g.dt, g.nd, g.sizes)
+                memcpy((<Tensor>new).ptr, (<Place>grads).start + <int64_t>grad_offset,
+                       g.tensor.numel_ * itemsize_of[g.dt])
+                g.tensor.grad = new
+            elif not grad_offset:
+                g.tensor.grad = None
         return 0
 
     cdef void set_threads(self):
@@ -820,8 +964,11 @@ cdef class Program:
                 return t
         made = []
         for out in self.outputs:
+            if out.number is not None:
+                made.append((<double *>out.number.ptr)[0])
+                continue
             if out.place is None:
-                made.append(out.same)
+                made.append(out.same.copy() if type(out.same) is np.ndarray else out.same)
                 continue
             t = tensor_at(out.place.block, out.place.start + out.offset, out.shape)
             if copy:
@@ -837,7 +984,7 @@ cdef class Program:
         cdef Place place
         own = sum([place.nbytes for place in self.places if place.own])
         lines = [f"{self.n} launches, {len(self.op_calls)} Python calls"
-                 + (f" ({', '.join(sorted({(<OpCall>c).op.name for c in self.op_calls}))})" if self.op_calls else ""),
+                 + (f" ({', '.join(sorted({call_name(c) for c in self.op_calls}))})" if self.op_calls else ""),
                  f"{len(self.guards)} tensors from outside, {len(self.arguments)} arguments, "
                  f"{len(self.outputs)} results",
                  f"{own + self.pool.cached} bytes of its own, {self.pool.hits} allocations of "
@@ -859,24 +1006,6 @@ cdef class Program:
         return len(self.op_calls)
 
 
-cdef struct Name:
-    PyObject *space     # a namespace, or the cell of a closure
-    PyObject *name
-    PyObject *value
-
-
-cdef bint same_name(const Name *name):
-    """Does a global or a closure's variable have the value that it had?"""
-    cdef PyObject *value
-    if PyCell_Check(<object>name.space):
-        value = PyCell_GET(<object>name.space)
-    else:
-        value = PyDict_GetItemWithError(<object>name.space, <object>name.name)
-    return value == name.value or (value is not NULL and type(<object>value) is type(<object>name.value)
-                                   and isinstance(<object>value, (int, float, str))
-                                   and <object>value == <object>name.value)
-
-
 cdef dict kernel_names = {}
 
 
@@ -890,6 +1019,10 @@ cdef str kernel_name(size_t address):
             for i in range(2):
                 kernel_names[<size_t>kernel.entry.fn[<int>i]] = name
     return kernel_names.get(address, "?")
+
+
+cdef str call_name(OpCall call):
+    return call.op.name if call.check is None else "a check of values"
 
 
 cdef Tensor tensor_at(fg_block *block, char *ptr, Tensor shape):
@@ -907,6 +1040,9 @@ cdef int repeat(OpCall call) except -1:
     cdef Tensor old, new
     cdef int i
     cdef bint before = grad_enabled()
+    if call.check is not None:
+        call.check(*[array_over(<Tensor>t) for t in call.args])
+        return 0
     for i in range(len(call.args)):
         args[i] = <PyObject *>call.args[i]
     set_grad_enabled(False)
@@ -957,21 +1093,22 @@ cdef list to_arguments(Recorder recorder, list leaves, list passed):
         arguments.append(a)
         if PyFloat_Check(thing) or isinstance(thing, np.floating):
             a.number = new_tensor(FLOAT64, 0, NULL)
-            a.number.flags |= WRAPPED
+            a.number.flags |= WRAPPED | ARGUMENT
             (<double *>a.number.ptr)[0] = thing
             passed.append(a.number)
             continue
         if isinstance(thing, Tensor) and requires_grad(thing):
             if (<Tensor>thing).node is not NULL:
-                raise broken("an argument of a captured function is on the tape; detach() it, or capture the function "
-                             "that it comes from too")
+                raise refused(recorder.function, "an argument of a captured function is on the tape; detach() it, or "
+                                                 "capture the function that it comes from too")
             a.same = <Tensor>thing
             passed.append(thing)
             continue
         if not isinstance(thing, (Tensor, np.ndarray)):
             if not isinstance(thing, plain_types) and not callable(thing) and not hasattr(thing, "param_groups"):
-                raise broken(f"argument of type {type(thing).__name__} cannot be captured: what it holds may change. "
-                             f"Pass tensors, arrays, numbers, strings, or tuples, lists and dicts of them")
+                raise refused(recorder.function, f"argument of type {type(thing).__name__} cannot be captured: what "
+                                                 "it holds may change. Pass tensors, arrays, numbers, strings, or "
+                                                 "tuples, lists and dicts of them")
             a.value = thing
             passed.append(thing)
             continue
@@ -989,7 +1126,8 @@ cdef list to_arguments(Recorder recorder, list leaves, list passed):
         extent *= itemsize_of[t.dt]
         for other in recorder.arguments:
             if t.ptr < other.start + other.nbytes and other.start < t.ptr + extent:
-                raise broken("two arguments of a captured function share memory; pass a clone() of one")
+                raise refused(recorder.function, "two arguments of a captured function share memory; pass a clone() "
+                                                 "of one")
         place = recorder.add_place(t.block, t.ptr, extent, False)
         place.argument = len(recorder.arguments)
         recorder.arguments.append(place)
@@ -998,21 +1136,30 @@ cdef list to_arguments(Recorder recorder, list leaves, list passed):
     return arguments
 
 
-cdef int check_arguments(given, keywords, template, list leaves, list arguments) except -1:
+cdef int check_arguments(Recorder recorder, given, keywords, template, list leaves, list arguments) except -1:
     """Has the function changed its arguments in ways that do not reach the caller?"""
     cdef Argument a
+    cdef Tensor t
     now = []
+    what = None
     if (flatten(given, now), flatten(keywords, now)) != template or len(now) != len(leaves):
-        raise CaptureError("the captured function changes a list or dict among its arguments: a replay would not")
-    for thing, a, old in zip(now, arguments, leaves):
-        if a.place is not None:
-            if not isinstance(thing, Tensor) or (<Tensor>thing).ptr != a.place.start \
-                    or (<Tensor>thing).block != a.place.block:
-                raise CaptureError("the captured function replaces an argument in its list or dict, or its data: a "
-                                   "replay would not. Return the new value, or change the argument in place")
-        elif a.number is None and thing is not old:
-            raise CaptureError("the captured function changes a list or dict among its arguments: a replay would "
-                               "not")
+        what = "changes a list or dict among its arguments: a replay would not"
+    else:
+        for thing, a, old in zip(now, arguments, leaves):
+            if a.place is not None:
+                if not isinstance(thing, Tensor) or (<Tensor>thing).ptr != a.place.start \
+                        or (<Tensor>thing).block != a.place.block:
+                    what = ("replaces an argument in its list or dict, or its data: a replay would not. Return the new "
+                            "value, or change the argument in place")
+                elif isinstance(old, Tensor):
+                    t = <Tensor>thing
+                    if t.flags & LEAF_REQUIRES_GRAD or t.node is not NULL or t.grad_tensor is not NULL:
+                        what = ("changes an argument's requires_grad or grad, and that does not reach the caller's "
+                                "tensor: work with x = x.detach().requires_grad_()")
+            elif a.number is None and thing is not old:
+                what = "changes a list or dict among its arguments: a replay would not"
+    if what is not None and recorder.error is None:
+        recorder.error = refused(recorder.function, "the captured function " + what)
     return 0
 
 
@@ -1024,9 +1171,9 @@ cdef int refs_held(list tensors, fg_block *block):
     return count
 
 
-cdef Program finish(Recorder recorder, list arguments, object result, list leaves):
+cdef int finish(Program program, Recorder recorder, list arguments, object result, list leaves) except -1:
     """The program of what was recorded. `leaves` is emptied: nobody else may hold the results."""
-    cdef Program program = Program.__new__(Program)
+    cdef Argument argument
     cdef Place place
     cdef Found found
     cdef Guard g
@@ -1035,6 +1182,7 @@ cdef Program finish(Recorder recorder, list arguments, object result, list leave
     cdef Step *step
     cdef int i, k, d, expected
     cdef list shapes = []
+    strange = None
     program.lock = PyThread_allocate_lock()
     program.n_arguments = -1
     program.guards = []
@@ -1047,9 +1195,7 @@ cdef Program finish(Recorder recorder, list arguments, object result, list leave
     program.checks = recorder.checks
     program.modules = recorder.modules
     program.module_changes = changes
-    if not same_attributes(recorder.modules):
-        raise CaptureError("a module set one of its attributes while a captured function was being recorded: a replay "
-                           "would not")
+    program.watch = recorder.watch
     program.grad_mode = grad_enabled()
     # What is returned.
     for thing in leaves:
@@ -1057,8 +1203,15 @@ cdef Program finish(Recorder recorder, list arguments, object result, list leave
         program.outputs.append(out)
         if not isinstance(thing, Tensor):
             out.same = thing
+            if not isinstance(thing, constant_types) and (<PyObject *>thing).ob_refcnt <= 3:    # `leaves` and here
+                strange = type(thing).__name__
             continue
         t = <Tensor>thing
+        for argument in arguments:
+            if argument.number is t:
+                out.number = t
+        if out.number is not None:
+            continue
         if t.block.pool != recorder.pool and not t.flags & ARGUMENT and <size_t>t.block not in recorder.made \
                 and (<PyObject *>t).ob_refcnt > 3 + (id(t) in recorder.found):    # held outside too
             out.same = thing
@@ -1076,6 +1229,9 @@ cdef Program finish(Recorder recorder, list arguments, object result, list leave
         shapes.append(out.shape)
     leaves.clear()
     t = thing = None
+    if strange is not None:
+        raise refused(recorder.function, f"the captured function returns a new {strange}: every replay would return "
+                                         "the same one. Return tensors, in tuples, lists and dicts")
     # Tensors that only the recorder knew any more were made on the way.
     for key in list(recorder.found):
         found = <Found>recorder.found[key]
@@ -1083,10 +1239,17 @@ cdef Program finish(Recorder recorder, list arguments, object result, list leave
             del recorder.found[key]
     if recorder.error is not None:
         raise recorder.error
+    if not same_attributes(recorder.modules):
+        raise refused(recorder.function, "a module set one of its attributes while a captured function was being "
+                                         "recorded: a replay would not")
     for found in recorder.found.values():
         t = found.tensor
         if t.node is not NULL:
-            raise broken("a tensor from outside became part of the tape by an operation in place; clone() it first")
+            raise refused(recorder.function, "a tensor from outside became part of the tape by an operation in "
+                                             "place; clone() it first")
+        if (t.flags ^ found.flags) & LEAF_REQUIRES_GRAD:
+            raise refused(recorder.function, "the captured function changes requires_grad of a tensor from outside: "
+                                             "a replay would not")
         g = Guard.__new__(Guard)
         program.guards.append(g)
         g.tensor = t
@@ -1096,6 +1259,7 @@ cdef Program finish(Recorder recorder, list arguments, object result, list leave
         g.nd = found.nd
         for d in range(g.nd):
             g.sizes[d] = found.sizes[d]
+            g.strides[d] = found.strides[d]
         g.has_grad = found.grad is not None
         i = recorder.find(found.ptr)
         if i < 0:    # nothing but its flags or gradient was looked at
@@ -1121,11 +1285,19 @@ cdef Program finish(Recorder recorder, list arguments, object result, list leave
                     escaped = place
         if escaped is None:
             break
+        recorder.watch.prune()
         gc.collect()
     if escaped is not None:
-        raise CaptureError(f"a tensor that was made inside a captured function (of {(<Place>escaped).nbytes} bytes or "
-                           f"less) is still held outside, in a list or an attribute, say: a replay would not store "
-                           f"another there. Return it instead")
+        raise refused(recorder.function, "a tensor that was made inside a captured function (of "
+                                         f"{(<Place>escaped).nbytes} bytes or less) is still held outside, in a list "
+                                         "or an attribute, say: a replay would not store another there. Return it "
+                                         "instead")
+    # Arrays that NumPy made inside are the same ones at each replay.
+    for place in recorder.places:
+        if place.written and not place.own and place.block.owner is not NULL and place.argument < 0 \
+                and made_inside(<object>place.block.owner):
+            raise refused(recorder.function, "the captured function changes a NumPy array that it made itself: a "
+                                             "replay would not make it anew. Make a tensor: fastgrad.zeros, say")
     kept = []
     for place in recorder.places:
         if place.own:
@@ -1134,7 +1306,7 @@ cdef Program finish(Recorder recorder, list arguments, object result, list leave
                 kept.append(place)
         else:
             kept.append(place)
-            if place.written:
+            if place.written and place.argument < 0:
                 program.written.append(place)
     program.places = kept
     recorder.places = []
@@ -1162,7 +1334,42 @@ cdef Program finish(Recorder recorder, list arguments, object result, list leave
         for k in range(step.count):
             if step.place[k] == OWN:
                 program.calls[i].ptr[k] = <char *>&program.calls[i] + step.offset[k]
-    return program
+    program.n_numbers = len(recorder.numbers)
+    program.numbers = <Number *>PyMem_Calloc(max(program.n_numbers, 1), sizeof(Number))
+    if program.numbers is NULL:
+        raise MemoryError("cannot keep a program")
+    for i, (step_index, operand, single, t) in enumerate(recorder.numbers):
+        program.numbers[i].step = step_index
+        program.numbers[i].operand = operand
+        program.numbers[i].dt = not single
+        program.numbers[i].source = <double *>t.ptr
+        program.held.append(t)
+    t = None
+    # Where Python calls work with the arguments' memory.
+    program.nothing = block_new_common(0)
+    for argument in arguments:
+        argument.views = []
+        if argument.place is not None:
+            for view in recorder.held:
+                if (<Tensor>view).flags & ARGUMENT and (<Tensor>view).block == argument.place.block \
+                        and argument.place.start <= (<Tensor>view).ptr <= argument.place.start + argument.place.nbytes:
+                    argument.views.append((view, (<Tensor>view).ptr - argument.place.start))
+    spans = [(<size_t>place.start, <size_t>place.start + place.nbytes) for place in program.places if not place.own]
+    program.watch.settle(spans)
+    return 0
+
+
+cdef bint made_inside(owner):
+    """Does nobody but a block hold the array whose memory that is?"""
+    cdef PyObject *array = <PyObject *>owner
+    owner = None
+    while array.ob_refcnt == 1:
+        base = getattr(<object>array, "base", None)
+        if base is None:
+            return True
+        array = <PyObject *>base
+        base = None
+    return False
 
 
 cdef int add_copy(Recorder recorder, Place place, char *to, Tensor source) except -1:
@@ -1198,16 +1405,21 @@ cdef int settle(Recorder recorder, Program program) except -1:
             if t.block.pool != recorder.pool or not t.flags & CONTIGUOUS or not found.flags & CONTIGUOUS \
                     or t.dt != found.dt or t.nd != found.nd \
                     or t.numel_ * itemsize_of[t.dt] > <int64_t>found.block.nbytes:
-                raise broken("the data of a tensor from outside was replaced by data of another shape or dtype, or by "
-                             "data that was not computed here; a replay cannot do that")
+                raise refused(recorder.function, "the data of a tensor from outside was replaced by data of another "
+                                                 "shape or dtype, or by data that was not computed here; a replay "
+                                                 "cannot do that")
             for i in range(t.nd):
                 if t.sizes[i] != found.sizes[i]:
-                    raise broken("the data of a tensor from outside was replaced by data of another shape")
+                    raise refused(recorder.function, "the data of a tensor from outside was replaced by data of "
+                                                     "another shape")
             # Who else holds the old memory keeps the old values. Held by: its place, what was found, tensors found.
             expected = 1
             for other in program.guards:
                 expected += (<Found>recorder.found[id(other.tensor)]).block == found.block
-                expected += other.tensor.block == found.block
+                if other.tensor.block == found.block:
+                    raise refused(recorder.function, "the data of a tensor from outside was replaced, and the "
+                                                     "function also uses a tensor that shares, and keeps, the old "
+                                                     "data")
             if found.block.refs > expected:
                 block = block_new_common(found.block.nbytes)
                 memcpy(block.data, found.block.data, found.block.nbytes)
@@ -1229,13 +1441,19 @@ cdef int settle(Recorder recorder, Program program) except -1:
         if grad is None:
             g.drops_grad = found.grad is not None
         elif grad.node is not NULL:
-            raise broken("a gradient with a graph of its own (create_graph=True) outlives the captured function; use "
-                         "autograd.grad, or set .grad to None before the function ends")
+            raise refused(recorder.function, "a gradient with a graph of its own (create_graph=True) outlives the "
+                                             "captured function; use autograd.grad, or set .grad to None before the "
+                                             "function ends")
         elif grad is found.grad and grad.block == found.grad_block:
             pass
         elif grad.block.pool != recorder.pool or not grad.flags & CONTIGUOUS:
-            raise broken("a .grad was set to a tensor that was not computed in the captured function")
+            raise refused(recorder.function, "a .grad was set to a tensor that was not computed in the captured "
+                                             "function")
         elif g.grad_place is not None and found.grad is not grad:
+            for other in program.guards:
+                if other.tensor.block == found.grad_block and other.tensor is not found.grad:
+                    raise refused(recorder.function, "a .grad was replaced, and the function also uses a tensor that "
+                                                     "shares, and keeps, the old gradient's memory")
             add_copy(recorder, g.grad_place, g.grad_ptr, grad)
             t.grad = found.grad
             g.grad_refs = -1
@@ -1244,8 +1462,15 @@ cdef int settle(Recorder recorder, Program program) except -1:
             g.new_grad = <Place>recorder.places[i]
             g.new_grad_offset = grad.ptr - g.new_grad.start
             if g.new_grad_offset:
-                raise broken("a .grad is a part of another tensor; clone() it")
+                raise refused(recorder.function, "a .grad is a part of another tensor; clone() it")
     t = grad = None
+    for call in recorder.calls:
+        states, (<OpCall>call).state = (<OpCall>call).state, []
+        for found, *state in states:
+            for g in program.guards:
+                if g.tensor is found.tensor:
+                    (<OpCall>call).state.append((g, *state))
+    states = None
     recorder.found.clear()    # gives back what it held
     found = None
     for g in program.guards:
@@ -1282,88 +1507,6 @@ cdef void relocate(Recorder recorder, Place place, fg_block *block):
 # ---------------------------------------------------------------------------------------------- the decorator
 
 
-cdef list names_of(object function):
-    """What the function, and the functions that it names, read by name and a replay would not read again.
-
-    (namespace or cell, name, value); functions of this package are known not to depend on anything.
-    """
-    found = []
-    seen = set()
-    todo = [function]
-    while todo and len(seen) < 1000:
-        function = todo.pop()
-        if isinstance(function, partial):
-            function = function.func
-        owner = getattr(function, "__self__", None)
-        inner = getattr(function, "__func__", function)
-        if not isinstance(inner, FunctionType):
-            owner = inner
-            inner = getattr(type(inner), "forward", None) or getattr(type(inner), "__call__", None)
-        if not isinstance(inner, FunctionType) or id(inner) in seen \
-                or inner.__code__.co_filename.startswith(package):
-            continue
-        seen.add(id(inner))
-        codes = [inner.__code__]
-        spaces = [inner.__globals__]
-        if owner is not None and hasattr(owner, "__dict__") and not isinstance(owner, (ModuleType, type)):
-            spaces.append(owner.__dict__)
-        for code in codes:
-            codes.extend([const for const in code.co_consts if isinstance(const, CodeType)])
-            for space in spaces:
-                for name in code.co_names:
-                    if name in space:
-                        found.append((space, name, space[name]))
-        for name, cell in zip(inner.__code__.co_freevars, inner.__closure__ or ()):
-            if PyCell_GET(cell) is not NULL:
-                found.append((cell, name, <object>PyCell_GET(cell)))
-        for _, _, value in found:
-            if isinstance(value, FunctionType) and id(value) not in seen:
-                todo.append(value)
-    return [(space, name, value) for space, name, value in found if not isinstance(value, fixed_types)]
-
-
-cdef object contents(object value):
-    """Of a list, dict or set that a function names: what it holds, to be compared by identity."""
-    if type(value) is list or type(value) is set:
-        return list(value)
-    if type(value) is dict:
-        return [*value.keys(), *value.values()]
-    return None
-
-
-cdef bint same_items(a, b):
-    if a is None or b is None:
-        return a is b
-    return len(a) == len(b) and all([x is y for x, y in zip(a, b)])
-
-
-cdef int set_names(Program program, list names, dict held) except -1:
-    """For `names`, which the program keeps."""
-    cdef int i
-    program.containers = []
-    for space, name, value in names:
-        if PyCell_Check(space):
-            now = PyCell_GET(space)
-        else:
-            now = PyDict_GetItemWithError(space, name)
-        if now != <PyObject *>value and isinstance(value, (int, float, str, tuple)):
-            raise CaptureError(f"the captured function assigns to '{name}': a replay would not")
-        if not same_items(held[id(value)], contents(value)):
-            raise CaptureError(f"the captured function changes what '{name}' holds: a replay would not")
-        if held[id(value)] is not None and len(held[id(value)]) <= 256:
-            program.containers.append((value, held[id(value)]))
-    program.names = names
-    program.n_names = len(names)
-    program.name_list = <Name *>PyMem_Calloc(max(len(names), 1), sizeof(Name))
-    if program.name_list is NULL:
-        raise MemoryError("cannot keep a program")
-    for i in range(program.n_names):
-        program.name_list[i].space = <PyObject *>names[i][0]
-        program.name_list[i].name = <PyObject *>names[i][1]
-        program.name_list[i].value = <PyObject *>names[i][2]
-    return 0
-
-
 cdef unsigned long changes = 0    # of attributes of all modules
 
 
@@ -1378,6 +1521,7 @@ def note_module(module):
     cdef Recorder recorder = current()
     if recorder is not None and all([known is not module for known, _ in recorder.modules]):
         recorder.modules.append((module, module.__dict__.copy()))
+        recorder.watch.add_items_of(module)
 
 
 cdef bint same_attributes(list modules):
@@ -1426,6 +1570,9 @@ cdef class Captured:
     cdef object on_break
     cdef int max_programs, verify
     cdef unsigned long calls
+    cdef str key                     # of what is bound to an object, in its namespace
+    cdef object unbound, owner       # of one that is bound: by whom, and to what, weakly
+    cdef dict bound                  # to objects without a namespace
     cdef object __weakref__
     cdef dict __dict__
 
@@ -1443,20 +1590,40 @@ cdef class Captured:
         self.max_programs = max_programs
         self.verify = verify
         self.programs = []
+        self.key = f"_captured_{getattr(function, '__name__', '')}_{id(self):x}"
+        self.bound = {}
         setattr(self, "__wrapped__", function)
         for name in ("__name__", "__qualname__", "__doc__", "__module__"):
             if hasattr(function, name):
                 setattr(self, name, getattr(function, name))
 
     def __get__(self, instance, owner):
+        cdef dict space = None
         if instance is None:
             return self
-        key = "_captured_" + self.function.__name__
-        bound = instance.__dict__.get(key)
-        if bound is None:
-            bound = Captured(self.function.__get__(instance, owner), self.on_break, self.copy, self.max_programs,
-                             self.verify)
-            instance.__dict__[key] = bound
+        if not isinstance(instance, type) and hasattr(instance, "__dict__"):
+            space = instance.__dict__
+            bound = space.get(self.key)
+            # A copy of an object has the attributes of the original; a subclass may capture a method of that name too.
+            if bound is not None and (<Captured>bound).unbound is self and (<Captured>bound).owner() is instance:
+                return bound
+        else:
+            bound = self.bound.get(id(instance))
+            if bound is not None and (<Captured>bound).owner() is instance:
+                return bound
+        bound = Captured(self.function.__get__(instance, owner), self.on_break, self.copy, self.max_programs,
+                         self.verify)
+        (<Captured>bound).unbound = self
+        try:
+            (<Captured>bound).owner = weakref.ref(instance)
+        except TypeError:    # __slots__ without __weakref__: the last few are kept
+            (<Captured>bound).owner = lambda: instance
+        if space is not None:
+            space[self.key] = bound
+        else:
+            if len(self.bound) >= 64:
+                del self.bound[next(iter(self.bound))]
+            self.bound[id(instance)] = bound
         return bound
 
     def __repr__(self):
@@ -1466,6 +1633,12 @@ cdef class Captured:
         return self.call(args, kwargs)
 
     def __reduce__(self):
+        name = getattr(self, "__qualname__", "")
+        found = sys.modules.get(getattr(self, "__module__", None))
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        if found is self:    # a decorated function: by its name
+            return name
         return Captured, (self.function, self.on_break, self.copy, self.max_programs, self.verify)
 
     @property
@@ -1536,15 +1709,17 @@ cdef class Captured:
 
     cdef object record(self, tuple args, dict kwargs, list leaves, tuple template):
         cdef Recorder recorder = Recorder()
-        cdef Program program = None
+        cdef Program program = Program.__new__(Program)
         cdef fg_pool *before = recorder_pool()
         cdef list passed = []
         cdef list results = []
-        cdef list names = names_of(self.function)
-        cdef dict held = {id(value): contents(value) for _, _, value in names}
+        cdef bint ran = False
         global recording
         for prepare in starting:
             prepare()
+        recorder.function = self.function
+        recorder.lenient = self.on_break == "eager"
+        recorder.watch = Watch()
         key = <size_t>recorder.pool
         recorders[key] = recorder
         try:
@@ -1556,35 +1731,53 @@ cdef class Captured:
             recording += 1
             set_recorder_pool(recorder.pool)
             try:
-                result = self.function(*given, **keywords)
+                recorder.watch.begin(self.function)
+                try:
+                    result = self.function(*given, **keywords)
+                    ran = True
+                finally:
+                    recorder.watch.end()
                 if isinstance(result, (GeneratorType, CoroutineType, AsyncGeneratorType)):
-                    raise CaptureError("generators and coroutines cannot be captured")
-                check_arguments(given, keywords, template, leaves, arguments)
+                    if not recorder.lenient and not isinstance(result, AsyncGeneratorType):
+                        result.close()
+                    recorder.error = refused(self.function, "generators and coroutines cannot be captured")
+                check_arguments(recorder, given, keywords, template, leaves, arguments)
                 given = keywords = None
-                if recorder.error is not None:
-                    raise recorder.error
                 shape = flatten(result, results)
                 result = None
-                program = finish(recorder, arguments, shape, results)
+                if recorder.watch.refused is not None and recorder.error is None:
+                    recorder.error = CaptureError(recorder.watch.refused)
+                what = recorder.watch.problem()
+                if what is not None and recorder.error is None:
+                    recorder.error = what if isinstance(what, BaseException) else refused(self.function, what)
+                if recorder.error is not None:
+                    raise recorder.error
+                finish(program, recorder, arguments, shape, results)
             finally:
                 set_recorder_pool(before)
                 recording -= 1
-            set_names(program, names, held)
             if template == (tuple([Ellipsis] * len(args)), {}):
                 program.n_arguments = len(args)
             self.programs.insert(0, (template, program))
             del self.programs[self.max_programs:]
             self.last = program
-            return program.results(self.copy)
+            made = program.results(self.copy)
+            program.let_go()
+            return made
         except CaptureError as error:
             if self.on_break == "raise":
                 raise
-            import warnings
-
-            warnings.warn(f"{self.function.__name__} runs eagerly, since it cannot be captured: {error}", stacklevel=2)
+            warnings.warn(f"{getattr(self.function, '__name__', self.function)} runs eagerly, since it cannot be "
+                          f"captured: {error}", stacklevel=2)
             self.eager = True
             given = keywords = None
-            return self.function(*args, **kwargs)
+            if not ran:
+                return self.function(*args, **kwargs)
+            # It has run to its end, as eager code.
+            if results or not program.outputs:
+                return rebuild(shape, iter(results))
+            return rebuild(shape, iter([(<Output>out).same if (<Output>out).place is None else (<Output>out).shape
+                                        for out in program.outputs]))
         finally:
             del recorders[key]
 

@@ -106,6 +106,7 @@ cdef struct Hooks:
     void (*constant)(PyObject *tensor) noexcept            # just filled from Python
     void (*used)(PyObject *tensor) noexcept                # its memory, gradient or flags were asked for
     void (*written)(PyObject *tensor) noexcept
+    void (*number)(PyObject *tensor, int operand) noexcept    # an operand of the next launch is this tensor's value
     int (*leaves)(PyObject *tensor, const char *what) except -1    # its values go to Python, or come from there
 
 cdef Hooks hooks

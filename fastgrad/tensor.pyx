@@ -24,7 +24,7 @@ from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t
 from fastgrad.runtime cimport (
     BOOL, FLOAT32, FLOAT64, INT8, INT16, INT32, INT64, UINT8, Kernel, block_decref, block_incref, block_new,
     block_wrap, fg_block, fg_call, hooks, merge_dims, find_kernel, itemsize_of,
-    launch, next_stamp, recording,
+    launch, next_stamp, recorder_pool, recording,
 )
 
 import numpy as np
@@ -1307,6 +1307,11 @@ def as_tensor(data, dtype dtype, bint copy):
     """
     cdef Tensor t
     cdef bint numbers = False   # of Python
+    if recording and type(data) is np.ndarray and data.size and recorder_pool() is not NULL:
+        t = tensor_of(data, True)    # its memory is read again at each replay
+        if dtype is not None and dtype.code != t.dt:
+            return t.to(dtype)
+        return t.clone() if copy else t
     if isinstance(data, Tensor):
         t = <Tensor>data
         array = array_of(t)

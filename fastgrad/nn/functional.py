@@ -9,6 +9,8 @@ from typing import Any
 from warnings import warn
 
 from fastgrad import ops
+from fastgrad.replay import check_values
+from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor, int64, uint8
 
 __all__ = [
@@ -107,9 +109,11 @@ def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor
 
 
 def _check_probabilities(name: str, values: Tensor) -> None:
-    array = values.detach().numpy()
-    if array.size and not (array.min() >= 0 and array.max() <= 1):  # so that NaN is refused too
-        raise RuntimeError(f"all elements of {name} should be between 0 and 1")
+    def check(array: Any) -> None:
+        if array.size and not (array.min() >= 0 and array.max() <= 1):  # so that NaN is refused too
+            raise RuntimeError(f"all elements of {name} should be between 0 and 1")
+
+    check_values(check, values)
 
 
 def binary_cross_entropy(
@@ -269,14 +273,19 @@ def _class_loss(
         target = target.to(int64)
     kept = target != ignore_index
     index = ops.where(kept, target, 0)
+
+    def check(classes: Any) -> None:
+        wrong = classes[(classes < 0) | (classes >= shape[dim])]
+        if wrong.size:
+            raise IndexError(f"Target {wrong.flat[0]} is out of bounds.")
+
+    if is_recording():    # a replay does not come here again
+        check_values(check, index)
     try:
         losses = -ops.gather(log_p, dim, index.unsqueeze(dim)).squeeze(dim)
     except (RuntimeError, IndexError):
-        classes = index.numpy()
-        wrong = classes[(classes < 0) | (classes >= shape[dim])]
-        if not wrong.size:
-            raise
-        raise IndexError(f"Target {wrong.flat[0]} is out of bounds.") from None
+        check_values(check, index)
+        raise
     count = kept
     if smoothing:
         everywhere = log_p if weight is None else log_p * _per_class(weight, shape, dim)

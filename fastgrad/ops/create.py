@@ -170,6 +170,9 @@ def generator() -> np.random.Generator:
 def manual_seed(seed: int) -> None:
     """Start the stream of random numbers at `seed`: the same seed gives the same numbers."""
     global _seed, _generator
+    from fastgrad.replay import refuse
+
+    refuse("manual_seed() in a captured function: a replay would not set the seed. Set it outside")
     _seed = int(seed) % 2**64
     _generator = None
 

@@ -14,7 +14,7 @@ from weakref import WeakSet
 from fastgrad import ops
 from fastgrad.autograd import enable_grad, no_grad
 from fastgrad.optim.optimizer import Optimizer
-from fastgrad.replay import CaptureError, at_replay, paused, starting
+from fastgrad.replay import at_replay, paused, refuse, starting
 from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor, float64
 
@@ -128,8 +128,8 @@ class SGD(Optimizer):
             values = hyper.values
             hyper.sync(group)
             if values != hyper.values:
-                raise CaptureError("param_groups (the learning rate, say) changed inside a captured function: a replay "
-                                   "would not change it again. Change it outside, between calls")
+                refuse("param_groups (the learning rate, say) changed inside a captured function: a replay would not "
+                       "change it again. Change it outside, between calls")
 
     def _before_replay(self) -> object:
         """Hand over what may have changed; what the launches themselves depend on is returned."""

@@ -1,0 +1,55 @@
+# What Python code reads while a function is being captured; what it names, see watch.pyx.
+
+from cpython.ref cimport PyObject
+
+cdef enum Kind:
+    ITEM        # of a namespace
+    CELL        # of a closure
+    SHARED      # an attribute of a type
+    SLOT
+    DEFAULTS    # of a function
+    KEYWORD_DEFAULTS
+
+cdef struct Name:
+    Kind kind
+    PyObject *space
+    PyObject *name
+    PyObject *value     # NULL: none
+
+ctypedef int (*profiler)(PyObject *, PyObject *, int, PyObject *) except -1
+
+
+cdef class Watch:
+    cdef Name *names
+    cdef int n, room
+    cdef list kept             # (space, name, value) of each of the names, to keep them alive
+    cdef list containers       # (container, what it held)
+    cdef list objects          # (object, its namespace, how many attributes it had)
+    cdef list generators       # (random number generator, its state)
+    cdef list arrays           # (array, its bytes; None: too many)
+    cdef dict functions        # id of code: function
+    cdef set seen
+    cdef profiler other        # that was there before
+    cdef PyObject *other_self
+    cdef object error
+    cdef object refused        # what the function does that cannot be repeated, with its place; None: nothing
+
+    cdef int begin(self, function) except -1
+    cdef void end(self)
+    cdef int refuse(self, str what) except -1
+    cdef int add(self, Kind kind, object space, object name, PyObject *value) except -1
+    cdef int enter(self, PyObject *frame) except -1
+    cdef int closure(self, function, tuple names) except -1
+    cdef int search(self, code) except -1
+    cdef int found(self, Kind kind, space, name, value, tuple names, int depth) except -1
+    cdef int explore(self, thing, tuple names, int depth) except -1
+    cdef int explore_shared(self, thing, tuple names, int depth) except -1
+    cdef int explore_object(self, thing, tuple names, int depth) except -1
+    cdef object problem(self)
+    cdef int add_items_of(self, module) except -1
+    cdef object changed(self)
+    cdef int find_changes(self, list things, list what) except -1
+    cdef list held_elsewhere(self, list things)
+    cdef int prune(self) except -1
+    cdef int settle(self, spans) except -1
+    cdef bint same(self)

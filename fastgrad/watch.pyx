@@ -1,0 +1,622 @@
+"""What Python code reads while a function is being captured, and a replay would not read again.
+
+Design:
+- While a function is recorded, a profile hook sees every Python function that runs. Of each the names are known that
+  its code mentions. They are looked up before the function runs: in its globals, its closure, and as attributes of
+  what is found there and of its arguments.
+- When recording ends, everything must have the value that it had, or the function changes what a replay would not.
+- Before a replay, everything must have that value still, or the function is recorded anew. Such a check costs a lookup
+  in a dict; containers are compared item by item, by identity.
+- The standard library, NumPy and this package are taken to read nothing of their own that changes. What draws random
+  numbers, starts threads or asks for the time there is refused.
+
+Note [Made inside]: an object that the function makes for itself, a list that it fills, say, may change while recording.
+Such objects are told by their reference counts, when recording is over: nobody but this module holds them any more.
+"""
+
+import _queue
+import _random
+import os
+import sys
+import time
+from functools import partial
+from types import BuiltinFunctionType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from libc.stddef cimport size_t
+
+import numpy as np
+
+from fastgrad.tensor cimport Tensor
+
+cdef extern from *:
+    """
+    #include <frameobject.h>
+    static PyObject *fg_code_of(PyObject *frame) { return (PyObject *)PyFrame_GetCode((PyFrameObject *)frame); }
+    static PyObject *fg_globals_of(PyObject *frame) { return PyFrame_GetGlobals((PyFrameObject *)frame); }
+    static PyObject *fg_locals_of(PyObject *frame) { return PyFrame_GetLocals((PyFrameObject *)frame); }
+
+    typedef int (*fg_tracefunc)(PyObject *, PyObject *, int, PyObject *);
+    static fg_tracefunc fg_profiler(PyObject **self)
+    {
+        PyThreadState *thread = PyThreadState_Get();
+        *self = thread->c_profileobj;
+        return (fg_tracefunc)thread->c_profilefunc;
+    }
+    static void fg_set_profiler(fg_tracefunc function, PyObject *self)
+    {
+        PyEval_SetProfile((Py_tracefunc)function, self);
+    }
+    static PyObject *fg_lookup(PyObject *type, PyObject *name) { return _PyType_Lookup((PyTypeObject *)type, name); }
+    #define FG_HAS_DICT(thing) (Py_TYPE(thing)->tp_dictoffset != 0 || PyType_HasFeature(Py_TYPE(thing), FG_MANAGED))
+    #ifdef Py_TPFLAGS_MANAGED_DICT
+    #define FG_MANAGED Py_TPFLAGS_MANAGED_DICT
+    #else
+    #define FG_MANAGED 0
+    #endif
+    """
+    object fg_code_of(PyObject *frame)
+    object fg_globals_of(PyObject *frame)
+    object fg_locals_of(PyObject *frame)
+    profiler fg_profiler(PyObject **self)
+    void fg_set_profiler(profiler function, PyObject *self)
+    bint FG_HAS_DICT(object)
+    PyObject *fg_lookup(object type, object name)    # borrowed; NULL: none
+
+cdef extern from "Python.h":
+    bint PyCell_Check(object)
+    PyObject *PyCell_GET(object)
+    PyObject *PyDict_GetItemWithError(object, object) except? NULL
+    PyObject *PyFunction_GetDefaults(object)
+    PyObject *PyFunction_GetKwDefaults(object)
+    object PyObject_GenericGetDict(object, void *)
+    PyObject *PyCFunction_GET_SELF(object)
+    bint PyCFunction_Check(object)
+    PyObject *PyList_GET_ITEM(list, Py_ssize_t)    # borrowed
+    int PyTrace_CALL, PyTrace_C_CALL
+
+cdef extern from "Python.h":
+    void *PyCapsule_GetPointer(object, const char *) except NULL
+
+cdef str package = os.path.dirname(os.path.abspath(__file__)) + os.sep
+cdef tuple libraries = (os.path.dirname(os.__file__) + os.sep, os.path.dirname(np.__file__) + os.sep, package,
+                        "<frozen")
+cdef str queue_file = os.path.join(os.path.dirname(os.__file__), "queue.py")
+cdef dict followed = {}          # file name: is its code looked at?
+cdef dict names_by_code = {}     # id of code: (code, names that it mentions)
+
+plain_values = (int, float, str, bytes, complex, type(None), type(Ellipsis), slice, range, np.generic, np.dtype,
+                BuiltinFunctionType, CodeType)
+
+
+def is_followed(file) -> bool:
+    """Is code of this file the user's?"""
+    known = followed.get(file)
+    if known is None:
+        inside = file.startswith(libraries)
+        if inside and not file.startswith(package):
+            inside = "site-packages" not in file[len(libraries[0]):] or file.startswith(libraries[1])
+        known = followed[file] = not inside
+    return known
+
+
+def user_frame():
+    """The innermost frame of the user's code."""
+    frame = sys._getframe()
+    while frame is not None and not is_followed(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
+def code_of(function):
+    """The code object of a callable, or None."""
+    for _ in range(20):
+        if hasattr(function, "__code__"):
+            return function.__code__
+        inner = getattr(function, "__wrapped__", None) or getattr(function, "func", None)
+        inner = inner or getattr(function, "__func__", None) or getattr(type(function), "__call__", None)
+        if inner is None or inner is function:
+            return None
+        function = inner
+    return None
+
+
+cdef tuple names_of_code(object code):
+    """Names of globals, attributes and what may be asked for by getattr, in a code object."""
+    cdef tuple known = <tuple>names_by_code.get(id(code))
+    if known is None:
+        names = dict.fromkeys(code.co_names)
+        names.update(dict.fromkeys([text for text in code.co_consts if type(text) is str and text.isidentifier()]))
+        if len(names_by_code) > 10000:
+            names_by_code.clear()
+        known = names_by_code[id(code)] = (code, tuple(names))
+    return known[1]
+
+
+cdef PyObject *value_of(const Name *name):
+    """Borrowed; NULL: none."""
+    if name.kind == ITEM:
+        return PyDict_GetItemWithError(<object>name.space, <object>name.name)
+    if name.kind == CELL:
+        return PyCell_GET(<object>name.space)
+    if name.kind == SHARED:
+        return fg_lookup(<object>name.space, <object>name.name)
+    if name.kind == DEFAULTS:
+        return PyFunction_GetDefaults(<object>name.space)
+    if name.kind == KEYWORD_DEFAULTS:
+        return PyFunction_GetKwDefaults(<object>name.space)
+    thing = getattr(<object>name.space, <object>name.name, None)
+    return <PyObject *>thing    # the slot holds it
+
+
+cdef bint same_name(const Name *name):
+    cdef PyObject *value = value_of(name)
+    return value == name.value or (value is not NULL and name.value is not NULL
+                                   and type(<object>value) is type(<object>name.value)
+                                   and isinstance(<object>value, (int, float, str))
+                                   and <object>value == <object>name.value)
+
+
+cdef object contents(object value):
+    """What a container holds, as a list to be compared by identity; None: it is no container."""
+    if isinstance(value, (list, set)):
+        return list(value)
+    if isinstance(value, dict):
+        return [*value.keys(), *value.values()]
+    if hasattr(type(value), "__len__") and type(value).__module__ == "collections":    # deque, UserList ...
+        return list(value)
+    return None
+
+
+cdef bint same_items(list kept, object value):
+    cdef Py_ssize_t i
+    cdef list now
+    if type(value) is list:
+        now = <list>value
+    else:
+        now = contents(value)
+    if len(kept) != len(now):
+        return False
+    for i in range(len(kept)):
+        if kept[i] is not now[i]:
+            return False
+    return True
+
+
+cdef class Watch:
+    """What a recorded function depends on in Python."""
+    def __cinit__(self):
+        self.kept = []
+        self.containers = []
+        self.objects = []
+        self.generators = []
+        self.arrays = []
+        self.functions = {}
+        self.seen = set()
+
+    def __dealloc__(self):
+        PyMem_Free(self.names)
+
+    # -------------------------------------------------------------------------------------- while recording
+
+    cdef int begin(self, function) except -1:
+        self.explore(function, (), 0)
+        mtrand = sys.modules.get("numpy.random.mtrand")
+        if mtrand is not None:
+            self.generators.append((mtrand._rand, state_of(mtrand._rand)))
+        self.other = fg_profiler(&self.other_self)
+        if self.other_self is not NULL:
+            Py_INCREF(<object>self.other_self)
+        fg_set_profiler(on_event, <PyObject *>self)
+        return 0
+
+    cdef void end(self):
+        fg_set_profiler(self.other, self.other_self)
+        if self.other_self is not NULL:
+            Py_DECREF(<object>self.other_self)
+
+    cdef int refuse(self, str what) except -1:
+        if self.refused is None:
+            frame = user_frame()
+            self.refused = what if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}: {what}"
+        return 0
+
+    cdef int add(self, Kind kind, object space, object name, PyObject *value) except -1:
+        cdef Name *grown
+        key = (id(space), name)
+        if key in self.seen:
+            return 0
+        self.seen.add(key)
+        if self.n == self.room:
+            grown = <Name *>PyMem_Realloc(self.names, (2 * self.room + 8) * sizeof(Name))
+            if grown is NULL:
+                raise MemoryError("cannot keep what a captured function depends on")
+            self.names = grown
+            self.room = 2 * self.room + 8
+        self.names[self.n].kind = kind
+        self.names[self.n].space = <PyObject *>space
+        self.names[self.n].name = <PyObject *>name
+        self.names[self.n].value = value
+        self.n += 1
+        self.kept.append((space, name, None if value is NULL else <object>value))
+        return 0
+
+    cdef int enter(self, PyObject *frame) except -1:
+        """A function is about to run."""
+        code = fg_code_of(frame)
+        if not is_followed(code.co_filename):
+            if code.co_name == "put" and code.co_filename == queue_file:
+                self.refuse("put() gives work to another thread while a captured function is being "
+                            "recorded: a replay would not do so again")
+            return 0
+        names = names_of_code(code)
+        space = fg_globals_of(frame)
+        cdef PyObject *value
+        for name in names:
+            value = PyDict_GetItemWithError(space, name)
+            if value is not NULL:
+                self.found(ITEM, space, name, <object>value, names, 0)
+        if code.co_freevars and id(code) not in self.functions and code.co_freevars != ("__class__",):
+            self.search(code)
+        function = self.functions.get(id(code))
+        if function is not None:
+            self.closure(function, names)
+        if code.co_argcount or code.co_flags & 12 or code.co_kwonlyargcount:
+            for thing in list(fg_locals_of(frame).values()):
+                self.explore(thing, names, 1)
+        return 0
+
+    cdef int closure(self, function, tuple names) except -1:
+        cdef PyObject *value
+        if function.__defaults__ is not None or function.__kwdefaults__ is not None:
+            self.add(DEFAULTS, function, "__defaults__", PyFunction_GetDefaults(function))
+            self.add(KEYWORD_DEFAULTS, function, "__kwdefaults__", PyFunction_GetKwDefaults(function))
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
+            value = PyCell_GET(cell)
+            if value is not NULL and name != "__class__":
+                self.found(CELL, cell, name, <object>value, names, 0)
+        return 0
+
+    cdef int search(self, code) except -1:
+        """Find the function of a code object that has a closure. A nested one has its variables from functions that
+        are known."""
+        import gc
+
+        for function in list(self.functions.values()):
+            if nests(function.__code__, code):
+                return 0
+        for thing in gc.get_referrers(code):
+            if type(thing) is FunctionType and thing.__code__ is code:
+                self.functions[id(code)] = thing
+        return 0
+
+    cdef int found(self, Kind kind, space, name, value, tuple names, int depth) except -1:
+        if isinstance(value, type) or type(value) is ModuleType or type(value) is BuiltinFunctionType:
+            pass    # taken to stay what they are
+        else:
+            self.add(kind, space, name, <PyObject *>value)
+        self.explore(value, names, depth + 1)
+        return 0
+
+    cdef int explore(self, thing, tuple names, int depth) except -1:
+        """Note what `names` lead to from a value; its attributes and items."""
+        cdef PyObject *value
+        if isinstance(thing, plain_values) or type(thing) is Tensor or depth > 8:
+            return 0
+        if type(thing) is FunctionType:
+            if self.functions.setdefault(id(thing.__code__), thing) is thing and thing.__closure__ \
+                    and thing.__code__.co_filename.startswith(package):    # a decorator's wrapper
+                for cell in thing.__closure__:
+                    value = PyCell_GET(cell)
+                    if value is not NULL and callable(<object>value):
+                        self.explore(<object>value, (), depth + 1)
+            return 0
+        if type(thing) is MethodType:
+            self.explore(thing.__func__, names, depth + 1)
+            return self.explore(thing.__self__, names, depth + 1)
+        key = (id(thing), id(names))
+        if key in self.seen:
+            return 0
+        self.seen.add(key)
+        if isinstance(thing, np.ndarray):
+            if (id(thing), "array") not in self.seen:
+                self.seen.add((id(thing), "array"))
+                self.arrays.append((thing, thing.tobytes() if thing.nbytes <= 65536 else None))
+            return 0
+        if isinstance(thing, partial):
+            self.explore(thing.func, names, depth + 1)
+            self.explore(thing.args, names, depth + 1)
+            return self.explore(thing.keywords, names, depth + 1)
+        if isinstance(thing, (np.random.Generator, np.random.RandomState, _random.Random)):
+            self.generators.append((thing, state_of(thing)))
+            return 0
+        if isinstance(thing, type) or type(thing) is ModuleType:
+            return self.explore_shared(thing, names, depth)
+        if type(thing) is tuple:
+            for item in thing:
+                self.explore(item, names, depth + 1)
+            return 0
+        items = contents(thing)
+        if items is not None:
+            if (id(thing), "items") not in self.seen:
+                self.seen.add((id(thing), "items"))
+                self.containers.append((thing, items))
+            if len(items) <= 10000:
+                for item in items:
+                    self.explore(item, names, depth + 1)
+        wrapped = getattr(type(thing), "function", None)
+        if wrapped is not None and type(thing).__name__ == "Captured":
+            return self.explore(thing.function, names, depth + 1)
+        return self.explore_object(thing, names, depth)
+
+    cdef int explore_shared(self, thing, tuple names, int depth) except -1:
+        """Attributes of a class or a module of the user's."""
+        cdef PyObject *value
+        if isinstance(thing, type):
+            file = getattr(sys.modules.get(thing.__module__), "__file__", None)
+        else:
+            file = getattr(thing, "__file__", None)
+        if file is not None and not is_followed(file):
+            return 0
+        for name in names:
+            if isinstance(thing, type):
+                value = fg_lookup(thing, name)
+                if value is not NULL and not hasattr(type(<object>value), "__get__"):
+                    self.found(SHARED, thing, name, <object>value, names, depth)
+                elif value is not NULL:
+                    self.explore(getattr(<object>value, "__func__", <object>value), (), depth + 1)
+            else:
+                value = PyDict_GetItemWithError(thing.__dict__, name)
+                if value is not NULL:
+                    self.found(ITEM, thing.__dict__, name, <object>value, names, depth)
+        return 0
+
+    cdef int explore_object(self, thing, tuple names, int depth) except -1:
+        cdef PyObject *value
+        kind = type(thing)
+        space = PyObject_GenericGetDict(thing, NULL) if FG_HAS_DICT(thing) else None
+        if space is not None and (id(thing), "attributes") not in self.seen:
+            self.seen.add((id(thing), "attributes"))
+            self.objects.append((thing, space, count_attributes(space)))
+        for name in names:
+            if space is not None:
+                value = PyDict_GetItemWithError(space, name)
+                if value is not NULL:
+                    self.found(ITEM, space, name, <object>value, names, depth)
+                    continue
+            value = fg_lookup(kind, name)
+            if value is NULL:
+                continue
+            attribute = <object>value
+            if type(attribute) is MemberDescriptorType:
+                attribute = getattr(thing, name, None)
+                if attribute is not None and is_followed(getattr(sys.modules.get(kind.__module__), "__file__", "")):
+                    self.found(SLOT, thing, name, attribute, names, depth)
+            elif type(attribute) is FunctionType:
+                self.explore(attribute, (), depth + 1)
+            elif type(attribute) is property:
+                self.explore(attribute.fget, (), depth + 1)
+            elif not hasattr(type(attribute), "__get__"):
+                self.found(SHARED, kind, name, attribute, names, depth)
+                if space is not None:
+                    self.add(ITEM, space, name, NULL)
+        return 0
+
+    # -------------------------------------------------------------------------------------- afterwards
+
+    cdef object problem(self):
+        """What the function did that a replay would not, in words, or an exception; None: nothing."""
+        if self.error is not None:
+            return self.error
+        return self.changed()
+
+    cdef int add_items_of(self, module) except -1:
+        """Note the items of lists and dicts that are attributes of a module."""
+        for value in module.__dict__.values():
+            if isinstance(value, (list, dict, set)):
+                self.explore(value, (), 1)
+        return 0
+
+    cdef object changed(self):
+        """What is no longer as it was before the function ran, in words; None: nothing."""
+        cdef list things = []
+        cdef list what = []
+        self.find_changes(things, what)
+        if not things:
+            return None
+        held = self.held_elsewhere(things)
+        return "the captured function " + what[held[0]] + ": a replay would not" if held else None
+
+    cdef int find_changes(self, list things, list what) except -1:
+        cdef int i
+        for i in range(self.n):
+            if not same_name(&self.names[i]):
+                things.append(self.kept[i][0])
+                what.append(f"assigns to '{self.kept[i][1]}'")
+        for container, items in self.containers:
+            if not same_items(items, container):
+                things.append(container)
+                what.append(f"changes what a {type(container).__name__} from outside holds")
+        for thing, space, count in self.objects:
+            if count_attributes(space) != count:
+                things.append(thing)
+                what.append(f"sets or deletes attributes of a {type(thing).__name__} from outside")
+        for generator, state in self.generators:
+            if not same_state(state, state_of(generator)):
+                things.append(generator)
+                what.append("draws random numbers that are not fastgrad's own (fastgrad.rand and the like)")
+        for array, copy in self.arrays:
+            if copy is not None and not same_array(array, copy):
+                things.append(array)
+                what.append("changes a NumPy array from outside")
+        return 0
+
+    cdef list held_elsewhere(self, list things):
+        """Note [Made inside]. The indices of those of `things` that can be reached other than from here.
+
+        As Python's cyclic collector finds garbage: of everything that can be reached from here, what has more
+        references than these is held from elsewhere, and so is what can be reached from that.
+        """
+        import gc
+
+        cdef list order = [self.kept, self.containers, self.objects, self.generators, self.arrays, self.functions,
+                           things]
+        cdef dict inside = {id(thing): 0 for thing in order}
+        cdef PyObject *item
+        cdef int i = 0
+        while i < len(order):
+            for part in referents(gc, order[i]):
+                if id(part) not in inside:
+                    inside[id(part)] = 0
+                    order.append(part)
+                inside[id(part)] += 1
+            part = None
+            i += 1
+            if i > 100000:
+                return list(range(len(things)))
+        alive = set()
+        todo = []
+        for i in range(7, len(order)):
+            item = PyList_GET_ITEM(order, i)
+            if item.ob_refcnt - 1 > <Py_ssize_t>inside[<size_t>item]:    # 1: `order`
+                todo.append(<object>item)
+        while todo:
+            part = todo.pop()
+            if id(part) not in alive:
+                alive.add(id(part))
+                todo.extend(referents(gc, part))
+        return [i for i in range(len(things)) if id(things[i]) in alive]
+
+    cdef int prune(self) except -1:
+        """Forget what the function made inside, so that it can go."""
+        cdef int i, n = 0
+        cdef list spaces = []
+        for part in self.kept + self.containers + self.objects + self.generators + self.arrays:
+            spaces.append((<tuple>part)[0])
+        part = None    # only lists hold them now
+        alive = {id(spaces[i]) for i in self.held_elsewhere(spaces)}
+        spaces = None
+        for i in range(self.n):
+            if <size_t>self.names[i].space in alive:
+                self.names[n] = self.names[i]
+                self.kept[n] = self.kept[i]
+                n += 1
+        del self.kept[n:]
+        self.n = n
+        self.containers = [part for part in self.containers if id(part[0]) in alive]
+        self.objects = [part for part in self.objects if id(part[0]) in alive]
+        self.generators = [part for part in self.generators if id(part[0]) in alive]
+        self.arrays = [part for part in self.arrays if id(part[0]) in alive]
+        self.functions.clear()
+        return 0
+
+    cdef int settle(self, spans) except -1:
+        """Arrays whose memory launches use need no watching. `spans`: (begin, end) of such memory."""
+        kept = []
+        for array, copy in self.arrays:
+            begin = array.__array_interface__["data"][0]
+            if copy is not None and all([begin >= last or begin + array.nbytes <= first for first, last in spans]):
+                kept.append((array, copy))
+        self.arrays = kept
+        self.objects = self.generators = None
+        self.functions = None
+        self.seen = None
+        return 0
+
+    cdef bint same(self):
+        """Is everything as it was when the function was recorded?"""
+        cdef int i
+        for i in range(self.n):
+            if not same_name(&self.names[i]):
+                return False
+        for container, items in self.containers:
+            if not same_items(<list>items, container):
+                return False
+        for array, copy in self.arrays:
+            if not same_array(array, copy):
+                return False
+        return True
+
+
+cdef object referents(gc, thing):
+    if isinstance(thing, (type, ModuleType, Tensor, np.ndarray)):
+        return ()
+    if type(thing) is FunctionType:
+        return (*(thing.__closure__ or ()), *(thing.__defaults__ or ()))
+    if type(thing) is dict and "__builtins__" in thing:    # globals
+        return ()
+    return gc.get_referents(thing)
+
+
+cdef int count_attributes(dict space) except -1:
+    return len([name for name in space if not name.startswith("_captured_")])
+
+
+cdef object state_of(generator):
+    """Of a random number generator, to be compared."""
+    if isinstance(generator, _random.Random):
+        return generator.getstate()
+    bits = generator._bit_generator
+    if type(bits) is np.random.MT19937:    # as `state`, without making arrays of it: 624 words and a position
+        return (<char *>(<void **>PyCapsule_GetPointer(bits.capsule, "BitGenerator"))[0])[:2500]
+    return str(bits.state)
+
+
+cdef bint same_state(a, b):
+    return a == b
+
+
+cdef bint same_array(array, bytes copy):
+    return array.tobytes() == copy
+
+
+cdef bint nests(code, inner):
+    """Is code object `inner` that of a function inside `code`'s?"""
+    for const in code.co_consts:
+        if type(const) is CodeType and (const is inner or nests(const, inner)):
+            return True
+    return False
+
+
+cdef object SimpleQueue = _queue.SimpleQueue
+
+
+cdef int on_call(Watch watch, PyObject *frame, PyObject *called) except -1:
+    """A function of C is about to run."""
+    cdef object owner
+    if not PyCFunction_Check(<object>called) or PyCFunction_GET_SELF(<object>called) is NULL:
+        return 0
+    owner = <object>PyCFunction_GET_SELF(<object>called)
+    if owner is time:
+        file = fg_code_of(frame).co_filename
+        if is_followed(file) and "site-packages" not in file:
+            watch.refuse(f"time.{(<object>called).__name__}() in a captured function: a replay would not ask again")
+    elif type(owner) is ModuleType:
+        if owner.__name__ == "_thread" and (<object>called).__name__.startswith("start_"):
+            watch.refuse("a thread is started while a captured function is being recorded: a replay would not start "
+                         "one. Start it outside")
+    elif isinstance(owner, SimpleQueue):
+        if (<object>called).__name__ == "put":
+            watch.refuse("put() gives work to another thread while a captured function is being recorded: a replay "
+                         "would not do so again")
+    elif isinstance(owner, _random.Random) and owner is getattr(sys.modules.get("random"), "_inst", None):
+        watch.refuse("random numbers of Python's random module in a captured function: a replay would not draw new "
+                     "ones. Use fastgrad.rand and the like, or pass them as arguments")
+    return 0
+
+
+cdef int on_event(PyObject *self, PyObject *frame, int what, PyObject *arg) except -1:
+    cdef Watch watch = <Watch>self
+    if watch.other is not NULL:
+        watch.other(watch.other_self, frame, what, arg)
+    if watch.error is not None:
+        return 0
+    try:
+        if what == PyTrace_CALL:
+            watch.enter(frame)
+        elif what == PyTrace_C_CALL:
+            on_call(watch, frame, arg)
+    except BaseException as error:    # raised here, it would be raised in the user's function
+        watch.error = error
+    return 0
