@@ -23,7 +23,8 @@ from fastgrad.runtime cimport (
 from fastgrad.tape cimport Op, record, recording_mask
 from fastgrad.tensor cimport (
     ARGUMENT, CONTIGUOUS, VIEW, WRAPPED, Tensor, alias, array_of, array_over, check_writable, contiguous, copy_data,
-    fitted, make_view, mark_written, new_tensor, normalize_dim, read_sizes, requires_grad, same_sizes, sizes_list, tensor_of,
+    fitted, make_view, mark_written, new_tensor, normalize_dim, read_sizes, requires_grad, same_sizes, sizes_list,
+    tensor_of,
 )
 
 import numpy as np

@@ -75,8 +75,10 @@ cdef extern from *:
     PyObject **fg_items(list)
 
 np_floating = np.floating
-constant_types = (int, float, complex, str, bytes, type(None), type(Ellipsis), slice, np.generic, np.dtype, dtype_type,
-                  np.ndarray, type, FunctionType, ModuleType)
+cdef tuple constant_types = (
+    int, float, complex, str, bytes, type(None), type(Ellipsis), slice, np.generic, np.dtype, dtype_type,
+    np.ndarray, type, FunctionType, ModuleType,
+)
 plain_types = (int, str, bytes, type(None), type(Ellipsis), slice, np.integer, np.bool_, np.dtype, dtype_type)
 starting = []    # what is called before a recording begins
 

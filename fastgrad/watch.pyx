@@ -86,8 +86,10 @@ cdef str queue_file = os.path.join(os.path.dirname(os.__file__), "queue.py")
 cdef dict followed = {}          # file name: is its code looked at?
 cdef dict names_by_code = {}     # id of code: (code, names that it mentions)
 
-plain_values = (int, float, str, bytes, complex, type(None), type(Ellipsis), slice, range, np.generic, np.dtype,
-                BuiltinFunctionType, CodeType)
+cdef tuple plain_values = (
+    int, float, str, bytes, complex, type(None), type(Ellipsis), slice, range, np.generic, np.dtype,
+    BuiltinFunctionType, CodeType,
+)
 
 
 def is_followed(file) -> bool:
