@@ -96,6 +96,7 @@ setup(
         extension("dispatch", "fastgrad/dispatch.pyx"),
         extension("kernels", "fastgrad/kernels.pyx"),
         extension("watch", "fastgrad/watch.pyx"),
+        extension("passes", "fastgrad/passes.pyx"),
         extension("replay", "fastgrad/replay.pyx"),
     ],
     cmdclass={"build_ext": BuildExt},

@@ -113,6 +113,34 @@ void fg_omp_set_threads(int threads)
 #endif
 }
 
+enum { BLOCK = 2048 }; /* elements: a few operands of it fit into the second-level cache. A multiple of any vector */
+
+static void run_block(const fg_call *calls, const fg_entry *const *entries, int count, int64_t begin, int64_t n)
+{
+    for (int i = 0; i < count; i++) {
+        fg_call call = calls[i];
+        const uint8_t *element = entries[i]->element[calls[i].fn == entries[i]->fn[1]];
+        for (int k = 0; k < entries[i]->operands; k++) {
+            if (calls[i].ptr[k] == &calls[i].scalar[k])
+                call.ptr[k] = &call.scalar[k];
+            else if (calls[i].stride[k][0])
+                call.ptr[k] = (char *)calls[i].ptr[k] + begin * element[k];
+        }
+        call.dim[0] = n;
+        call.threads = 1;
+        call.fn(&call);
+    }
+}
+
+void fg_run_merged(const fg_call *calls, const fg_entry *const *entries, int count, int threads)
+{
+    const int64_t n = calls[0].dim[0], blocks = (n + BLOCK - 1) / BLOCK;
+    (void)threads; /* without OpenMP */
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t b = 0; b < blocks; b++)
+        run_block(calls, entries, count, b * BLOCK, b * BLOCK + BLOCK < n ? BLOCK : n - b * BLOCK);
+}
+
 void fg_merge_dims(fg_call *call, int operands)
 {
     int to = 0;

@@ -18,4 +18,8 @@ void fg_omp_set_threads(int threads);
 /* Merges neighbouring loop dimensions of an elementwise call where every operand's strides allow. */
 void fg_merge_dims(fg_call *call, int operands);
 
+/* Runs calls of elementwise kernels over the same `dim[0]` elements, operands side by side or stride 0, block by block:
+ * what one call writes is in the cache when the next reads it. `entries`: of each call; columns: its float type. */
+void fg_run_merged(const fg_call *calls, const fg_entry *const *entries, int count, int threads);
+
 #endif

@@ -134,8 +134,9 @@ COPY(copy2, uint16_t, 8)
 COPY(copy4, uint32_t, 8)
 COPY(copy8, uint64_t, 4)
 
-#define BOTH(name, operands) {#name, {name##_f32, name##_f64}, {NULL, NULL}, operands},
-#define ONE(name) {#name, {name, NULL}, {NULL, NULL}, 2},
+#define SIZED(name, operands, more, ...) {#name, {name##_f32, name##_f64}, {NULL, NULL}, operands, more, {__VA_ARGS__}},
+#define BOTH(name, operands) SIZED(name, operands, 0, {4, 4, 4, 4}, {8, 8, 8, 8})
+#define ONE(name, to, from) {#name, {name, NULL}, {NULL, NULL}, 2, 0, {{to, from}}},
 #define UNARY(name, cost, expression) BOTH(name, 2)
 #define UNARY_NEAR(name, cost, near, fast, expression) BOTH(name, 2)
 #define BINARY(name, cost, expression) BOTH(name, 3)
@@ -143,11 +144,12 @@ COPY(copy8, uint64_t, 4)
 #define POWER_BACKWARD(name, expression) BOTH(name, 4)
 #define FIXED_POWER(name, exponent, expression)
 #define FIXED_POWER_BACKWARD(name, exponent, expression)
-#define COMPARE(name, expression) BOTH(name, 3)
+#define COMPARE(name, expression) SIZED(name, 3, 0, {1, 4, 4}, {1, 8, 8})
 
 /* cast_u8, cast_i32, cast_i64: fn[] by the target; copies and casts between the floats: fn[0] alone */
 const fg_entry FG_NAME(fg_elementwise)[] = {
 #include "elementwise_list.h"
-    BOTH(where, 4) BOTH(sgd, 4) BOTH(cast_u8, 2) BOTH(cast_i32, 2) BOTH(cast_i64, 2) ONE(copy1) ONE(copy2) ONE(copy4)
-        ONE(copy8) ONE(cast_f32_f64) ONE(cast_f64_f32){0},
+    SIZED(where, 4, 0, {4, 1, 4, 4}, {8, 1, 8, 8}) SIZED(sgd, 4, 1, {0}, {0}) SIZED(cast_u8, 2, 0, {4, 1}, {8, 1})
+        SIZED(cast_i32, 2, 0, {4, 4}, {8, 4}) SIZED(cast_i64, 2, 0, {4, 8}, {8, 8}) ONE(copy1, 1, 1) ONE(copy2, 2, 2)
+            ONE(copy4, 4, 4) ONE(copy8, 8, 8) ONE(cast_f32_f64, 8, 4) ONE(cast_f64_f32, 4, 8){0},
 };

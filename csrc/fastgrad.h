@@ -62,6 +62,10 @@ typedef struct {
     fg_kernel fn[2];                         /* float32, float64; kernels of other types use fn[0] alone */
     size_t (*workspace[2])(const fg_call *); /* bytes of scratch memory for this call; NULL: none */
     int operands;                            /* pointers in a call, outputs included */
+    int more_outputs;                        /* beyond ptr[0] */
+    /* Of each operand, bytes from one element to the next, where a call may be cut into pieces of its elements; ptr[0]'s
+     * is 0 where it may not. */
+    uint8_t element[2][FG_MAX_OPERANDS];
 } fg_entry;
 
 /* One source per family, compiled once per instruction set: FG_ISA is a name such as avx2. */

@@ -21,6 +21,7 @@ enum { LONG_LINE = 131072 };
 #undef REAL
 
 #define ENTRY(name, operands, workspace) {#name, {name##_f32, name##_f64}, {workspace##_f32, workspace##_f64}, operands}
+#define INDEXED(name) {#name, {name##_f32, name##_f64}, {NULL, NULL}, 3, 1}
 #define PLAIN(name, operands) {#name, {name##_f32, name##_f64}, {NULL, NULL}, operands}
 
 const fg_entry FG_NAME(fg_reduce)[] = {
@@ -28,8 +29,8 @@ const fg_entry FG_NAME(fg_reduce)[] = {
     ENTRY(mean, 2, blocks_workspace),
     ENTRY(amax, 2, blocks_workspace),
     ENTRY(amin, 2, blocks_workspace),
-    PLAIN(max_index, 3),
-    PLAIN(min_index, 3),
+    INDEXED(max_index),
+    INDEXED(min_index),
     PLAIN(softmax, 2),
     PLAIN(log_softmax, 2),
     PLAIN(softmax_backward, 3),

@@ -33,14 +33,17 @@ from cpython.pythread cimport (
 )
 from cpython.ref cimport Py_INCREF, PyObject
 from libc.stddef cimport size_t
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint64_t
 from libc.string cimport memcpy
 
 from fastgrad.dispatch cimport compute, set_recorded
+from fastgrad.passes cimport (
+    FOLDED, MERGED, NOTHING, OWN, UNREAD, Plan, Step, drop_unread, forward_copies, fuse_activations, merge_elementwise,
+)
 from fastgrad.runtime cimport (
-    FLOAT64, RELEASE_GIL_ABOVE, Kernel, block_decref, block_incref, block_new, fg_block, fg_call, fg_pool,
+    FLOAT64, RELEASE_GIL_ABOVE, Kernel, block_decref, block_incref, block_new, fg_block, fg_call, fg_entry, fg_pool,
     free_pool, grad_enabled, hooks, itemsize_of, make_common, new_pool, next_stamp, recorder_pool, recording,
-    set_grad_enabled, set_recorder_pool, thread_limit,
+    run_merged, set_grad_enabled, set_recorder_pool, thread_limit,
 )
 from fastgrad.tape cimport Op
 from fastgrad.tensor cimport (
@@ -106,17 +109,6 @@ cdef object refused(function, str what):
 # ---------------------------------------------------------------------------------------------- what recording notes
 
 
-cdef enum:
-    OWN = -1        # a pointer into the call itself: a number
-    NOTHING = -2    # NULL
-
-cdef struct Step:
-    fg_call call
-    int32_t count          # operands
-    int32_t place[6]       # index of the block that an operand lies in; OWN; NOTHING
-    int64_t offset[6]
-
-
 cdef struct Use:
     int32_t step
     int32_t operand
@@ -136,6 +128,7 @@ cdef class Place:
     cdef char *start
     cdef size_t nbytes
     cdef int argument        # which; -1: none
+    cdef int buffer          # the one that lives there now, see passes.pyx
     cdef bint own            # allocated by the recorder
     cdef bint written
     cdef Use *uses           # what points into it
@@ -212,7 +205,7 @@ cdef class Recorder:
     cdef bint in_op, by_python
     cdef int64_t work
     cdef object error
-    cdef int launches_seen
+    cdef int n_buffers
 
     def __cinit__(self):
         self.pool = new_pool()
@@ -254,6 +247,8 @@ cdef class Recorder:
         place.nbytes = nbytes
         place.own = own
         place.argument = -1
+        place.buffer = self.n_buffers
+        self.n_buffers += 1
         self.by_start[<size_t>start] = len(self.places)
         self.places.append(place)
         return place
@@ -349,16 +344,27 @@ cdef class Recorder:
         return thing
 
 
+cdef Recorder latest = None    # one of them
+
+
 cdef Recorder current():
     """The recorder of this thread, or None."""
     cdef fg_pool *pool = recorder_pool()
-    return None if pool is NULL else <Recorder>recorders.get(<size_t>pool)
+    if pool is NULL or (latest is not None and latest.pool == pool):
+        return None if pool is NULL else latest
+    return <Recorder>recorders.get(<size_t>pool)
 
 
 cdef void on_allocated(fg_block *block) noexcept:
     cdef Recorder recorder = current()
-    if <size_t>block.data not in recorder.by_start:
+    cdef Place place
+    index = recorder.by_start.get(<size_t>block.data)
+    if index is None:
         recorder.add_place(block, <char *>block.data, block.nbytes, True)
+    else:
+        place = <Place>recorder.places[index]
+        place.buffer = recorder.n_buffers
+        recorder.n_buffers += 1
 
 
 cdef void on_used(PyObject *tensor) noexcept:
@@ -415,6 +421,8 @@ cdef int on_launched(Kernel kernel, fg_call *call, fg_block *scratch, int64_t wo
     step = &recorder.steps[recorder.n]
     step.call = call[0]
     step.count = count
+    step.entry = kernel.entry
+    step.scratch = NOTHING if scratch is NULL else recorder.find(scratch.data)
     for i in range(count):
         if call.ptr[i] is NULL:
             step.place[i] = NOTHING
@@ -429,6 +437,7 @@ cdef int on_launched(Kernel kernel, fg_call *call, fg_block *scratch, int64_t wo
                     return 0
                 raise recorder.error
             step.place[i] = index
+            step.buffer[i] = (<Place>recorder.places[index]).buffer
             step.offset[i] = <char *>call.ptr[i] - (<Place>recorder.places[index]).start
     for operand, number in recorder.operands:
         recorder.numbers.append((recorder.n, operand, call.fn == kernel.entry.fn[0], number))
@@ -606,6 +615,17 @@ cdef class Argument:
     cdef list views              # (tensor, offset): aliases of its memory that Python calls work with
 
 
+cdef struct Brief:           # a launch as it was recorded, for summary()
+    const fg_entry *entry
+    int64_t dim[3]
+    int32_t ndim
+    int32_t fate
+
+cdef struct Run:             # launches that go through memory together
+    int32_t begin
+    int32_t end
+
+
 cdef class Output:
     cdef Place place
     cdef Tensor shape            # an alias of the recorded tensor; where it lies is looked up in place
@@ -625,10 +645,17 @@ cdef class Program:
     cdef Watch watch
     cdef Number *numbers
     cdef int n_numbers
+    cdef const fg_entry **entries
+    cdef Run *runs
+    cdef int n_runs
+    cdef Brief *briefs
+    cdef int n_briefs
+    cdef bint reordered          # by passes: memory must not come to be shared in new ways
     cdef object template_
     cdef bint grad_mode
     cdef bint simple             # arrays need not become tensors: no OpCall and no result lies in an argument
     cdef bint parallel           # some launch has threads
+    cdef int n_memory            # arguments that are memory
     cdef int n_arguments         # of a call whose arguments are not nested; -1: they are
     cdef int threads_now
     cdef fg_block *nothing       # what aliases of arguments hold between calls
@@ -651,6 +678,9 @@ cdef class Program:
             free_pool(self.pool)
         PyMem_Free(self.calls)
         PyMem_Free(self.numbers)
+        PyMem_Free(self.entries)
+        PyMem_Free(self.runs)
+        PyMem_Free(self.briefs)
         if self.nothing is not NULL:
             block_decref(self.nothing)
         if self.lock is not NULL:
@@ -684,6 +714,30 @@ cdef class Program:
                         return False
             elif not cnp.PyArray_CheckExact(thing) or not self.accepts_array(a, <cnp.ndarray>thing):
                 return False
+        return not self.reordered or self.n_memory == 0 or self.apart(args)
+
+    cdef bint apart(self, PyObject **args):
+        """Passes rely on this: arguments share no memory with each other or with what the function writes."""
+        cdef Argument a
+        cdef Place place
+        cdef list spans = []
+        cdef size_t start
+        cdef int i = -1
+        for place in self.written:
+            spans.append((<size_t>place.block.data, <size_t>place.block.data + place.block.nbytes, True))
+        for a in self.arguments:
+            i += 1
+            if a.place is None or a.same is not None:
+                continue
+            thing = <object>args[i]
+            if isinstance(thing, Tensor):
+                start = <size_t>(<Tensor>thing).ptr
+            else:
+                start = <size_t>cnp.PyArray_DATA(<cnp.ndarray>thing)
+            for first, last, written in spans:
+                if (written or a.place.written) and start < last and first < start + a.place.nbytes:
+                    return False
+            spans.append((start, start + a.place.nbytes, a.place.written))
         return True
 
     cdef bint accepts_array(self, Argument a, cnp.ndarray array):
@@ -861,13 +915,29 @@ cdef class Program:
     cdef void run(self, int begin, int end):
         cdef int i
         cdef fg_call *calls = self.calls
-        if self.work < RELEASE_GIL_ABOVE:
+        if self.n_runs:
+            self.run_in_blocks(begin, end)
+        elif self.work < RELEASE_GIL_ABOVE:
             for i in range(begin, end):
                 calls[i].fn(&calls[i])
         else:
             with nogil:
                 for i in range(begin, end):
                     calls[i].fn(&calls[i])
+
+    cdef void run_in_blocks(self, int begin, int end):
+        cdef int i = begin, at = 0
+        with nogil:
+            while at < self.n_runs and self.runs[at].begin < begin:
+                at += 1
+            while i < end:
+                if at < self.n_runs and self.runs[at].begin == i:
+                    run_merged(&self.calls[i], &self.entries[i], self.runs[at].end - i, self.calls[i].threads)
+                    i = self.runs[at].end
+                    at += 1
+                else:
+                    self.calls[i].fn(&self.calls[i])
+                    i += 1
 
     cdef object replay(self, PyObject **args, bint copy):
         if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
@@ -992,9 +1062,15 @@ cdef class Program:
                  f"{own + self.pool.cached} bytes of its own, {self.pool.hits} allocations of "
                  f"{self.pool.allocations} reused memory"]
         if verbose:
-            for i in range(self.n):
-                shape = [self.calls[i].dim[d] for d in range(min(self.calls[i].ndim, 8))]
-                lines.append(f"  {i}: {kernel_name(<size_t>self.calls[i].fn)} {shape}")
+            fates = ("", "dropped: nobody reads it", "dropped: the launch before does it",
+                     "runs block by block with the launch before it")
+            lines.append(f"{self.n_briefs} launches were recorded:")
+            for i in range(self.n_briefs):
+                shape = [self.briefs[i].dim[d] for d in range(min(max(self.briefs[i].ndim, 1), 3))]
+                if self.briefs[i].entry.name == b"matmul":
+                    shape = [self.briefs[i].dim[d] for d in range(3)]
+                fate = fates[self.briefs[i].fate]
+                lines.append(f"  {self.briefs[i].entry.name.decode()} {shape}" + (f"    ({fate})" if fate else ""))
         return "\n".join(lines)
 
     @property
@@ -1006,21 +1082,6 @@ cdef class Program:
     def python_calls(self) -> int:
         """Ops of one replay that run through NumPy."""
         return len(self.op_calls)
-
-
-cdef dict kernel_names = {}
-
-
-cdef str kernel_name(size_t address):
-    from fastgrad import runtime
-
-    cdef Kernel kernel
-    if not kernel_names:
-        for name in runtime.kernel_names():
-            kernel = runtime.find_kernel(name)
-            for i in range(2):
-                kernel_names[<size_t>kernel.entry.fn[<int>i]] = name
-    return kernel_names.get(address, "?")
 
 
 cdef str call_name(OpCall call):
@@ -1268,12 +1329,7 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
             recorder.add_place(found.block, <char *>found.block.data, found.block.nbytes, False)
             i = len(recorder.places) - 1
         g.place = <Place>recorder.places[i]
-    # Which places launches point into.
-    for i in range(recorder.n):
-        step = &recorder.steps[i]
-        for k in range(step.count):
-            if step.place[k] >= 0:
-                (<Place>recorder.places[step.place[k]]).add_use(i, k, step.offset[k])
+    count_uses(recorder)
     settle(recorder, program)
     # Memory of the program that somebody else holds: a tensor was stored where a replay would not store it.
     for _ in range(2):
@@ -1300,6 +1356,7 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
                 and made_inside(<object>place.block.owner):
             raise refused(recorder.function, "the captured function changes a NumPy array that it made itself: a "
                                              "replay would not make it anew. Make a tensor: fastgrad.zeros, say")
+    optimise(recorder, program)
     kept = []
     for place in recorder.places:
         if place.own:
@@ -1325,10 +1382,12 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
     program.work = recorder.work
     program.threads_now = thread_limit()
     program.calls = <fg_call *>PyMem_Calloc(max(program.n, 1), sizeof(fg_call))
-    if program.calls is NULL:
+    program.entries = <const fg_entry **>PyMem_Calloc(max(program.n, 1), sizeof(void *))
+    if program.calls is NULL or program.entries is NULL:
         raise MemoryError("cannot keep a program")
     for i in range(program.n):
         step = &recorder.steps[i]
+        program.entries[i] = step.entry
         program.calls[i] = step.call
         program.calls[i].reserved = step.call.threads
         if step.call.threads > 1:
@@ -1351,6 +1410,7 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
     program.nothing = block_new_common(0)
     for argument in arguments:
         argument.views = []
+        program.n_memory += argument.place is not None and argument.same is None
         if argument.place is not None:
             for view in recorder.held:
                 if (<Tensor>view).flags & ARGUMENT and (<Tensor>view).block == argument.place.block \
@@ -1358,6 +1418,95 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
                     argument.views.append((view, (<Tensor>view).ptr - argument.place.start))
     spans = [(<size_t>place.start, <size_t>place.start + place.nbytes) for place in program.places if not place.own]
     program.watch.settle(spans)
+    return 0
+
+
+cdef int count_uses(Recorder recorder) except -1:
+    """Which operands point into which places."""
+    cdef Place place
+    cdef Step *step
+    cdef int i, k
+    for place in recorder.places:
+        place.n_uses = 0
+    for i in range(recorder.n):
+        step = &recorder.steps[i]
+        for k in range(step.count):
+            if step.place[k] >= 0:
+                (<Place>recorder.places[step.place[k]]).add_use(i, k, step.offset[k])
+    return 0
+
+
+cdef int8_t *flags_for(Py_ssize_t n) except NULL:
+    cdef int8_t *flags = <int8_t *>PyMem_Calloc(max(n, 1), 1)
+    if flags is NULL:
+        raise MemoryError("cannot look through a program")
+    return flags
+
+
+cdef int optimise(Recorder recorder, Program program) except -1:
+    """Run the passes over what was recorded, and take out what they dropped."""
+    cdef Plan plan = Plan.__new__(Plan)
+    cdef Place place
+    cdef OpCall call
+    cdef Tensor t
+    cdef int i, n = 0, index
+    cdef int *moved
+    plan.steps = recorder.steps
+    plan.n = recorder.n
+    plan.n_buffers = recorder.n_buffers
+    plan.fate = flags_for(recorder.n)
+    plan.barrier = flags_for(recorder.n + 1)
+    plan.kept = flags_for(recorder.n_buffers)
+    plan.pinned = flags_for(len(recorder.places))
+    for place in recorder.places:
+        if not place.own or place.block.refs > 0:
+            plan.kept[place.buffer] = True
+    for t in recorder.held:
+        index = recorder.find(t.ptr)
+        if index >= 0:
+            plan.pinned[index] = True
+    for call in recorder.calls:
+        plan.barrier[call.at] = True
+        for _, data, _, grads, _ in call.state:    # Note [Exceptions at replay]
+            for place in (data, grads):
+                if place is not None:
+                    plan.pinned[recorder.places.index(place)] = True
+    fuse_activations(plan)
+    forward_copies(plan)
+    drop_unread(plan)
+    merge_elementwise(plan)
+    program.reordered = plan.reordered
+    program.n_briefs = plan.n
+    program.briefs = <Brief *>PyMem_Calloc(max(plan.n, 1), sizeof(Brief))
+    program.runs = <Run *>PyMem_Calloc(max(plan.n, 1), sizeof(Run))
+    moved = <int *>PyMem_Calloc(plan.n + 1, sizeof(int))
+    if program.briefs is NULL or program.runs is NULL or moved is NULL:
+        PyMem_Free(moved)
+        raise MemoryError("cannot keep a program")
+    for i in range(plan.n):
+        program.briefs[i].entry = plan.steps[i].entry
+        memcpy(program.briefs[i].dim, plan.steps[i].call.dim, sizeof(program.briefs[i].dim))
+        program.briefs[i].ndim = plan.steps[i].call.ndim
+        program.briefs[i].fate = plan.fate[i]
+        moved[i] = n
+        if plan.fate[i] == UNREAD or plan.fate[i] == FOLDED:
+            continue
+        if plan.fate[i] == MERGED:
+            if program.n_runs == 0 or program.runs[program.n_runs - 1].end != n:
+                program.runs[program.n_runs].begin = n - 1
+                program.n_runs += 1
+            program.runs[program.n_runs - 1].end = n + 1
+        if n != i:
+            recorder.steps[n] = recorder.steps[i]
+        n += 1
+    moved[plan.n] = n
+    recorder.n = n
+    recorder.numbers = [(moved[at], operand, single, t) for at, operand, single, t in recorder.numbers
+                        if plan.fate[at] != UNREAD and plan.fate[at] != FOLDED]
+    for call in recorder.calls:
+        call.at = moved[call.at]
+    PyMem_Free(moved)
+    count_uses(recorder)
     return 0
 
 
@@ -1716,14 +1865,14 @@ cdef class Captured:
         cdef list passed = []
         cdef list results = []
         cdef bint ran = False
-        global recording
+        global recording, latest
         for prepare in starting:
             prepare()
         recorder.function = self.function
         recorder.lenient = self.on_break == "eager"
         recorder.watch = Watch()
         key = <size_t>recorder.pool
-        recorders[key] = recorder
+        recorders[key] = latest = recorder
         try:
             arguments = to_arguments(recorder, leaves, passed)
             parts = iter(passed)
@@ -1782,6 +1931,7 @@ cdef class Captured:
                                         for out in program.outputs]))
         finally:
             del recorders[key]
+            latest = None
 
 
 cdef PyObject *captured_vectorcall(PyObject *callee, PyObject **args, size_t nargsf, PyObject *names) except NULL:

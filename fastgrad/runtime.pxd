@@ -1,7 +1,7 @@
 # What the compiled layers share: blocks of memory, kernels, and the one launch. Knows no op name and no Tensor.
 
 from cpython.ref cimport PyObject
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 
 cdef extern from "fastgrad.h" nogil:
@@ -28,6 +28,8 @@ cdef extern from "fastgrad.h" nogil:
         fg_kernel fn[2]
         size_t (*workspace[2])(const fg_call *) noexcept nogil
         int operands
+        int more_outputs
+        uint8_t element[2][6]
 
 cdef extern from "memory.h" nogil:
     ctypedef struct fg_pool:
@@ -96,6 +98,7 @@ cdef class Kernel:
 cpdef Kernel find_kernel(str name)
 cdef void merge_dims(fg_call *call, int operands) noexcept nogil
 cdef int launch(Kernel kernel, int column, fg_call *call, int64_t work) except -1
+cdef void run_merged(const fg_call *calls, const fg_entry **entries, int count, int threads) noexcept nogil
 cdef int thread_limit() noexcept nogil
 
 # What a recorder (replay.pyx) wants to hear of; called only while `recording`, the number of threads that record, is

@@ -44,6 +44,7 @@ cdef extern from "dispatch.h" nogil:
     int fg_omp_max_threads()
     void fg_omp_set_threads(int threads)
     void fg_merge_dims(fg_call *call, int operands)
+    void fg_run_merged(const fg_call *calls, const fg_entry **entries, int count, int threads)
 
 cdef extern from *:
     """
@@ -304,6 +305,9 @@ cdef int launch(Kernel kernel, int column, fg_call *call, int64_t work) except -
         block_decref(scratch)
     return 0
 
+
+cdef void run_merged(const fg_call *calls, const fg_entry **entries, int count, int threads) noexcept nogil:
+    fg_run_merged(calls, entries, count, threads)
 
 # ---------------------------------------------------------------------------------------------- recording
 

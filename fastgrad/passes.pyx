@@ -1,0 +1,276 @@
+"""What is done to a recorded list of launches before its first replay. Each pass keeps every bit of every result.
+
+Design: a pass changes steps in place and gives each a fate; steps that are dropped stay in the list until all passes
+have run. A buffer is one tensor's life in a block: a block that is freed and allocated again holds another buffer, at
+the same place. What a pass may not touch is told by the plan: buffers that somebody else reads, and places that Python
+calls work with.
+"""
+
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from libc.stdint cimport int8_t, int64_t
+
+from fastgrad.runtime cimport fg_entry, find_kernel
+
+cdef extern from "fastgrad.h":
+    enum:
+        FG_ACCUMULATE
+        FG_ACT_RELU
+        FG_ACT_SIGMOID
+        FG_ACT_TANH
+        FG_ACT_MASK
+
+cdef const fg_entry *matmul = find_kernel("matmul").entry
+cdef const fg_entry *relu = find_kernel("relu").entry
+cdef const fg_entry *sigmoid = find_kernel("sigmoid").entry
+cdef const fg_entry *tanh = find_kernel("tanh").entry
+cdef const fg_entry *copies[4]
+for _i, _name in enumerate(("copy1", "copy2", "copy4", "copy8")):
+    copies[<int>_i] = find_kernel(_name).entry
+
+cdef enum:
+    MERGE_FROM = 8192    # elements: fewer stay in the first-level cache from one launch to the next
+
+
+cdef class Plan:
+    """The steps, and what passes have to know of them."""
+
+    def __dealloc__(self):
+        PyMem_Free(self.fate)
+        PyMem_Free(self.kept)
+        PyMem_Free(self.pinned)
+        PyMem_Free(self.barrier)
+
+    cdef bint touches(self, int step, int place):
+        """Does a step read, write or scratch in a place?"""
+        cdef Step *s = &self.steps[step]
+        cdef int k
+        if s.scratch == place:
+            return True
+        for k in range(s.count):
+            if s.place[k] == place:
+                return True
+        return False
+
+    cdef bint busy(self, int place, int begin, int end):
+        """Is a place touched by steps begin .. end - 1, or may a Python call among them touch it?"""
+        cdef int i
+        for i in range(begin, end):
+            if not gone(self.fate[i]) and self.touches(i, place):
+                return True
+        return False
+
+    cdef int count_uses(self, int buffer):
+        cdef int i, k, count = 0
+        for i in range(self.n):
+            if not gone(self.fate[i]):
+                for k in range(self.steps[i].count):
+                    count += self.steps[i].place[k] >= 0 and self.steps[i].buffer[k] == buffer
+        return count
+
+
+cdef inline bint gone(int fate) noexcept:
+    return fate == UNREAD or fate == FOLDED
+
+
+cdef bint side_by_side(const Step *s) noexcept:
+    """Is the output one run of elements?"""
+    return s.call.ndim == 1 and (s.call.stride[0][0] == 1 or s.call.dim[0] == 1)
+
+
+cdef inline int column_of(const Step *s) noexcept:
+    return s.call.fn == s.entry.fn[1]
+
+
+cdef int writer_before(Plan plan, int step, int buffer, int place) noexcept:
+    """The nearest earlier step whose ptr[0] is a buffer, if no Python call stands between; -1: none."""
+    cdef int i = step
+    while i > 0 and step - i < 64:
+        if plan.barrier[i]:
+            return -1
+        i -= 1
+        if not gone(plan.fate[i]) and plan.touches(i, place):
+            return i if plan.steps[i].buffer[0] == buffer and plan.steps[i].place[0] == place else -1
+    return -1
+
+
+cdef int fuse_activations(Plan plan) except -1:
+    """sigmoid, tanh or relu of a matrix product that nobody else reads: the matmul kernel applies it itself."""
+    cdef Step *s
+    cdef Step *m
+    cdef int i, j, flag, result
+    for i in range(plan.n):
+        s = &plan.steps[i]
+        flag = FG_ACT_SIGMOID if s.entry == sigmoid else FG_ACT_TANH if s.entry == tanh \
+            else FG_ACT_RELU if s.entry == relu else 0
+        if not flag or s.place[1] < 0 or not side_by_side(s) or s.call.stride[1][0] != s.call.stride[0][0] \
+                or gone(plan.fate[i]):
+            continue
+        result = s.place[0]
+        if plan.pinned[s.place[1]] or plan.pinned[result]:
+            continue
+        j = writer_before(plan, i, s.buffer[1], s.place[1])
+        if j < 0:
+            continue
+        m = &plan.steps[j]
+        if m.entry != matmul or m.call.flags & (FG_ACCUMULATE | FG_ACT_MASK) or m.call.ndim \
+                or column_of(m) != column_of(s) or m.call.dim[0] * m.call.dim[1] != s.call.dim[0] \
+                or (m.call.stride[0][0] != m.call.dim[1] and m.call.dim[0] > 1) or m.offset[0] != s.offset[1]:
+            continue
+        if s.buffer[0] != s.buffer[1]:
+            if plan.kept[s.buffer[1]] or plan.count_uses(s.buffer[1]) != 2 or plan.busy(result, j, i):
+                continue
+            m.place[0] = result
+            m.buffer[0] = s.buffer[0]
+            m.offset[0] = s.offset[0]
+            m.call.ptr[0] = s.call.ptr[0]
+        elif s.offset[0] != s.offset[1]:
+            continue
+        m.call.flags |= flag
+        plan.fate[i] = FOLDED
+    return 0
+
+
+cdef int forward_copies(Plan plan) except -1:
+    """What is computed into memory of the program and copied to where it stays (`w.data = ...`) is computed there."""
+    cdef Step *s
+    cdef Step *p
+    cdef int i, j, k, at, source, target
+    cdef int64_t size, first, delta, end
+    cdef bint fits
+    for i in range(plan.n):
+        s = &plan.steps[i]
+        if s.entry != copies[0] and s.entry != copies[1] and s.entry != copies[2] and s.entry != copies[3]:
+            continue
+        source = s.place[1]
+        target = s.place[0]
+        if gone(plan.fate[i]) or source < 0 or target < 0 or not side_by_side(s) or source == target \
+                or s.call.stride[1][0] != s.call.stride[0][0] or plan.pinned[source] or plan.pinned[target] \
+                or plan.kept[s.buffer[1]]:
+            continue
+        size = s.call.dim[0] * s.entry.element[0][0]
+        first = s.offset[1]
+        at = writer_before(plan, i, s.buffer[1], source)
+        if at < 0:
+            continue
+        p = &plan.steps[at]
+        # The one step that writes the source, all of it; what else reads that, reads it afterwards and within.
+        end = p.entry.element[column_of(p)][0] * p.call.dim[0] if p.entry.element[column_of(p)][0] and side_by_side(p) \
+            else 0
+        if p.entry == matmul and not p.call.ndim and (p.call.stride[0][0] == p.call.dim[1] or p.call.dim[0] == 1) \
+                and not p.call.flags & FG_ACCUMULATE:
+            end = p.call.dim[0] * p.call.dim[1] * (8 if column_of(p) else 4)
+        fits = end == size and p.offset[0] == first
+        for j in range(plan.n):
+            if not fits:
+                break
+            if gone(plan.fate[j]):
+                continue
+            for k in range(plan.steps[j].count):
+                if plan.steps[j].place[k] >= 0 and plan.steps[j].buffer[k] == s.buffer[1]:
+                    delta = plan.steps[j].offset[k] - first
+                    if j < at or (j == at and k > 0) or delta < 0 or delta >= size or (j != at and (
+                            k <= plan.steps[j].entry.more_outputs or (j > i and plan.barrier[j]))):
+                        fits = False
+                elif plan.steps[j].place[k] == target and at <= j and j != i:
+                    # before: only element by element, by the writer itself; after: read only
+                    if j == at and k > 0 and p.offset[k] == s.offset[0] and p.entry.element[column_of(p)][k] and (
+                            p.call.stride[k][0] == p.call.stride[0][0]
+                            and p.entry.element[column_of(p)][k] == p.entry.element[column_of(p)][0]):
+                        continue
+                    if j <= i or k <= plan.steps[j].entry.more_outputs:
+                        fits = False
+            if plan.steps[j].scratch == target:
+                fits = False
+        if not fits:
+            continue
+        for j in range(at, plan.n):
+            for k in range(plan.steps[j].count):
+                if plan.steps[j].place[k] == source and plan.steps[j].buffer[k] == s.buffer[1] and j != i:
+                    delta = plan.steps[j].offset[k] - first
+                    plan.steps[j].place[k] = target
+                    plan.steps[j].buffer[k] = s.buffer[0]
+                    plan.steps[j].offset[k] = s.offset[0] + delta
+                    plan.steps[j].call.ptr[k] = <char *>s.call.ptr[0] + delta
+        plan.fate[i] = FOLDED
+        plan.reordered = True
+    return 0
+
+
+cdef int drop_unread(Plan plan) except -1:
+    """Launches whose results nobody reads."""
+    cdef int8_t *needed = <int8_t *>PyMem_Calloc(max(plan.n_buffers, 1), 1)
+    cdef Step *s
+    cdef int i, k
+    cdef bint wanted
+    if needed is NULL:
+        raise MemoryError("cannot look through a program")
+    for i in range(plan.n - 1, -1, -1):
+        s = &plan.steps[i]
+        if gone(plan.fate[i]):
+            continue
+        wanted = False
+        for k in range(s.entry.more_outputs + 1):
+            if s.place[k] >= 0 and (needed[s.buffer[k]] or plan.kept[s.buffer[k]] or plan.pinned[s.place[k]]):
+                wanted = True
+        if not wanted:
+            plan.fate[i] = UNREAD
+            continue
+        for k in range(s.count):
+            if s.place[k] >= 0:
+                needed[s.buffer[k]] = True
+    PyMem_Free(needed)
+    return 0
+
+
+cdef bint mergeable(const Step *s) noexcept:
+    """Element by element, over one long run?"""
+    cdef const unsigned char *element = s.entry.element[column_of(s)]
+    cdef int k
+    if not element[0] or s.call.ndim != 1 or s.call.dim[0] < MERGE_FROM or s.call.stride[0][0] != 1:
+        return False
+    for k in range(1, s.count):
+        if s.call.stride[k][0] != 1 and s.call.stride[k][0] != 0:
+            return False
+    return True
+
+
+cdef bint apart(const Step *a, int k, const Step *b, int m) noexcept:
+    """Of two operands in one place: are they the same elements, or no common ones?"""
+    cdef int64_t n = a.call.dim[0]
+    cdef int64_t size_a = a.entry.element[column_of(a)][k], size_b = b.entry.element[column_of(b)][m]
+    cdef int64_t length_a = size_a * (n if a.call.stride[k][0] else 1)
+    cdef int64_t length_b = size_b * (n if b.call.stride[m][0] else 1)
+    if a.offset[k] == b.offset[m] and size_a == size_b and a.call.stride[k][0] == b.call.stride[m][0]:
+        return True
+    return a.offset[k] + length_a <= b.offset[m] or b.offset[m] + length_b <= a.offset[k]
+
+
+cdef int merge_elementwise(Plan plan) except -1:
+    """Runs of elementwise launches over as many elements pass through memory once, in blocks that stay in the cache."""
+    cdef Step *s
+    cdef int i, j, k, m, begin = -1
+    cdef bint fits
+    for i in range(plan.n):
+        if gone(plan.fate[i]):
+            if plan.barrier[i]:
+                begin = -1
+            continue
+        s = &plan.steps[i]
+        if plan.barrier[i] or begin < 0 or not mergeable(s) or s.call.dim[0] != plan.steps[begin].call.dim[0]:
+            begin = i if mergeable(s) else -1
+            continue
+        fits = True
+        for j in range(begin, i):
+            if gone(plan.fate[j]):
+                continue
+            for k in range(s.count):
+                for m in range(plan.steps[j].count):
+                    if (k == 0 or m == 0) and s.place[k] >= 0 and s.place[k] == plan.steps[j].place[m] \
+                            and not apart(s, k, &plan.steps[j], m):
+                        fits = False
+        if fits:
+            plan.fate[i] = MERGED
+            plan.reordered = True
+        else:
+            begin = i
+    return 0

@@ -1,0 +1,326 @@
+"""The passes over a recorded program: each does its work where it may, and no bit of any result changes."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastgrad as fg
+from fastgrad import nn, optim
+
+LONG = 20_000  # elements: enough for launches to be run block by block
+
+
+def bits(thing):
+    if isinstance(thing, tuple | list):
+        return [bits(part) for part in thing]
+    array = thing.detach().numpy()
+    return array.dtype.name, array.shape, array.tobytes()
+
+
+def fates(captured):
+    return captured.program.summary(verbose=True)
+
+
+def agree(function, *arguments, calls=3):
+    """Capture a function, and compare its calls with plain ones."""
+    captured = fg.capture(function)
+    for _ in range(calls):
+        assert bits(captured(*arguments)) == bits(function(*arguments))
+    assert captured.program.replays >= calls - 1
+    return captured
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("activation", [fg.sigmoid, fg.tanh, fg.relu])
+def test_an_activation_is_applied_by_the_product_before_it(activation, dtype, threads):
+    layer = nn.Linear(70, 33).to(getattr(fg, dtype))
+    before = fg.get_num_threads()
+    fg.set_num_threads(threads)
+    try:
+        for rows in (1, 7, 200):
+            x = fg.randn(rows, 70, dtype=dtype)
+            captured = agree(lambda x: activation(layer(x)), x)
+            assert captured.program.launches == 1
+            assert "the launch before does it" in fates(captured)
+    finally:
+        fg.set_num_threads(before)
+
+
+def test_an_activation_is_not_applied_where_the_product_is_read():
+    a, b = fg.randn(5, 6), fg.randn(6, 7)
+
+    def both(a, b):
+        product = a @ b
+        return product, product.sigmoid()
+
+    assert agree(both, a, b).program.launches == 2
+
+    def twice(a, b):
+        product = a @ b
+        return product.sigmoid() + product
+
+    assert agree(twice, a, b).program.launches == 3
+
+    def in_place(a, b):
+        product = a @ b
+        product.sigmoid_()
+        return product
+
+    agree(in_place, a, b)
+
+    def part(a, b):
+        return (a @ b)[1:3].sigmoid()
+
+    assert agree(part, a, b).program.launches == 2
+
+
+def test_an_activation_keeps_off_memory_that_is_still_in_use():
+    """The block that sigmoid's result gets is the one of the product's own operand."""
+
+    def function(x, b):
+        for _ in range(4):
+            x = (x * 2 @ b).sigmoid()
+        return x
+
+    agree(function, fg.randn(8, 8), fg.randn(8, 8))
+    agree(function, fg.randn(300, 300), fg.randn(300, 300))
+
+
+def trained(step, make, wrap):
+    """Parameters and gradients after some steps."""
+    fg.manual_seed(0)
+    state = make()
+    function = wrap(lambda x: step(*state, x))
+    rng = np.random.default_rng(0)
+    log = []
+    for _ in range(5):
+        x = fg.tensor(rng.normal(size=(6, 5)).astype(np.float32))
+        log.append(bits(function(x)))
+        log.append([bits(p) for p in state] + [bits(p.grad) for p in state if p.grad is not None])
+    return log, function
+
+
+def both_ways(step, make):
+    found, captured = trained(step, make, fg.capture)
+    expected, _ = trained(step, make, lambda function: function)
+    assert found == expected
+    assert sum(program.replays for _, program in captured.programs) >= 3
+    return captured
+
+
+def weights():
+    return [fg.randn(5, 4, requires_grad=True), fg.randn(4, requires_grad=True)]
+
+
+def test_new_data_is_computed_where_it_stays():
+    def step(w, b, x):
+        loss = ((x @ w + b) ** 2).mean()
+        w.grad = b.grad = None
+        loss.backward()
+        w.data = w.data - 0.1 * w.grad
+        b.data = b.data - 0.1 * b.grad
+        return loss
+
+    captured = both_ways(step, weights)
+    assert fates(captured).count("the launch before does it") == 2
+
+
+def test_new_data_is_copied_where_the_old_is_still_read():
+    def read_afterwards(w, b, x):
+        old = w.data
+        w.data = w.data * 0.5
+        return old * 2 + w
+
+    def twice(w, b, x):
+        w.data = w.data + 1
+        total = w.sum()
+        w.data = w.data * 0.5 + total
+        return w * 1
+
+    def product(w, b, x):
+        w.data = x.T[:, :4] @ x[:4, :4] + w.data * 0
+        b.data = b.data @ (w.data[:4] * 0.1)
+        return w * 1, b * 1
+
+    def read_between(w, b, x):
+        new = w.data * 0.5
+        old = w.data * 3
+        w.data = new
+        return old
+
+    def operand_of_the_product(w, b, x):
+        w.data = x.T[:, :5] @ w.data
+        return w * 1
+
+    def through_an_activation(w, b, x):
+        w.data = (w.data @ w.data.T @ w.data * 0.01).sigmoid()
+        return w * 1
+
+    for step in (read_afterwards, twice, product, read_between, operand_of_the_product, through_an_activation):
+        both_ways(step, weights)
+
+
+def test_what_nobody_reads_is_not_computed():
+    def function(x):
+        (x @ x).exp()
+        unused = (x * 3).sum(0)
+        del unused
+        return x + 1
+
+    captured = agree(function, fg.randn(5, 5))
+    assert captured.program.launches == 1
+    assert fates(captured).count("nobody reads it") == 4
+
+
+def test_what_is_read_later_is_computed():
+    w, counter = fg.ones(3), fg.zeros(1)
+
+    def function(x):
+        counter.add_(1)
+        w.mul_(x)
+        return x.max(0)[1]
+
+    captured = fg.capture(function)
+    for _ in range(4):
+        captured(fg.full((3,), 2.0))
+    assert counter.item() == 4
+    assert w.tolist() == [16] * 3
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n", [8192, LONG, 300_001])
+def test_elementwise_launches_run_block_by_block(n, dtype, threads):
+    def function(x, y, a):
+        z = (x * 2 + y).exp() * a - x / (y * y + 1)
+        z = fg.where(z > 1, z.tanh(), z.sigmoid() ** 3.0)
+        z.mul_(0.5).add_(x)
+        return z, z.maximum(y), (z < 0)
+
+    before = fg.get_num_threads()
+    fg.set_num_threads(threads)
+    try:
+        captured = agree(function, fg.randn(n, dtype=dtype), fg.randn(n, dtype=dtype), 1.7)
+        assert "block by block" in fates(captured)
+    finally:
+        fg.set_num_threads(before)
+
+
+def test_overlapping_elements_are_not_run_block_by_block():
+    def shifted(x):
+        x = x * 1
+        y = x[1:] * 2
+        x[:-1].mul_(3)
+        z = x[1:] + y
+        x[1:].add_(z)
+        return x, y, z
+
+    agree(shifted, fg.randn(LONG))
+
+    def first_element(x):
+        x = x * 1
+        y = x * 2
+        return y * x[0], (x + y[5]) * 2
+
+    agree(first_element, fg.randn(LONG))
+
+
+def test_arguments_that_come_to_share_memory_are_recorded_anew():
+    def function(a, b):
+        a.mul_(2)
+        return (b * 3 + 1).exp()
+
+    captured = fg.capture(function)
+    big, other = fg.randn(2 * LONG), None
+    for i in range(4):
+        other = big.clone()
+        mine, theirs = (big[:LONG], big[LONG:]), (other[:LONG], other[LONG:])
+        if i == 2:
+            mine, theirs = (big[:LONG], big[7:LONG + 7]), (other[:LONG], other[7:LONG + 7])
+            with pytest.raises(fg.CaptureError, match="share memory"):
+                captured(*mine)
+            continue
+        assert bits(captured(*mine)) == bits(function(*theirs))
+        assert bits(big) == bits(other)
+
+
+OPS = ["add", "mul", "exp", "sigmoid", "tanh", "relu", "matmul", "mul_", "add_", "sum", "view", "where", "drop", "data",
+       "accumulate", "keep", "relu_", "number", "copy"]
+
+
+def interpret(plan, side, w, x, a):
+    """A program out of a list of (op, which operand, which operand)."""
+    values, returned = [x], []
+    for op, i, j in plan:
+        p, q = values[i % len(values)], values[j % len(values)]
+        if op in ("add", "mul"):
+            values.append(getattr(p, op)(q))
+        elif op in ("exp", "sigmoid", "tanh", "relu"):
+            values.append(getattr(p * 0.5, op)())
+        elif op == "matmul":
+            values.append((p @ q * (1 / side)).sigmoid() if i % 2 else p @ (q * (1 / side)))
+        elif op == "mul_" and p is not x:
+            p.mul_(0.5)
+        elif op == "add_" and p is not x and p is not q:
+            p.add_(q)
+        elif op == "relu_" and p is not x:
+            p.relu_()
+        elif op == "sum":
+            values.append(q + p.sum(0, keepdim=True) * 0.01)
+        elif op == "view":
+            values.append(p.T * q)
+        elif op == "where":
+            values.append(fg.where(p > q, p, -q))
+        elif op == "drop" and len(values) > 1:
+            values.pop()
+        elif op == "data":
+            w.data = w.data * 0.5 + p
+            values.append(w * 1)
+        elif op == "accumulate":
+            w.add_(p * 0.1)
+        elif op == "keep":
+            returned.append(p)
+        elif op == "number":
+            values.append(p * a + 0.25)
+        elif op == "copy":
+            values.append(p.clone())
+    return [*returned, values[-1] * 1]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(OPS), st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=14),
+       st.sampled_from([3, 100]))
+def test_random_programs(plan, side):
+    rng = np.random.default_rng(len(plan))
+    start = rng.normal(size=(side, side)).astype(np.float32)
+    mine, theirs = fg.tensor(start), fg.tensor(start)
+    captured = fg.capture(lambda x, a: interpret(plan, side, mine, x, a))
+    for i in range(3):
+        x = rng.normal(size=(side, side)).astype(np.float32)
+        with np.errstate(all="ignore"):
+            try:
+                found = captured(fg.tensor(x), 0.5 + i)
+            except fg.CaptureError:
+                return
+            expected = interpret(plan, side, theirs, fg.tensor(x), 0.5 + i)
+        assert bits(found) == bits(expected)
+        assert bits(mine) == bits(theirs)
+
+
+def test_a_training_step_is_as_it_was():
+    model = nn.Sequential(nn.Linear(5, 16), nn.Sigmoid(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 1))
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    def step(x, y):
+        loss = ((model(x) - y) ** 2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    captured = fg.capture(step, verify=1)
+    for _ in range(5):
+        captured(fg.randn(32, 5), fg.randn(32, 1))
+    assert fates(captured).count("the launch before does it") == 2
