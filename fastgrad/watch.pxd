@@ -9,6 +9,7 @@ cdef enum Kind:
     SLOT
     DEFAULTS    # of a function
     KEYWORD_DEFAULTS
+    TYPE        # of an object
 
 cdef struct Name:
     Kind kind
@@ -28,7 +29,12 @@ cdef class Watch:
     cdef list generators       # (random number generator, its state)
     cdef list arrays           # (array, its bytes; None: too many)
     cdef dict functions        # id of code: function
-    cdef set seen
+    cdef set seen              # (id of a namespace, name), (id of an object, "attributes")
+    cdef dict known            # id: what has been explored
+    cdef list doubtful         # (object, what is wrong with it)
+    cdef object mentioned      # names in the code that has run
+    cdef object asked          # those that getattr and hasattr may be given
+    cdef bint everything       # some of it may ask for attributes by names that are not in it
     cdef profiler other        # that was there before
     cdef PyObject *other_self
     cdef object error
@@ -39,12 +45,13 @@ cdef class Watch:
     cdef int refuse(self, str what) except -1
     cdef int add(self, Kind kind, object space, object name, PyObject *value) except -1
     cdef int enter(self, PyObject *frame) except -1
-    cdef int closure(self, function, tuple names) except -1
+    cdef int mention(self, names, asked, everything) except -1
+    cdef int closure(self, function) except -1
     cdef int search(self, code) except -1
-    cdef int found(self, Kind kind, space, name, value, tuple names, int depth) except -1
-    cdef int explore(self, thing, tuple names, int depth) except -1
-    cdef int explore_shared(self, thing, tuple names, int depth) except -1
-    cdef int explore_object(self, thing, tuple names, int depth) except -1
+    cdef int found(self, Kind kind, space, name, value, int depth) except -1
+    cdef int explore(self, thing, int depth) except -1
+    cdef int scan(self, thing, names, int depth) except -1
+    cdef int scan_class(self, kind, thing, names, int depth) except -1
     cdef object problem(self)
     cdef int add_items_of(self, module) except -1
     cdef object changed(self)

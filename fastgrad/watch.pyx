@@ -2,13 +2,13 @@
 
 Design:
 - While a function is recorded, a profile hook sees every Python function that runs. Of each the names are known that
-  its code mentions. They are looked up before the function runs: in its globals, its closure, and as attributes of
-  what is found there and of its arguments.
+  its code mentions. They are looked up before it runs: in its globals and its closure, and as attributes of all objects
+  that have been found there, among its arguments, and as attributes and items of such objects.
 - When recording ends, everything must have the value that it had, or the function changes what a replay would not.
 - Before a replay, everything must have that value still, or the function is recorded anew. Such a check costs a lookup
   in a dict; containers are compared item by item, by identity.
 - The standard library, NumPy and this package are taken to read nothing of their own that changes. What draws random
-  numbers, starts threads or asks for the time there is refused.
+  numbers, starts threads, asks for the time or advances an iterator is refused.
 
 Note [Made inside]: an object that the function makes for itself, a list that it fills, say, may change while recording.
 Such objects are told by their reference counts, when recording is over: nobody but this module holds them any more.
@@ -16,15 +16,26 @@ Such objects are told by their reference counts, when recording is over: nobody 
 
 import _queue
 import _random
+import array as arrays_of_python
+import ctypes
+import io
+import operator
 import os
 import sys
+import threading
 import time
+import weakref
+from collections import deque
+from contextvars import ContextVar
 from functools import partial
-from types import BuiltinFunctionType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from types import (
+    BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType,
+)
 
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stddef cimport size_t
+from libc.string cimport memcmp
 
 import numpy as np
 
@@ -48,6 +59,7 @@ cdef extern from *:
     {
         PyEval_SetProfile((Py_tracefunc)function, self);
     }
+    static PyObject *fg_type_of(PyObject *thing) { return (PyObject *)Py_TYPE(thing); }
     static PyObject *fg_lookup(PyObject *type, PyObject *name) { return _PyType_Lookup((PyTypeObject *)type, name); }
     #define FG_HAS_DICT(thing) (Py_TYPE(thing)->tp_dictoffset != 0 || PyType_HasFeature(Py_TYPE(thing), FG_MANAGED))
     #ifdef Py_TPFLAGS_MANAGED_DICT
@@ -62,6 +74,7 @@ cdef extern from *:
     profiler fg_profiler(PyObject **self)
     void fg_set_profiler(profiler function, PyObject *self)
     bint FG_HAS_DICT(object)
+    PyObject *fg_type_of(PyObject *)                 # borrowed
     PyObject *fg_lookup(object type, object name)    # borrowed; NULL: none
 
 cdef extern from "Python.h":
@@ -83,6 +96,12 @@ cdef str package = os.path.dirname(os.path.abspath(__file__)) + os.sep
 cdef tuple libraries = (os.path.dirname(os.__file__) + os.sep, os.path.dirname(np.__file__) + os.sep, package,
                         "<frozen")
 cdef str queue_file = os.path.join(os.path.dirname(os.__file__), "queue.py")
+cdef tuple views = (type({}.keys()), type({}.values()), type({}.items()))
+cdef tuple buffers = (bytearray, memoryview, arrays_of_python.array)
+cdef tuple doubtful_types = (ContextVar, threading.local, ctypes.Array, ctypes.Structure, ctypes.Union,
+                             ctypes.c_int.__bases__[0], weakref.WeakValueDictionary, weakref.WeakKeyDictionary,
+                             weakref.WeakSet)
+cdef frozenset openers = frozenset(("vars", "__dict__", "getattr", "hasattr", "attrgetter", "locals", "globals"))
 cdef dict followed = {}          # file name: is its code looked at?
 cdef dict names_by_code = {}     # id of code: (code, names that it mentions)
 
@@ -125,15 +144,17 @@ def code_of(function):
 
 
 cdef tuple names_of_code(object code):
-    """Names of globals, attributes and what may be asked for by getattr, in a code object."""
+    """(names of globals and attributes, what may be asked for by getattr: everything?) of a code object."""
     cdef tuple known = <tuple>names_by_code.get(id(code))
     if known is None:
-        names = dict.fromkeys(code.co_names)
-        names.update(dict.fromkeys([text for text in code.co_consts if type(text) is str and text.isidentifier()]))
         if len(names_by_code) > 10000:
             names_by_code.clear()
-        known = names_by_code[id(code)] = (code, tuple(names))
-    return known[1]
+        texts = [text for text in code.co_consts if type(text) is str and text.isidentifier()]
+        known = (code, frozenset(code.co_names) | frozenset(texts),
+                 frozenset(texts) if "getattr" in code.co_names or "hasattr" in code.co_names else frozenset(),
+                 not openers.isdisjoint(code.co_names))
+        names_by_code[id(code)] = known
+    return known
 
 
 cdef PyObject *value_of(const Name *name):
@@ -148,26 +169,32 @@ cdef PyObject *value_of(const Name *name):
         return PyFunction_GetDefaults(<object>name.space)
     if name.kind == KEYWORD_DEFAULTS:
         return PyFunction_GetKwDefaults(<object>name.space)
+    if name.kind == TYPE:
+        return fg_type_of(name.space)
     thing = getattr(<object>name.space, <object>name.name, None)
     return <PyObject *>thing    # the slot holds it
 
 
 cdef bint same_name(const Name *name):
     cdef PyObject *value = value_of(name)
-    return value == name.value or (value is not NULL and name.value is not NULL
-                                   and type(<object>value) is type(<object>name.value)
-                                   and isinstance(<object>value, (int, float, str))
-                                   and <object>value == <object>name.value)
+    cdef double a, b
+    if value == name.value:
+        return True
+    if value is NULL or name.value is NULL or type(<object>value) is not type(<object>name.value):
+        return False
+    if type(<object>value) is float:
+        a = <object>value
+        b = <object>name.value
+        return memcmp(&a, &b, sizeof(double)) == 0
+    return isinstance(<object>value, (int, str)) and <object>value == <object>name.value
 
 
 cdef object contents(object value):
     """What a container holds, as a list to be compared by identity; None: it is no container."""
-    if isinstance(value, (list, set)):
+    if isinstance(value, (list, set, deque, *views)):
         return list(value)
-    if isinstance(value, dict):
+    if isinstance(value, (dict, MappingProxyType)):
         return [*value.keys(), *value.values()]
-    if hasattr(type(value), "__len__") and type(value).__module__ == "collections":    # deque, UserList ...
-        return list(value)
     return None
 
 
@@ -196,6 +223,10 @@ cdef class Watch:
         self.arrays = []
         self.functions = {}
         self.seen = set()
+        self.known = {}
+        self.doubtful = []
+        self.mentioned = frozenset()
+        self.asked = frozenset()
 
     def __dealloc__(self):
         PyMem_Free(self.names)
@@ -203,7 +234,7 @@ cdef class Watch:
     # -------------------------------------------------------------------------------------- while recording
 
     cdef int begin(self, function) except -1:
-        self.explore(function, (), 0)
+        self.explore(function, 0)
         mtrand = sys.modules.get("numpy.random.mtrand")
         if mtrand is not None:
             self.generators.append((mtrand._rand, state_of(mtrand._rand)))
@@ -214,6 +245,10 @@ cdef class Watch:
         return 0
 
     cdef void end(self):
+        cdef PyObject *now = NULL
+        fg_profiler(&now)
+        if now != <PyObject *>self:
+            self.refuse("a profiler was started or stopped while a captured function was being recorded: do so outside")
         fg_set_profiler(self.other, self.other_self)
         if self.other_self is not NULL:
             Py_DECREF(<object>self.other_self)
@@ -246,30 +281,43 @@ cdef class Watch:
 
     cdef int enter(self, PyObject *frame) except -1:
         """A function is about to run."""
+        cdef PyObject *value
         code = fg_code_of(frame)
         if not is_followed(code.co_filename):
-            if code.co_name == "put" and code.co_filename == queue_file:
-                self.refuse("put() gives work to another thread while a captured function is being "
-                            "recorded: a replay would not do so again")
+            if code.co_filename == queue_file and code.co_name in ("put", "get"):
+                self.refuse(f"{code.co_name}() of a queue while a captured function is being recorded: a replay would "
+                            f"not do so again")
             return 0
-        names = names_of_code(code)
+        _, names, asked, everything = names_of_code(code)
+        if not names <= self.mentioned or not asked <= self.asked or everything > self.everything:
+            self.mention(names, asked, everything)
         space = fg_globals_of(frame)
-        cdef PyObject *value
         for name in names:
             value = PyDict_GetItemWithError(space, name)
             if value is not NULL:
-                self.found(ITEM, space, name, <object>value, names, 0)
+                self.found(ITEM, space, name, <object>value, 0)
         if code.co_freevars and id(code) not in self.functions and code.co_freevars != ("__class__",):
             self.search(code)
         function = self.functions.get(id(code))
         if function is not None:
-            self.closure(function, names)
+            self.closure(function)
         if code.co_argcount or code.co_flags & 12 or code.co_kwonlyargcount:
             for thing in list(fg_locals_of(frame).values()):
-                self.explore(thing, names, 1)
+                self.explore(thing, 1)
         return 0
 
-    cdef int closure(self, function, tuple names) except -1:
+    cdef int mention(self, names, asked, everything) except -1:
+        """Names that have not been seen yet: they may be attributes of any object."""
+        new = names - self.mentioned
+        self.mentioned |= names
+        self.asked |= asked
+        if everything:
+            self.everything = True
+        for thing in list(self.known.values()):
+            self.scan(thing, None if everything and not isinstance(thing, (type, ModuleType)) else new, 1)
+        return 0
+
+    cdef int closure(self, function) except -1:
         cdef PyObject *value
         if function.__defaults__ is not None or function.__kwdefaults__ is not None:
             self.add(DEFAULTS, function, "__defaults__", PyFunction_GetDefaults(function))
@@ -277,7 +325,7 @@ cdef class Watch:
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
             value = PyCell_GET(cell)
             if value is not NULL and name != "__class__":
-                self.found(CELL, cell, name, <object>value, names, 0)
+                self.found(CELL, cell, name, <object>value, 0)
         return 0
 
     cdef int search(self, code) except -1:
@@ -293,116 +341,153 @@ cdef class Watch:
                 self.functions[id(code)] = thing
         return 0
 
-    cdef int found(self, Kind kind, space, name, value, tuple names, int depth) except -1:
-        if isinstance(value, type) or type(value) is ModuleType or type(value) is BuiltinFunctionType:
-            pass    # taken to stay what they are
-        else:
-            self.add(kind, space, name, <PyObject *>value)
-        self.explore(value, names, depth + 1)
-        return 0
+    cdef int found(self, Kind kind, space, name, value, int depth) except -1:
+        self.add(kind, space, name, <PyObject *>value)
+        return self.explore(value, depth + 1)
 
-    cdef int explore(self, thing, tuple names, int depth) except -1:
-        """Note what `names` lead to from a value; its attributes and items."""
+    cdef int explore(self, thing, int depth) except -1:
+        """Note what the code that has run so far may ask of a value: its attributes and items."""
         cdef PyObject *value
-        if isinstance(thing, plain_values) or type(thing) is Tensor or depth > 8:
+        if isinstance(thing, plain_values) or isinstance(thing, Tensor) or depth > 200:
             return 0
+        if type(thing) is MethodType:
+            self.explore(thing.__func__, depth + 1)
+            return self.explore(thing.__self__, depth + 1)
+        if isinstance(thing, (tuple, frozenset)):
+            if len(thing) <= 10000:
+                for item in thing:
+                    self.explore(item, depth + 1)
+            return 0
+        if id(thing) in self.known:
+            return 0
+        self.known[id(thing)] = thing
         if type(thing) is FunctionType:
-            if self.functions.setdefault(id(thing.__code__), thing) is thing and thing.__closure__ \
-                    and thing.__code__.co_filename.startswith(package):    # a decorator's wrapper
+            self.functions.setdefault(id(thing.__code__), thing)
+            if thing.__closure__ and thing.__code__.co_filename.startswith(package):    # a decorator's wrapper
                 for cell in thing.__closure__:
                     value = PyCell_GET(cell)
                     if value is not NULL and callable(<object>value):
-                        self.explore(<object>value, (), depth + 1)
+                        self.explore(<object>value, depth + 1)
+            if thing.__dict__:
+                self.scan(thing, None if self.everything else self.mentioned, depth)
             return 0
-        if type(thing) is MethodType:
-            self.explore(thing.__func__, names, depth + 1)
-            return self.explore(thing.__self__, names, depth + 1)
-        key = (id(thing), id(names))
-        if key in self.seen:
-            return 0
-        self.seen.add(key)
         if isinstance(thing, np.ndarray):
-            if (id(thing), "array") not in self.seen:
-                self.seen.add((id(thing), "array"))
-                self.arrays.append((thing, thing.tobytes() if thing.nbytes <= 65536 else None))
+            self.arrays.append((thing, thing.tobytes() if thing.nbytes <= 1 << 26 else None))
+            if thing.dtype.kind == "O" and thing.size <= 10000:
+                for item in thing.flat:
+                    self.explore(item, depth + 1)
+            return 0
+        if isinstance(thing, buffers):
+            self.arrays.append((thing, bytes(thing)))
             return 0
         if isinstance(thing, partial):
-            self.explore(thing.func, names, depth + 1)
-            self.explore(thing.args, names, depth + 1)
-            return self.explore(thing.keywords, names, depth + 1)
+            self.explore(thing.func, depth + 1)
+            self.explore(thing.args, depth + 1)
+            return self.explore(thing.keywords, depth + 1)
         if isinstance(thing, (np.random.Generator, np.random.RandomState, _random.Random)):
             self.generators.append((thing, state_of(thing)))
             return 0
-        if isinstance(thing, type) or type(thing) is ModuleType:
-            return self.explore_shared(thing, names, depth)
-        if type(thing) is tuple:
-            for item in thing:
-                self.explore(item, names, depth + 1)
+        if isinstance(thing, doubtful_types):
+            self.doubtful.append((thing, f"uses a {type(thing).__name__}, in which changes cannot be seen"))
+            return 0
+        if isinstance(thing, weakref.ref):
+            return self.explore(thing(), depth + 1)
+        if isinstance(thing, operator.attrgetter):
+            names = frozenset([part for text in thing.__reduce__()[1] for part in text.split(".")])
+            return self.mention(names, frozenset(), False)
+        if isinstance(thing, io.IOBase):
+            if not thing.closed and thing.readable():
+                self.doubtful.append((thing, "may read from a file"))
+            return 0
+        if hasattr(type(thing), "__next__"):
+            self.doubtful.append((thing, f"may advance an iterator from outside (a {type(thing).__name__})"))
+            if type(thing).__module__ == "builtins" and hasattr(thing, "__reduce__") \
+                    and type(thing).__name__ not in ("generator", "coroutine", "async_generator"):
+                for part in thing.__reduce__()[1]:
+                    self.explore(part, depth + 1)
             return 0
         items = contents(thing)
         if items is not None:
-            if (id(thing), "items") not in self.seen:
-                self.seen.add((id(thing), "items"))
-                self.containers.append((thing, items))
+            self.containers.append((thing, items))
             if len(items) <= 10000:
                 for item in items:
-                    self.explore(item, names, depth + 1)
-        wrapped = getattr(type(thing), "function", None)
-        if wrapped is not None and type(thing).__name__ == "Captured":
-            return self.explore(thing.function, names, depth + 1)
-        return self.explore_object(thing, names, depth)
+                    self.explore(item, depth + 1)
+        if type(thing).__name__ == "Captured" and hasattr(type(thing), "function"):
+            return self.explore(thing.function, depth + 1)
+        return self.scan(thing, None if self.everything and not isinstance(thing, (type, ModuleType))
+                         else self.mentioned, depth)
 
-    cdef int explore_shared(self, thing, tuple names, int depth) except -1:
-        """Attributes of a class or a module of the user's."""
+    cdef int scan(self, thing, names, int depth) except -1:
+        """Note attributes of an object: those of `names`; None: all."""
         cdef PyObject *value
-        if isinstance(thing, type):
-            file = getattr(sys.modules.get(thing.__module__), "__file__", None)
-        else:
+        cdef bint users
+        kind = type(thing)
+        if kind is ModuleType:
             file = getattr(thing, "__file__", None)
-        if file is not None and not is_followed(file):
+            if file is not None and is_followed(file):
+                for name in names:
+                    value = PyDict_GetItemWithError(thing.__dict__, name)
+                    if value is not NULL:
+                        self.found(ITEM, thing.__dict__, name, <object>value, depth)
             return 0
-        for name in names:
-            if isinstance(thing, type):
-                value = fg_lookup(thing, name)
-                if value is not NULL and not hasattr(type(<object>value), "__get__"):
-                    self.found(SHARED, thing, name, <object>value, names, depth)
-                elif value is not NULL:
-                    self.explore(getattr(<object>value, "__func__", <object>value), (), depth + 1)
-            else:
-                value = PyDict_GetItemWithError(thing.__dict__, name)
-                if value is not NULL:
-                    self.found(ITEM, thing.__dict__, name, <object>value, names, depth)
+        if isinstance(thing, type):
+            return self.scan_class(thing, None, names, depth)
+        users = of_user(kind)
+        space = PyObject_GenericGetDict(thing, NULL) if FG_HAS_DICT(thing) else None
+        if users:
+            self.add(TYPE, thing, "__class__", <PyObject *>kind)
+        if space is not None:
+            if (id(thing), "attributes") not in self.seen:
+                self.seen.add((id(thing), "attributes"))
+                self.objects.append((thing, space, count_attributes(space)))
+            for name in list(space):
+                if names is None or name in names:
+                    value = PyDict_GetItemWithError(space, name)
+                    if value is not NULL:
+                        self.found(ITEM, space, name, <object>value, depth)
+                elif not users and is_library(kind):    # what it does with them is its own affair
+                    value = PyDict_GetItemWithError(space, name)
+                    if value is not NULL:
+                        self.explore(<object>value, depth + 1)
+            for name in self.asked:
+                if name not in space and fg_lookup(kind, name) is NULL:
+                    self.add(ITEM, space, name, NULL)
+        if users or (space is not None and of_package(kind)):
+            self.scan_class(kind, thing, names, depth)
         return 0
 
-    cdef int explore_object(self, thing, tuple names, int depth) except -1:
+    cdef int scan_class(self, kind, thing, names, int depth) except -1:
+        """Attributes of a class of the user's; `thing`: an instance that they are asked of, or None."""
         cdef PyObject *value
-        kind = type(thing)
-        space = PyObject_GenericGetDict(thing, NULL) if FG_HAS_DICT(thing) else None
-        if space is not None and (id(thing), "attributes") not in self.seen:
-            self.seen.add((id(thing), "attributes"))
-            self.objects.append((thing, space, count_attributes(space)))
-        for name in names:
-            if space is not None:
-                value = PyDict_GetItemWithError(space, name)
-                if value is not NULL:
-                    self.found(ITEM, space, name, <object>value, names, depth)
-                    continue
-            value = fg_lookup(kind, name)
-            if value is NULL:
+        space = PyObject_GenericGetDict(thing, NULL) if thing is not None and FG_HAS_DICT(thing) else None
+        for parent in kind.__mro__:
+            if not of_user(parent):
+                if space is not None and of_package(parent):    # defaults of what an instance may set
+                    for name in list(parent.__dict__):
+                        if names is not None and name in names and not hasattr(type(parent.__dict__[name]), "__get__") \
+                                and PyDict_GetItemWithError(space, name) is NULL:
+                            self.add(ITEM, space, name, NULL)
                 continue
-            attribute = <object>value
-            if type(attribute) is MemberDescriptorType:
-                attribute = getattr(thing, name, None)
-                if attribute is not None and is_followed(getattr(sys.modules.get(kind.__module__), "__file__", "")):
-                    self.found(SLOT, thing, name, attribute, names, depth)
-            elif type(attribute) is FunctionType:
-                self.explore(attribute, (), depth + 1)
-            elif type(attribute) is property:
-                self.explore(attribute.fget, (), depth + 1)
-            elif not hasattr(type(attribute), "__get__"):
-                self.found(SHARED, kind, name, attribute, names, depth)
-                if space is not None:
+            for name in list(parent.__dict__):
+                if names is not None and name not in names:
+                    if type(parent.__dict__[name]) is FunctionType:    # called by an operator, say
+                        self.explore(parent.__dict__[name], depth + 1)
+                    continue
+                value = fg_lookup(kind, name)
+                if value is NULL or (name[:2] == "__" and names is None):
+                    continue
+                attribute = <object>value
+                if type(attribute) is MemberDescriptorType:
+                    if thing is not None:
+                        self.found(SLOT, thing, name, getattr(thing, name, None), depth)
+                    continue
+                self.add(SHARED, kind, name, value)
+                if type(attribute) is property:
+                    self.explore(attribute.fget, depth + 1)
+                    continue
+                if space is not None and PyDict_GetItemWithError(space, name) is NULL:
                     self.add(ITEM, space, name, NULL)
+                self.explore(getattr(attribute, "__func__", attribute), depth + 1)
         return 0
 
     # -------------------------------------------------------------------------------------- afterwards
@@ -417,7 +502,7 @@ cdef class Watch:
         """Note the items of lists and dicts that are attributes of a module."""
         for value in module.__dict__.values():
             if isinstance(value, (list, dict, set)):
-                self.explore(value, (), 1)
+                self.explore(value, 1)
         return 0
 
     cdef object changed(self):
@@ -451,7 +536,10 @@ cdef class Watch:
         for array, copy in self.arrays:
             if copy is not None and not same_array(array, copy):
                 things.append(array)
-                what.append("changes a NumPy array from outside")
+                what.append("changes an array from outside by other means than fastgrad's")
+        for thing, words in self.doubtful:
+            things.append(thing)
+            what.append(words)
         return 0
 
     cdef list held_elsewhere(self, list things):
@@ -462,8 +550,8 @@ cdef class Watch:
         """
         import gc
 
-        cdef list order = [self.kept, self.containers, self.objects, self.generators, self.arrays, self.functions,
-                           things]
+        cdef list order = [self.kept, self.containers, self.objects, self.generators, self.arrays, self.doubtful,
+                           self.functions, self.known, things]
         cdef dict inside = {id(thing): 0 for thing in order}
         cdef PyObject *item
         cdef int i = 0
@@ -479,7 +567,7 @@ cdef class Watch:
                 return list(range(len(things)))
         alive = set()
         todo = []
-        for i in range(7, len(order)):
+        for i in range(9, len(order)):
             item = PyList_GET_ITEM(order, i)
             if item.ob_refcnt - 1 > <Py_ssize_t>inside[<size_t>item]:    # 1: `order`
                 todo.append(<object>item)
@@ -494,7 +582,7 @@ cdef class Watch:
         """Forget what the function made inside, so that it can go."""
         cdef int i, n = 0
         cdef list spaces = []
-        for part in self.kept + self.containers + self.objects + self.generators + self.arrays:
+        for part in self.kept + self.containers + self.objects + self.generators + self.arrays + self.doubtful:
             spaces.append((<tuple>part)[0])
         part = None    # only lists hold them now
         alive = {id(spaces[i]) for i in self.held_elsewhere(spaces)}
@@ -511,18 +599,22 @@ cdef class Watch:
         self.generators = [part for part in self.generators if id(part[0]) in alive]
         self.arrays = [part for part in self.arrays if id(part[0]) in alive]
         self.functions.clear()
+        self.doubtful.clear()
+        self.known.clear()
         return 0
 
     cdef int settle(self, spans) except -1:
         """Arrays whose memory launches use need no watching. `spans`: (begin, end) of such memory."""
         kept = []
         for array, copy in self.arrays:
-            begin = array.__array_interface__["data"][0]
-            if copy is not None and all([begin >= last or begin + array.nbytes <= first for first, last in spans]):
+            begin = array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else 0
+            if isinstance(array, buffers):
+                kept.append((array, copy))
+            elif copy is not None and all([begin >= last or begin + array.nbytes <= first for first, last in spans]):
                 kept.append((array, copy))
         self.arrays = kept
         self.objects = self.generators = None
-        self.functions = None
+        self.functions = self.known = self.doubtful = None
         self.seen = None
         return 0
 
@@ -570,7 +662,24 @@ cdef bint same_state(a, b):
 
 
 cdef bint same_array(array, bytes copy):
-    return array.tobytes() == copy
+    return (array.tobytes() if isinstance(array, np.ndarray) else bytes(array)) == copy
+
+
+cdef bint of_user(kind):
+    """Is a class the user's, or of a library that is looked into?"""
+    if kind.__module__ == "builtins":
+        return False
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    return file is None and kind.__module__ == "__main__" or file is not None and is_followed(file)
+
+
+cdef bint of_package(kind):
+    return kind.__module__.startswith("fastgrad.")
+
+
+cdef bint is_library(kind):
+    """A container of the standard library, written in Python?"""
+    return kind.__module__ == "collections"
 
 
 cdef bint nests(code, inner):
@@ -599,9 +708,7 @@ cdef int on_call(Watch watch, PyObject *frame, PyObject *called) except -1:
             watch.refuse("a thread is started while a captured function is being recorded: a replay would not start "
                          "one. Start it outside")
     elif isinstance(owner, SimpleQueue):
-        if (<object>called).__name__ == "put":
-            watch.refuse("put() gives work to another thread while a captured function is being recorded: a replay "
-                         "would not do so again")
+        watch.refuse("a queue is used while a captured function is being recorded: a replay would not do so again")
     elif isinstance(owner, _random.Random) and owner is getattr(sys.modules.get("random"), "_inst", None):
         watch.refuse("random numbers of Python's random module in a captured function: a replay would not draw new "
                      "ones. Use fastgrad.rand and the like, or pass them as arguments")

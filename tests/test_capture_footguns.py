@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import collections
+import contextlib
+import contextvars
 import copy
+import dataclasses
 import functools
 import gc
+import io
+import itertools
+import logging
+import operator
 import os
 import pickle
+import queue
 import random
 import signal
+import sys
 import threading
 import weakref
 
@@ -667,6 +677,338 @@ def a_slot_a_property_and_a_class_attribute_of_self():
     trainer = Trainer()
     trainer.slot = 3.0
     return trainer.step, change
+
+
+# Objects that the code which names an attribute does not name.
+
+
+def configs():
+    return [Config(), Config()]
+
+
+def set_all(things):
+    return lambda i: [setattr(thing, "scale", i + 7.0) for thing in things]
+
+
+@changing
+def attributes_of_items_in_a_comprehension():
+    things = configs()
+    return lambda x: [x * thing.scale for thing in things], set_all(things)
+
+
+@changing
+def attributes_of_items_in_a_generator_expression():
+    things = configs()
+    return lambda x: sum(x * thing.scale for thing in things), set_all(things)
+
+
+@changing
+def attributes_of_items_by_zip_and_enumerate():
+    things = configs()
+
+    def function(x):
+        for i, (thing, factor) in enumerate(zip(things, (1, 2), strict=True)):
+            x = x * thing.scale + factor * i
+        return x
+
+    return function, set_all(things)
+
+
+CONFIG = Config()
+
+
+def get_config():
+    return CONFIG
+
+
+@changing
+def an_object_that_a_getter_returns():
+    CONFIG.scale = 2.0
+    return lambda x: x * get_config().scale, lambda i: setattr(CONFIG, "scale", i + 7.0)
+
+
+@changing
+def an_object_that_a_property_returns():
+    class Owner:
+        hidden = Config()
+
+        @property
+        def config(self):
+            return self.hidden
+
+    owner = Owner()
+    return lambda x: x * owner.config.scale, lambda i: setattr(owner.hidden, "scale", i + 7.0)
+
+
+@changing
+def an_object_that_an_index_or_delegation_returns():
+    class Owner:
+        def __init__(self):
+            self.hidden = [Config()]
+
+        def __getitem__(self, index):
+            return self.hidden[index]
+
+        def __iter__(self):
+            return iter(self.hidden)
+
+        def __getattr__(self, name):
+            return getattr(self.__dict__["hidden"][0], name)
+
+    owner = Owner()
+
+    def function(x):
+        for part in owner:
+            x = x * part.scale
+        return x * owner[0].scale * owner.scale
+
+    return function, set_all(owner.hidden)
+
+
+class Scales:
+    def __call__(self, x):
+        return x * 2
+
+
+class ScalesMore:
+    def __call__(self, x):
+        return x * 3
+
+
+KIND = Scales
+ABSOLUTE = abs
+
+
+def set_kind(i):
+    global KIND, ABSOLUTE
+    KIND = (Scales, ScalesMore)[i % 2]
+    ABSOLUTE = (abs, fg.exp)[i % 2]
+
+
+@changing
+def a_class_and_a_builtin_that_are_rebound():
+    set_kind(0)
+    return lambda x: ABSOLUTE(KIND()(x)), set_kind
+
+
+@changing
+def an_attribute_that_does_not_exist_yet():
+    config = Config()
+    return lambda x: x * getattr(config, "extra", 1.0), lambda i: setattr(config, "extra", i + 7.0)
+
+
+@changing
+def a_slot_that_is_none():
+    class Slots:
+        __slots__ = ("scale",)
+
+    thing = Slots()
+    thing.scale = None
+    return lambda x: x if thing.scale is None else x * thing.scale, lambda i: setattr(thing, "scale", i + 7.0)
+
+
+@changing
+def a_method_that_is_replaced():
+    class Trainer:
+        def inner(self, x):
+            return x * 2
+
+    trainer = Trainer()
+
+    def change(i):
+        if i % 2:
+            Trainer.inner = lambda self, x: x * (i + 7)
+        else:
+            trainer.inner = lambda x: x * (i + 9)
+
+    return lambda x: trainer.inner(x), change
+
+
+@changing
+def a_class_of_an_object_that_is_replaced():
+    class First:
+        def scale(self):
+            return 2.0
+
+    class Second:
+        def scale(self):
+            return 3.0
+
+    thing = First()
+    return lambda x: x * thing.scale(), lambda i: setattr(thing, "__class__", (First, Second)[i % 2])
+
+
+@changing
+def an_attribute_of_a_function():
+    def helper(x):
+        return x * helper.scale
+
+    helper.scale = 2.0
+    return lambda x: helper(x), lambda i: setattr(helper, "scale", i + 7.0)
+
+
+@changing
+def an_object_in_a_named_tuple():
+    pair = collections.namedtuple("pair", "a b")(*configs())
+    return lambda x: x * pair.a.scale + pair.b.scale, set_all(pair)
+
+
+@changing
+def an_object_at_the_end_of_a_long_chain():
+    first = last = Config()
+    for _ in range(20):
+        last.then = Config()
+        last = last.then
+
+    def function(x):
+        thing = first
+        while hasattr(thing, "then"):
+            thing = thing.then
+        return x * thing.scale
+
+    return function, lambda i: setattr(last, "scale", i + 7.0)
+
+
+@changing
+def views_of_a_dict():
+    options = {"scale": 2.0}
+    values = options.values()
+    return lambda x: x * next(iter(values)), lambda i: options.update(scale=i + 7.0)
+
+
+@changing
+def containers_of_the_library():
+    chain, user = collections.ChainMap({"a": 2.0}), collections.UserDict(a=3.0)
+    queue, counts = collections.deque([2.0]), collections.Counter(a=2)
+
+    def change(i):
+        chain["a"] = user["a"] = queue[0] = i + 7.0
+        counts["a"] += 1
+
+    return lambda x: x * chain["a"] * user["a"] * queue[0] * counts["a"], change
+
+
+@changing
+def buffers_of_python():
+    numbers, text = array.array("d", [2.0]), bytearray(b"a")
+
+    def change(i):
+        numbers[0] = i + 7.0
+        text[0] = i + 70
+
+    return lambda x: x * numbers[0] * text[0], change
+
+
+@changing
+def an_object_behind_a_weak_reference_and_in_frozen_things():
+    things = configs()
+    weak, frozen, objects = weakref.ref(things[0]), frozenset([things[1]]), np.array(things, dtype=object)
+
+    def function(x):
+        return x * weak().scale * next(iter(frozen)).scale * objects[1].scale
+
+    return function, set_all(things)
+
+
+@changing
+def a_context_variable():
+    variable = contextvars.ContextVar("scale", default=2.0)
+    return lambda x: x * variable.get(), lambda i: variable.set(i + 7.0)
+
+
+@changing
+def values_of_a_thread():
+    local = threading.local()
+    local.scale = 2.0
+    return lambda x: x * local.scale, lambda i: setattr(local, "scale", i + 7.0)
+
+
+@changing
+def attributes_by_names_that_are_made():
+    config = Config()
+    config.scale = 2.0
+    which = "sca"
+
+    def function(x):
+        return x * vars(config)["scale"] + getattr(config, f"{which}le")
+
+    return function, lambda i: setattr(config, "scale", i + 7.0)
+
+
+@changing
+def an_attrgetter():
+    config, get = Config(), operator.attrgetter("scale")
+    return lambda x: x * get(config), lambda i: setattr(config, "scale", i + 7.0)
+
+
+@changing
+def an_array_that_python_reads():
+    small, large = np.ones(3), np.ones(30_000)
+
+    def change(i):
+        small[1] += 1
+        large[20_000] += 1
+
+    return lambda x: x * float(small[1]) + float(large.sum()), change
+
+
+@changing
+def a_zero_that_changes_its_sign():
+    config = Config()
+    config.scale = 0.0
+    return lambda x: x * config.scale, lambda i: setattr(config, "scale", -0.0 if i % 2 else 0.0)
+
+
+@case
+def iterators_that_are_advanced(wrap):
+    def generator():
+        yield from range(100)
+
+    makers = [generator, lambda: iter(list(range(100))), itertools.count, lambda: itertools.cycle([1, 2, 3]),
+              lambda: zip(range(100), range(100), strict=True), lambda: map(float, range(100))]
+    which = [0]
+
+    def drive(i):
+        results = []
+        for maker in makers:
+            iterator = maker()
+            captured = wrap(lambda x: x * np.sum(next(iterator)))  # noqa: B023
+            results.append([captured(vector(i)) for _ in range(3)])
+        return results, which
+
+    return [], drive
+
+
+@case
+def queues_that_are_emptied(wrap):
+    line = queue.Queue()
+    for i in range(20):
+        line.put(i)
+    captured = wrap(lambda x: x * line.get())
+    return [], lambda i: captured(vector(i))
+
+
+@case
+def a_profiler_that_is_started_inside(wrap):
+    config = Config()
+    config.scale = 2.0
+
+    def step(x):
+        sys.setprofile(lambda *event: None)
+        y = x * inner(x)
+        sys.setprofile(None)
+        return y
+
+    def inner(x):
+        return x * config.scale
+
+    captured = wrap(step)
+
+    def drive(i):
+        config.scale = i + 1.0
+        return captured(vector(i))
+
+    return [], drive
 
 
 # Tensors that the function finds by itself.
@@ -1932,3 +2274,224 @@ def test_names_that_helpers_read():
     table.append(10.0)
     assert captured(x).item() == 19
     assert rate == 3
+
+
+# ------------------------------------------------------------------------------------------------ no false alarms
+
+USUAL = []
+LOGGER = logging.getLogger("fastgrad.test")
+
+
+def usual(function):
+    USUAL.append(function)
+    return function
+
+
+@usual
+def a_list_of_losses_that_a_helper_fills():
+    def add(losses, loss, seen):
+        losses.append(loss)
+        seen["n"] = seen.get("n", 0) + 1
+
+    def step(x):
+        losses, seen = [], {}
+        for part in x.split(1) if hasattr(x, "split") else [x]:
+            add(losses, part.sum() * seen.get("n", 1), seen)
+        return fg.stack(losses).sum()
+
+    return step
+
+
+@dataclasses.dataclass
+class Running:
+    total: object = 0.0
+    count: int = 0
+    parts: list = dataclasses.field(default_factory=list)
+
+    def add(self, value):
+        self.total = self.total + value
+        self.count += 1
+        self.parts.append(value)
+
+    @property
+    def mean(self):
+        return self.total / self.count
+
+
+@usual
+def an_object_made_inside_that_changes():
+    def step(x):
+        running = Running()
+        for i in range(3):
+            running.add((x * i).sum())
+        return running.mean, sum(running.parts)
+
+    return step
+
+
+@usual
+def variables_of_nested_functions():
+    def step(x):
+        count, total = 0, 0
+
+        def add(value):
+            nonlocal count, total
+            count += 1
+            total = total + value
+
+        for i in range(3):
+            add(x * i)
+        list(map(add, [x, x * 2]))
+        return total / count
+
+    return step
+
+
+@usual
+def generators_and_iterators_made_inside():
+    def batches(x):
+        for i in range(3):
+            yield i, x * i
+
+    def step(x):
+        numbers = itertools.count(1)
+        total = sum(part * next(numbers) for _, part in batches(x))
+        ordered = sorted(range(3), key=lambda i: -i)
+        return functools.reduce(lambda a, i: a + x * i, ordered, total)
+
+    return step
+
+
+@usual
+def a_moving_average_of_weights_and_clipped_gradients():
+    fg.manual_seed(1)
+    model, target = nn.Linear(3, 2), nn.Linear(3, 2)
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    def step(x):
+        loss = (model(x) - target(x).detach()).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        with fg.no_grad():
+            norm = sum((p.grad ** 2).sum() for p in model.parameters()) ** 0.5
+            for p in model.parameters():
+                p.grad.mul_(1.0 / (norm + 1.0))
+        optimizer.step()
+        with fg.no_grad():
+            for p, q in zip(model.parameters(), target.parameters(), strict=True):
+                q.mul_(0.9).add_(p * 0.1)
+        return loss
+
+    return step
+
+
+@usual
+def logging_and_printing():
+    def step(x):
+        LOGGER.debug("a step of %s", type(x).__name__)
+        print("recorded", file=io.StringIO())
+        return x * 2
+
+    return step
+
+
+@usual
+def error_handling_and_context_managers():
+    @contextlib.contextmanager
+    def scaled(factor):
+        yield factor
+
+    def step(x, *, factor=2.0, **options):
+        try:
+            with scaled(factor) as by, contextlib.suppress(KeyError):
+                x = x * by
+                options["missing"]
+        except ValueError:
+            x = x * 0
+        finally:
+            x = x + 1
+        return x
+
+    return step
+
+
+@usual
+def an_object_that_somebody_else_counts_in():
+    class Trainer:
+        def __init__(self):
+            self.calls, self.log, self.scale = 0, [], 2.0
+
+        def step(self, x):
+            return x * self.scale
+
+    trainer = Trainer()
+    captured = fg.capture(trainer.step)
+
+    def outside(x):
+        trainer.calls += 1
+        trainer.log.append(trainer.calls)
+        return captured(x)
+
+    outside.program_of = captured
+    return outside
+
+
+@usual
+def modules_with_lists_and_methods():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+            self.sizes = [3, 3]
+            self.options = {"act": fg.tanh}
+
+        def act(self, x):
+            return self.options["act"](x)
+
+        def forward(self, x):
+            for layer in (self.first, self.second):
+                x = self.act(layer(x))
+            return x * len(self.sizes)
+
+    fg.manual_seed(2)
+    model = Net()
+    return lambda x: model(x)
+
+
+@usual
+def a_schedule_by_a_float_argument():
+    def step(x):
+        def decayed(rate, k):
+            return rate * 0.5 ** k
+        return x * decayed(0.1, 3) + x ** 2
+
+    return step
+
+
+@usual
+def recursion_and_caches():
+    @functools.cache
+    def power(n):
+        return 1 if n == 0 else 2 * power(n - 1)
+
+    def depth(x, n):
+        return x if n == 0 else depth(x * 2, n - 1)
+
+    power(5)
+    return lambda x: depth(x, 3) * power(5)
+
+
+@pytest.mark.parametrize("make", USUAL, ids=[make.__name__ for make in USUAL])
+def test_usual_code_is_recorded_once_and_replayed(make):
+    fg.manual_seed(5)
+    plain = make()
+    fg.manual_seed(5)
+    captured = make()
+    if not hasattr(captured, "program_of"):
+        captured = fg.capture(captured)
+    for i in range(6):
+        x = fg.full((4, 3), i / 4 + 0.1)
+        assert frozen(captured(x)) == frozen(plain(x))
+    captured = getattr(captured, "program_of", captured)
+    assert len(captured.programs) <= 2
+    assert sum(program.replays for _, program in captured.programs) >= 4
