@@ -615,6 +615,13 @@ cdef class Argument:
     cdef list views              # (tensor, offset): aliases of its memory that Python calls work with
 
 
+cdef inline char *memory_of(PyObject *thing):
+    """Of an argument that is a tensor or an array."""
+    if isinstance(<object>thing, Tensor):
+        return (<Tensor>thing).ptr
+    return <char *>cnp.PyArray_DATA(<cnp.ndarray>thing)
+
+
 cdef struct Brief:           # a launch as it was recorded, for summary()
     const fg_entry *entry
     int64_t dim[3]
@@ -718,26 +725,26 @@ cdef class Program:
 
     cdef bint apart(self, PyObject **args):
         """Passes rely on this: arguments share no memory with each other or with what the function writes."""
-        cdef Argument a
+        cdef Argument a, other
         cdef Place place
-        cdef list spans = []
-        cdef size_t start
-        cdef int i = -1
-        for place in self.written:
-            spans.append((<size_t>place.block.data, <size_t>place.block.data + place.block.nbytes, True))
-        for a in self.arguments:
-            i += 1
+        cdef char *start
+        cdef char *there
+        cdef int i, k
+        for i in range(len(self.arguments)):
+            a = <Argument>self.arguments[i]
             if a.place is None or a.same is not None:
                 continue
-            thing = <object>args[i]
-            if isinstance(thing, Tensor):
-                start = <size_t>(<Tensor>thing).ptr
-            else:
-                start = <size_t>cnp.PyArray_DATA(<cnp.ndarray>thing)
-            for first, last, written in spans:
-                if (written or a.place.written) and start < last and first < start + a.place.nbytes:
+            start = memory_of(args[i])
+            for place in self.written:
+                if start < <char *>place.block.data + place.block.nbytes \
+                        and <char *>place.block.data < start + a.place.nbytes:
                     return False
-            spans.append((start, start + a.place.nbytes, a.place.written))
+            for k in range(i):
+                other = <Argument>self.arguments[k]
+                if other.place is not None and other.same is None and (a.place.written or other.place.written):
+                    there = memory_of(args[k])
+                    if start < there + other.place.nbytes and there < start + a.place.nbytes:
+                        return False
         return True
 
     cdef bint accepts_array(self, Argument a, cnp.ndarray array):

@@ -665,8 +665,20 @@ cdef bint same_array(array, bytes copy):
     return (array.tobytes() if isinstance(array, np.ndarray) else bytes(array)) == copy
 
 
+cdef dict classes = {}    # class: is it the user's?
+
+
 cdef bint of_user(kind):
     """Is a class the user's, or of a library that is looked into?"""
+    known = classes.get(kind)
+    if known is None:
+        if len(classes) > 10000:
+            classes.clear()
+        known = classes[kind] = of_user_file(kind)
+    return known
+
+
+cdef bint of_user_file(kind):
     if kind.__module__ == "builtins":
         return False
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
