@@ -679,7 +679,7 @@ cdef object elementwise(Primitive op, PyObject **args, int n, Tensor target):
                     if operand[i] is NULL:
                         hooks.number(saved[i], i + 1)
                     elif op.name == "pow" and i == 1:
-                        hooks.leaves(saved[i], "an exponent was computed from floats (pass it as an argument)")
+                        hooks.refused(b"an exponent was computed from floats: pass it as an argument")
         go(op.kernel, dt - FLOAT32, &call, out.numel_ * op.cost, out, first,
            <Tensor>operand[1] if n > 1 and operand[1] is not NULL else None,
            <Tensor>operand[2] if n > 2 and operand[2] is not NULL else None)
@@ -897,8 +897,13 @@ cdef object numbers(Primitive op, PyObject **args, int n):
     cdef double value
     cdef Tensor out
     cdef int i
-    if op.kernel is None or op.name not in ("add", "sub", "mul", "div", "neg"):
-        hooks.leaves(NULL, b"an operation on floats alone, other than + - * /, (compute it outside)")
+    if op.kernel is None or op.name not in ("add", "sub", "mul", "div", "neg") \
+            or (op.name == "div" and isinstance(<object>args[1], Tensor)):
+        hooks.refused(b"floats that are arguments can be added, subtracted, multiplied, and divided by constants; "
+                      b"compute other functions of them outside, or of tensors")
+        values = [(<double *>(<Tensor>args[i]).ptr)[0] if isinstance(<object>args[i], Tensor) else <object>args[i]
+                  for i in range(n)]
+        return as_tensor(op.ref(*values), None, True)
     out = new_tensor(FLOAT64, 0, NULL)
     call.ptr[0] = out.ptr
     call.ndim = 1

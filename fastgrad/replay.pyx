@@ -486,6 +486,12 @@ cdef int on_leaves(PyObject *tensor, const char *what) except -1:
     return 0
 
 
+cdef int on_refused(const char *what) except -1:
+    cdef bytes text = what
+    refuse(text.decode())
+    return 0
+
+
 cdef object recorded(Op op, PyObject **args, int n, Tensor out):
     """An op, while this thread records. If it runs through NumPy, the op itself is noted instead of its launches."""
     cdef Recorder recorder = current()
@@ -531,6 +537,7 @@ hooks.launched = on_launched
 hooks.constant = on_constant
 hooks.leaves = on_leaves
 hooks.number = on_number
+hooks.refused = on_refused
 set_recorded(recorded)
 
 
@@ -639,6 +646,8 @@ cdef class Output:
     cdef int64_t offset
     cdef object same             # a tensor from outside, or a constant, that is returned as it is
     cdef Tensor number           # a float among the arguments
+    cdef object given            # what was passed for it, if that is no float of Python
+    cdef bint computed           # a float that was computed from such
 
 
 @cython.no_gc_clear    # __dealloc__ needs its lists
@@ -657,6 +666,7 @@ cdef class Program:
     cdef int n_runs
     cdef Brief *briefs
     cdef int n_briefs
+    cdef bint returns_numbers    # that are arguments
     cdef bint reordered          # by passes: memory must not come to be shared in new ways
     cdef object template_
     cdef bint grad_mode
@@ -710,7 +720,8 @@ cdef class Program:
                 if thing is not a.same:
                     return False
             elif a.place is None:
-                if type(thing) is not type(a.value) or (thing is not a.value and thing != a.value):
+                if type(thing) is not type(a.value) or (
+                        thing is not a.value and (not isinstance(thing, plain_types) or thing != a.value)):
                     return False
             elif isinstance(thing, Tensor):
                 t = <Tensor>thing
@@ -721,7 +732,7 @@ cdef class Program:
                         return False
             elif not cnp.PyArray_CheckExact(thing) or not self.accepts_array(a, <cnp.ndarray>thing):
                 return False
-        return not self.reordered or self.n_memory == 0 or self.apart(args)
+        return self.n_memory == 0 or self.apart(args)
 
     cdef bint apart(self, PyObject **args):
         """Passes rely on this: arguments share no memory with each other or with what the function writes."""
@@ -877,6 +888,10 @@ cdef class Program:
             i += 1
             if a.number is not None:
                 (<double *>a.number.ptr)[0] = PyFloat_AsDouble(thing)
+                if self.returns_numbers:
+                    for out in self.outputs:
+                        if (<Output>out).number is a.number:
+                            (<Output>out).given = None if type(thing) is float else thing
             elif a.place is not None and a.same is None:
                 if isinstance(thing, Tensor):
                     t = <Tensor>thing
@@ -1043,8 +1058,11 @@ cdef class Program:
                 return t
         made = []
         for out in self.outputs:
-            if out.number is not None:
-                made.append((<double *>out.number.ptr)[0])
+            if out.number is not None:    # an argument, as it was given
+                made.append(out.given if out.given is not None else (<double *>out.number.ptr)[0])
+                continue
+            if out.computed:
+                made.append((<double *>(out.place.start + out.offset))[0])
                 continue
             if out.place is None:
                 made.append(out.same.copy() if type(out.same) is np.ndarray else out.same)
@@ -1136,6 +1154,8 @@ cdef object flatten(object thing, list leaves):
     """The leaves of nested tuples, lists and dicts are appended to `leaves`; what is left is the template."""
     if type(thing) is tuple or type(thing) is list:
         return type(thing)([flatten(part, leaves) for part in thing])
+    if isinstance(thing, tuple) and hasattr(type(thing), "_fields"):
+        return type(thing)(*[flatten(part, leaves) for part in thing])
     if type(thing) is dict:
         return {key: flatten(part, leaves) for key, part in thing.items()}
     leaves.append(thing)
@@ -1147,6 +1167,8 @@ cdef object rebuild(object template, object leaves):
         return next(leaves)
     if type(template) is dict:
         return {key: rebuild(part, leaves) for key, part in template.items()}
+    if isinstance(template, tuple) and type(template) is not tuple:    # a named one
+        return type(template)(*[rebuild(part, leaves) for part in template])
     return type(template)([rebuild(part, leaves) for part in template])
 
 
@@ -1281,7 +1303,9 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
             if argument.number is t:
                 out.number = t
         if out.number is not None:
+            program.returns_numbers = True
             continue
+        out.computed = t.flags & WRAPPED != 0
         if t.block.pool != recorder.pool and not t.flags & ARGUMENT and <size_t>t.block not in recorder.made \
                 and (<PyObject *>t).ob_refcnt > 3 + (id(t) in recorder.found):    # held outside too
             out.same = thing
@@ -1711,6 +1735,8 @@ cdef object as_tensors(thing):
     """Arguments as a recording passes them: arrays as tensors."""
     if type(thing) is tuple or type(thing) is list:
         return type(thing)([as_tensors(part) for part in thing])
+    if isinstance(thing, tuple) and hasattr(type(thing), "_fields"):
+        return type(thing)(*[as_tensors(part) for part in thing])
     if type(thing) is dict:
         return {key: as_tensors(part) for key, part in thing.items()}
     return tensor_of(thing, True) if type(thing) is np.ndarray else thing
@@ -1728,6 +1754,7 @@ cdef class Captured:
     cdef object on_break
     cdef int max_programs, verify
     cdef unsigned long calls
+    cdef int wasted                  # recordings in a row that were not replayed
     cdef str key                     # of what is bound to an object, in its namespace
     cdef object unbound, owner       # of one that is bound: by whom, and to what, weakly
     cdef dict bound                  # to objects without a namespace
@@ -1808,8 +1835,10 @@ cdef class Captured:
         cdef Program program
         cdef list leaves
         cdef PyObject **flat
-        if self.eager or (recording and recorder_pool() is not NULL):
+        if recording and recorder_pool() is not NULL:
             return self.function(*args, **kwargs)
+        if self.eager:    # arrays are tensors, as when recording
+            return self.function(*as_tensors(args), **as_tensors(kwargs))
         leaves = []
         template = (flatten(args, leaves), flatten(kwargs, leaves))
         flat = fg_items(leaves)
@@ -1852,8 +1881,13 @@ cdef class Captured:
         flatten(replayed, ours)
         flatten(result, theirs)
         for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-            if isinstance(a, Tensor) and values_of(a).tobytes() != values_of(b).tobytes():
-                raise CaptureError(f"result {i} of a replay differs from the eager one: {a} instead of {b.detach()}")
+            if isinstance(a, Tensor) and isinstance(b, Tensor):
+                if values_of(a).tobytes() != values_of(b).tobytes():
+                    raise CaptureError(f"result {i} of a replay differs from the eager one: {a} instead of "
+                                       f"{b.detach()}")
+            elif type(a) is not type(b) or (isinstance(a, plain_types) and a != b) \
+                    or (type(a) is float and repr(a) != repr(b)):
+                raise CaptureError(f"result {i} of a replay differs from the eager one: {a!r} instead of {b!r}")
         for what, a, b in zip(["an argument"] * len(parts), after[0], [values_of(t) for t in parts]):
             if a.tobytes() != b.tobytes():
                 raise CaptureError(f"a replay leaves other values in {what} than the function: {a} instead of {b}")
@@ -1864,6 +1898,19 @@ cdef class Captured:
                 raise CaptureError(f"a replay leaves other values than the function in a tensor of shape "
                                    f"{list(t.shape)} that it uses, or in its gradient")
         return replayed
+
+    cdef int count_waste(self, Program program) except -1:
+        """Warn of recordings without replays, once."""
+        cdef Program before = self.last
+        if before is None or before.replays:
+            self.wasted = 0
+            return 0
+        self.wasted += 1
+        if self.wasted == 16:
+            why = before.watch.difference() or "arguments, modules, or tensors that it uses change their kind"
+            warnings.warn(f"{getattr(self.function, '__name__', self.function)} has been recorded 16 times without a "
+                          f"replay: {why} from call to call. Every recording costs several eager calls", stacklevel=2)
+        return 0
 
     cdef object record(self, tuple args, dict kwargs, list leaves, tuple template):
         cdef Recorder recorder = Recorder()
@@ -1916,6 +1963,7 @@ cdef class Captured:
                 recording -= 1
             if template == (tuple([Ellipsis] * len(args)), {}):
                 program.n_arguments = len(args)
+            self.count_waste(program)
             self.programs.insert(0, (template, program))
             del self.programs[self.max_programs:]
             self.last = program
@@ -1930,7 +1978,7 @@ cdef class Captured:
             self.eager = True
             given = keywords = None
             if not ran:
-                return self.function(*args, **kwargs)
+                return self.function(*as_tensors(args), **as_tensors(kwargs))
             # It has run to its end, as eager code.
             if results or not program.outputs:
                 return rebuild(shape, iter(results))

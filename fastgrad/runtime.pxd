@@ -111,6 +111,7 @@ cdef struct Hooks:
     void (*written)(PyObject *tensor) noexcept
     void (*number)(PyObject *tensor, int operand) noexcept    # an operand of the next launch is this tensor's value
     int (*leaves)(PyObject *tensor, const char *what) except -1    # its values go to Python, or come from there
+    int (*refused)(const char *what) except -1     # cannot be repeated, not even by calling the op again
 
 cdef Hooks hooks
 cdef int recording

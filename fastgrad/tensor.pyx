@@ -311,15 +311,21 @@ cdef class Tensor:
 
     @property
     def shape(self):
+        if recording:
+            hooks.used(<PyObject *>self)
         return Size(sizes_tuple(self))
 
     def size(self, dim=None):
+        if recording:
+            hooks.used(<PyObject *>self)
         if dim is None:
             return Size(sizes_tuple(self))
         return self.sizes[normalize_dim(dim, self.nd)]
 
     def stride(self, dim=None):
         cdef int d
+        if recording:
+            hooks.used(<PyObject *>self)
         if dim is None:
             return tuple([self.strides[d] for d in range(self.nd)])
         return self.strides[normalize_dim(dim, self.nd)]
@@ -328,22 +334,32 @@ cdef class Tensor:
         return (self.ptr - <char *>self.block.data) // itemsize_of[self.dt]
 
     def is_contiguous(self):
+        if recording:
+            hooks.used(<PyObject *>self)
         return self.flags & CONTIGUOUS != 0
 
     @property
     def ndim(self):
+        if recording:
+            hooks.used(<PyObject *>self)
         return self.nd
 
     def dim(self):
+        if recording:
+            hooks.used(<PyObject *>self)
         return self.nd
 
     def numel(self):
+        if recording:
+            hooks.used(<PyObject *>self)
         return self.numel_
 
     nelement = numel
 
     @property
     def dtype(self):
+        if recording:
+            hooks.used(<PyObject *>self)
         return dtypes[self.dt]
 
     @property
@@ -355,6 +371,8 @@ cdef class Tensor:
 
     @property
     def nbytes(self):
+        if recording:
+            hooks.used(<PyObject *>self)
         return self.numel_ * itemsize_of[self.dt]
 
     @property
@@ -362,6 +380,8 @@ cdef class Tensor:
         return _cpu
 
     def is_floating_point(self):
+        if recording:
+            hooks.used(<PyObject *>self)
         return self.dt >= FLOAT32
 
     def data_ptr(self):
@@ -377,6 +397,8 @@ cdef class Tensor:
 
     @property
     def requires_grad(self):
+        if recording:
+            hooks.used(<PyObject *>self)
         return requires_grad(self)
 
     @requires_grad.setter
@@ -401,6 +423,8 @@ cdef class Tensor:
 
     @property
     def is_leaf(self):
+        if recording:
+            hooks.used(<PyObject *>self)
         return self.node is NULL
 
     @property
@@ -536,6 +560,8 @@ cdef class Tensor:
     def __len__(self):
         if self.nd == 0:
             raise TypeError("len() of a 0-d tensor")
+        if recording:
+            hooks.used(<PyObject *>self)
         return self.sizes[0]
 
     def __iter__(self):
@@ -547,6 +573,8 @@ cdef class Tensor:
         return bool((array_of(self) == (array_of(value) if isinstance(value, Tensor) else value)).any())
 
     def __hash__(self):
+        if recording and self.flags & WRAPPED:
+            hooks.refused(b"a float that is an argument is looked up in a dict or set: pass an integer or a string")
         return <Py_ssize_t><PyObject *>self >> 4
 
     def __format__(self, spec):

@@ -10,6 +10,7 @@ cdef enum Kind:
     DEFAULTS    # of a function
     KEYWORD_DEFAULTS
     TYPE        # of an object
+    CODE        # of a function
 
 cdef struct Name:
     Kind kind
@@ -28,11 +29,13 @@ cdef class Watch:
     cdef list objects          # (object, its namespace, how many attributes it had)
     cdef list generators       # (random number generator, its state)
     cdef list arrays           # (array, its bytes; None: too many)
-    cdef dict functions        # id of code: function
+    cdef dict functions        # id of code: [function]
+    cdef set entered           # ids of code that has run
     cdef set seen              # (id of a namespace, name), (id of an object, "attributes")
     cdef dict known            # id: what has been explored
     cdef list doubtful         # (object, what is wrong with it)
     cdef object mentioned      # names in the code that has run
+    cdef object called         # names of methods in it
     cdef object asked          # those that getattr and hasattr may be given
     cdef bint everything       # some of it may ask for attributes by names that are not in it
     cdef profiler other        # that was there before
@@ -46,6 +49,7 @@ cdef class Watch:
     cdef int add(self, Kind kind, object space, object name, PyObject *value) except -1
     cdef int enter(self, PyObject *frame) except -1
     cdef int mention(self, names, asked, everything) except -1
+    cdef int follow(self, thing, path) except -1
     cdef int closure(self, function) except -1
     cdef int search(self, code) except -1
     cdef int found(self, Kind kind, space, name, value, int depth) except -1
@@ -57,6 +61,7 @@ cdef class Watch:
     cdef object changed(self)
     cdef int find_changes(self, list things, list what) except -1
     cdef list held_elsewhere(self, list things)
+    cdef object difference(self)
     cdef int prune(self) except -1
     cdef int settle(self, spans) except -1
     cdef bint same(self)

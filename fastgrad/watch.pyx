@@ -18,7 +18,9 @@ import _queue
 import _random
 import array as arrays_of_python
 import ctypes
+import functools
 import io
+import opcode
 import operator
 import os
 import sys
@@ -81,6 +83,7 @@ cdef extern from "Python.h":
     bint PyCell_Check(object)
     PyObject *PyCell_GET(object)
     PyObject *PyDict_GetItemWithError(object, object) except? NULL
+    PyObject *PyFunction_GetCode(object)
     PyObject *PyFunction_GetDefaults(object)
     PyObject *PyFunction_GetKwDefaults(object)
     object PyObject_GenericGetDict(object, void *)
@@ -95,6 +98,7 @@ cdef extern from "Python.h":
 cdef str package = os.path.dirname(os.path.abspath(__file__)) + os.sep
 cdef tuple libraries = (os.path.dirname(os.__file__) + os.sep, os.path.dirname(np.__file__) + os.sep, package,
                         "<frozen")
+cdef tuple ours = (package, os.path.dirname(np.__file__) + os.sep, "<frozen")
 cdef str queue_file = os.path.join(os.path.dirname(os.__file__), "queue.py")
 cdef tuple views = (type({}.keys()), type({}.values()), type({}.items()))
 cdef tuple buffers = (bytearray, memoryview, arrays_of_python.array)
@@ -103,7 +107,7 @@ cdef tuple doubtful_types = (ContextVar, threading.local, ctypes.Array, ctypes.S
                              weakref.WeakSet)
 cdef frozenset openers = frozenset(("vars", "__dict__", "getattr", "hasattr", "attrgetter", "locals", "globals"))
 cdef dict followed = {}          # file name: is its code looked at?
-cdef dict names_by_code = {}     # id of code: (code, names that it mentions)
+cdef dict mentions_by_code = {}  # id of code: Mentions
 
 cdef tuple plain_values = (
     int, float, str, bytes, complex, type(None), type(Ellipsis), slice, range, np.generic, np.dtype,
@@ -143,17 +147,99 @@ def code_of(function):
     return None
 
 
-cdef tuple names_of_code(object code):
-    """(names of globals and attributes, what may be asked for by getattr: everything?) of a code object."""
-    cdef tuple known = <tuple>names_by_code.get(id(code))
-    if known is None:
-        if len(names_by_code) > 10000:
-            names_by_code.clear()
-        texts = [text for text in code.co_consts if type(text) is str and text.isidentifier()]
-        known = (code, frozenset(code.co_names) | frozenset(texts),
-                 frozenset(texts) if "getattr" in code.co_names or "hasattr" in code.co_names else frozenset(),
-                 not openers.isdisjoint(code.co_names))
-        names_by_code[id(code)] = known
+cdef class Mentions:
+    """What a code object mentions."""
+    cdef object code
+    cdef frozenset names      # globals
+    cdef frozenset loose      # attributes of what cannot be told; and what getattr may be asked for
+    cdef frozenset called     # the same, of methods that are called
+    cdef tuple chains         # (name, path): `self.config.scale` is ("self", ("config", "scale"))
+    cdef frozenset asked      # strings, if there is a getattr or hasattr
+    cdef bint everything      # attributes may be asked for by names that are not in the code
+
+
+cdef dict opcodes = {name: opcode.opmap.get(name, -1) for name in (
+    "CACHE", "EXTENDED_ARG", "LOAD_GLOBAL", "LOAD_NAME", "LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_ATTR",
+    "LOAD_METHOD", "STORE_ATTR", "STORE_FAST", "DELETE_FAST", "LOAD_FAST_LOAD_FAST", "STORE_FAST_LOAD_FAST",
+    "STORE_FAST_STORE_FAST", "COPY", "PRECALL", "PUSH_NULL", "NOP")}
+cdef bint known_code = sys.version_info < (3, 14)    # else every name may be a global's, and any object's attribute
+cdef int attribute_shift = 0 if sys.version_info < (3, 12) else 1
+
+
+cdef Mentions mentions_of(object code):
+    cdef Mentions known = <Mentions>mentions_by_code.get(id(code))
+    cdef bytes text
+    cdef int i, op, arg, high = 0
+    if known is not None:
+        return known
+    if len(mentions_by_code) > 10000:
+        mentions_by_code.clear()
+    known = mentions_by_code[id(code)] = Mentions()
+    known.code = code
+    names = code.co_names
+    texts = frozenset([part for part in code.co_consts if type(part) is str and part.isidentifier()])
+    known.everything = not openers.isdisjoint(names)
+    known.asked = texts if "getattr" in names or "hasattr" in names else frozenset()
+    if not known_code:
+        known.names = frozenset(names)
+        known.loose = known.names | texts
+        known.called = frozenset()
+        known.chains = ()
+        return known
+    slots = code.co_varnames + tuple([name for name in code.co_cellvars if name not in code.co_varnames]) \
+        + code.co_freevars
+    used, loose, called, chains, stored = set(), set(), set(), [], set()
+    chain = None
+    text = code.co_code
+    for i in range(0, len(text), 2):
+        op = text[i]
+        arg = text[i + 1] | high << 8
+        if op == opcodes["EXTENDED_ARG"]:
+            high = arg
+            continue
+        high = 0
+        if op == opcodes["CACHE"] or op == opcodes["COPY"] or op == opcodes["PRECALL"] or op == opcodes["NOP"]:
+            continue
+        if op == opcodes["LOAD_GLOBAL"]:
+            used.add(names[arg >> 1])
+            chain = (names[arg >> 1], ())
+        elif op == opcodes["LOAD_NAME"]:
+            used.add(names[arg])
+            chain = None
+        elif op == opcodes["LOAD_FAST"] or op == opcodes["LOAD_FAST_CHECK"] or op == opcodes["LOAD_DEREF"]:
+            chain = (slots[arg], ())
+        elif op == opcodes["LOAD_FAST_LOAD_FAST"]:
+            chain = (slots[arg & 15], ())
+        elif op == opcodes["LOAD_ATTR"] or op == opcodes["LOAD_METHOD"] or op == opcodes["STORE_ATTR"]:
+            name = names[arg >> attribute_shift if op == opcodes["LOAD_ATTR"] else arg]
+            if chain is None and (op == opcodes["LOAD_METHOD"] or (
+                    op == opcodes["LOAD_ATTR"] and attribute_shift and arg & 1)):
+                called.add(name)
+            elif chain is None:
+                loose.add(name)
+            else:
+                chain = (chain[0], (*chain[1], name))
+                chains.append(chain)
+        else:
+            if op == opcodes["STORE_FAST"] or op == opcodes["DELETE_FAST"]:
+                stored.add(slots[arg])
+            elif op == opcodes["STORE_FAST_LOAD_FAST"]:
+                stored.add(slots[arg >> 4])
+            elif op == opcodes["STORE_FAST_STORE_FAST"]:
+                stored.update((slots[arg >> 4], slots[arg & 15]))
+            chain = None
+            if op == opcodes["STORE_FAST_LOAD_FAST"]:
+                chain = (slots[arg & 15], ())
+    arguments = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
+    for name, path in chains:    # of a local variable: what it holds is not known when the function begins
+        if name in used or name in code.co_freevars or (name in arguments and name not in stored):
+            continue
+        loose.update(path)
+    known.names = frozenset(used)
+    known.called = frozenset(called)
+    known.loose = frozenset(loose) | (texts if known.everything else frozenset())
+    known.chains = tuple([(name, path) for name, path in chains
+                          if name in used or name in code.co_freevars or (name in arguments and name not in stored)])
     return known
 
 
@@ -171,22 +257,49 @@ cdef PyObject *value_of(const Name *name):
         return PyFunction_GetKwDefaults(<object>name.space)
     if name.kind == TYPE:
         return fg_type_of(name.space)
-    thing = getattr(<object>name.space, <object>name.name, None)
+    if name.kind == CODE:
+        return PyFunction_GetCode(<object>name.space)
+    thing = slot_of(<object>name.space, <object>name.name)
     return <PyObject *>thing    # the slot holds it
+
+
+cdef object slot_of(thing, name):
+    """What stands in a slot; None: nothing."""
+    cdef PyObject *descriptor = fg_lookup(type(thing), name)
+    try:
+        return None if descriptor is NULL else MemberDescriptorType.__get__(<object>descriptor, thing, type(thing))
+    except (AttributeError, TypeError):
+        return None
 
 
 cdef bint same_name(const Name *name):
     cdef PyObject *value = value_of(name)
-    cdef double a, b
     if value == name.value:
         return True
-    if value is NULL or name.value is NULL or type(<object>value) is not type(<object>name.value):
+    return value is not NULL and name.value is not NULL and same_value(<object>value, <object>name.value, 0)
+
+
+cdef bint same_value(x, y, int depth):
+    """Are these numbers, strings, or lists and tuples of them, equal, to the bit?"""
+    cdef double a, b
+    if x is y:
+        return True
+    if type(x) is not type(y):
         return False
-    if type(<object>value) is float:
-        a = <object>value
-        b = <object>name.value
+    if type(x) is float:
+        a = x
+        b = y
         return memcmp(&a, &b, sizeof(double)) == 0
-    return isinstance(<object>value, (int, str)) and <object>value == <object>name.value
+    if type(x) is int or type(x) is str or type(x) is bytes:
+        return x == y
+    if isinstance(x, np.generic):
+        return x.dtype.kind != "O" and x.tobytes() == y.tobytes()
+    if (type(x) is tuple or type(x) is list) and len(x) == len(y) and len(x) <= 64 and depth < 8:
+        for i in range(len(x)):
+            if not same_value(x[i], y[i], depth + 1):
+                return False
+        return True
+    return False
 
 
 cdef object contents(object value):
@@ -208,7 +321,7 @@ cdef bint same_items(list kept, object value):
     if len(kept) != len(now):
         return False
     for i in range(len(kept)):
-        if kept[i] is not now[i]:
+        if kept[i] is not now[i] and not same_value(kept[i], now[i], 1):
             return False
     return True
 
@@ -225,7 +338,9 @@ cdef class Watch:
         self.seen = set()
         self.known = {}
         self.doubtful = []
-        self.mentioned = frozenset()
+        self.mentioned = frozenset(("forward", "__call__"))    # what other code calls
+        self.called = frozenset()
+        self.entered = set()
         self.asked = frozenset()
 
     def __dealloc__(self):
@@ -282,28 +397,75 @@ cdef class Watch:
     cdef int enter(self, PyObject *frame) except -1:
         """A function is about to run."""
         cdef PyObject *value
+        cdef Mentions known
         code = fg_code_of(frame)
         if not is_followed(code.co_filename):
+            if code.co_argcount and not code.co_filename.startswith(ours):    # it may ask objects for all they have
+                for thing in list(fg_locals_of(frame).values()):
+                    if of_user(type(thing)):
+                        self.explore(thing, 1)
+                        self.scan(thing, None, 1)
             if code.co_filename == queue_file and code.co_name in ("put", "get"):
                 self.refuse(f"{code.co_name}() of a queue while a captured function is being recorded: a replay would "
                             f"not do so again")
             return 0
-        _, names, asked, everything = names_of_code(code)
-        if not names <= self.mentioned or not asked <= self.asked or everything > self.everything:
-            self.mention(names, asked, everything)
+        known = mentions_of(code)
+        if not known.called <= self.called:
+            self.called |= known.called
+            for thing in list(self.known.values()):
+                self.scan(thing, known.called - self.mentioned, 1)
+        if not known.loose <= self.mentioned or not known.asked <= self.asked or known.everything > self.everything:
+            self.mention(known.loose, known.asked, known.everything)
         space = fg_globals_of(frame)
-        for name in names:
+        for name in known.names:
             value = PyDict_GetItemWithError(space, name)
             if value is not NULL:
                 self.found(ITEM, space, name, <object>value, 0)
+            else:    # a builtin
+                self.add(ITEM, space, name, NULL)
         if code.co_freevars and id(code) not in self.functions and code.co_freevars != ("__class__",):
             self.search(code)
-        function = self.functions.get(id(code))
-        if function is not None:
+        self.entered.add(id(code))
+        for function in self.functions.get(id(code), ()):
             self.closure(function)
-        if code.co_argcount or code.co_flags & 12 or code.co_kwonlyargcount:
-            for thing in list(fg_locals_of(frame).values()):
+        here = {}
+        if code.co_argcount or code.co_flags & 12 or code.co_kwonlyargcount or code.co_freevars:
+            here = fg_locals_of(frame)
+            for thing in list(here.values()):
                 self.explore(thing, 1)
+        for name, path in known.chains:
+            if name in here:
+                self.follow(here[name], path)
+            else:
+                value = PyDict_GetItemWithError(space, name)
+                if value is not NULL:
+                    self.follow(<object>value, path)
+        return 0
+
+    cdef int follow(self, thing, path) except -1:
+        """Note attributes of attributes."""
+        cdef PyObject *value
+        for i, name in enumerate(path):
+            if isinstance(thing, plain_values) or isinstance(thing, (Tensor, np.ndarray)) \
+                    or type(thing) is ModuleType and not is_user_module(thing):
+                return 0
+            self.scan(thing, frozenset((name,)), 1)
+            value = NULL
+            if type(thing) is ModuleType:
+                value = PyDict_GetItemWithError(thing.__dict__, name)
+            elif isinstance(thing, type):
+                value = fg_lookup(thing, name)
+            else:
+                if FG_HAS_DICT(thing):
+                    value = PyDict_GetItemWithError(PyObject_GenericGetDict(thing, NULL), name)
+                if value is NULL:
+                    value = fg_lookup(type(thing), name)
+                    if value is not NULL and type(<object>value) is MemberDescriptorType:
+                        slot = slot_of(thing, name)
+                        value = <PyObject *>slot
+            if value is NULL or type(<object>value) is property or hasattr(type(<object>value), "__set__"):
+                return self.mention(frozenset(path[i + 1:]), frozenset(), False) if i + 1 < len(path) else 0
+            thing = <object>value
         return 0
 
     cdef int mention(self, names, asked, everything) except -1:
@@ -319,9 +481,12 @@ cdef class Watch:
 
     cdef int closure(self, function) except -1:
         cdef PyObject *value
+        self.add(CODE, function, "__code__", PyFunction_GetCode(function))
         if function.__defaults__ is not None or function.__kwdefaults__ is not None:
             self.add(DEFAULTS, function, "__defaults__", PyFunction_GetDefaults(function))
             self.add(KEYWORD_DEFAULTS, function, "__kwdefaults__", PyFunction_GetKwDefaults(function))
+            if function.__kwdefaults__ is not None:
+                self.explore(function.__kwdefaults__, 1)
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
             value = PyCell_GET(cell)
             if value is not NULL and name != "__class__":
@@ -333,12 +498,12 @@ cdef class Watch:
         are known."""
         import gc
 
-        for function in list(self.functions.values()):
-            if nests(function.__code__, code):
+        for functions in list(self.functions.values()):
+            if nests(functions[0].__code__, code):
                 return 0
         for thing in gc.get_referrers(code):
             if type(thing) is FunctionType and thing.__code__ is code:
-                self.functions[id(code)] = thing
+                self.explore(thing, 1)
         return 0
 
     cdef int found(self, Kind kind, space, name, value, int depth) except -1:
@@ -348,7 +513,14 @@ cdef class Watch:
     cdef int explore(self, thing, int depth) except -1:
         """Note what the code that has run so far may ask of a value: its attributes and items."""
         cdef PyObject *value
-        if isinstance(thing, plain_values) or isinstance(thing, Tensor) or depth > 200:
+        if type(thing) is BuiltinFunctionType and not isinstance(thing.__self__, ModuleType):
+            return self.explore(thing.__self__, depth + 1)
+        if isinstance(thing, Tensor):
+            if FG_HAS_DICT(thing) and PyObject_GenericGetDict(thing, NULL) and id(thing) not in self.known:
+                self.known[id(thing)] = thing
+                self.scan(thing, None if self.everything else self.mentioned, depth)
+            return 0
+        if isinstance(thing, plain_values) or depth > 200:
             return 0
         if type(thing) is MethodType:
             self.explore(thing.__func__, depth + 1)
@@ -362,23 +534,26 @@ cdef class Watch:
             return 0
         self.known[id(thing)] = thing
         if type(thing) is FunctionType:
-            self.functions.setdefault(id(thing.__code__), thing)
+            self.functions.setdefault(id(thing.__code__), []).append(thing)
+            if id(thing.__code__) in self.entered:
+                self.closure(thing)
             if thing.__closure__ and thing.__code__.co_filename.startswith(package):    # a decorator's wrapper
                 for cell in thing.__closure__:
                     value = PyCell_GET(cell)
                     if value is not NULL and callable(<object>value):
                         self.explore(<object>value, depth + 1)
             if thing.__dict__:
-                self.scan(thing, None if self.everything else self.mentioned, depth)
+                self.scan(thing, None if self.everything else self.mentioned | self.called, depth)
             return 0
         if isinstance(thing, np.ndarray):
-            self.arrays.append((thing, thing.tobytes() if thing.nbytes <= 1 << 26 else None))
+            small = thing.nbytes <= 1 << 26
+            self.arrays.append((thing, (thing.tobytes(), thing.shape, thing.dtype) if small else None))
             if thing.dtype.kind == "O" and thing.size <= 10000:
                 for item in thing.flat:
                     self.explore(item, depth + 1)
             return 0
         if isinstance(thing, buffers):
-            self.arrays.append((thing, bytes(thing)))
+            self.arrays.append((thing, (bytes(thing),)))
             return 0
         if isinstance(thing, partial):
             self.explore(thing.func, depth + 1)
@@ -415,7 +590,7 @@ cdef class Watch:
         if type(thing).__name__ == "Captured" and hasattr(type(thing), "function"):
             return self.explore(thing.function, depth + 1)
         return self.scan(thing, None if self.everything and not isinstance(thing, (type, ModuleType))
-                         else self.mentioned, depth)
+                         else self.mentioned | self.called, depth)
 
     cdef int scan(self, thing, names, int depth) except -1:
         """Note attributes of an object: those of `names`; None: all."""
@@ -423,8 +598,7 @@ cdef class Watch:
         cdef bint users
         kind = type(thing)
         if kind is ModuleType:
-            file = getattr(thing, "__file__", None)
-            if file is not None and is_followed(file):
+            if is_user_module(thing):
                 for name in names:
                     value = PyDict_GetItemWithError(thing.__dict__, name)
                     if value is not NULL:
@@ -439,11 +613,13 @@ cdef class Watch:
         if space is not None:
             if (id(thing), "attributes") not in self.seen:
                 self.seen.add((id(thing), "attributes"))
-                self.objects.append((thing, space, count_attributes(space)))
+                self.objects.append((thing, space, count_attributes(thing, space)))
             for name in list(space):
                 if names is None or name in names:
                     value = PyDict_GetItemWithError(space, name)
-                    if value is not NULL:
+                    # A method that is called is none of an attribute that cannot be called.
+                    if value is not NULL and (names is None or name not in self.called or name in self.mentioned
+                                              or callable(<object>value)):
                         self.found(ITEM, space, name, <object>value, depth)
                 elif not users and is_library(kind):    # what it does with them is its own affair
                     value = PyDict_GetItemWithError(space, name)
@@ -479,13 +655,14 @@ cdef class Watch:
                 attribute = <object>value
                 if type(attribute) is MemberDescriptorType:
                     if thing is not None:
-                        self.found(SLOT, thing, name, getattr(thing, name, None), depth)
+                        self.found(SLOT, thing, name, slot_of(thing, name), depth)
                     continue
                 self.add(SHARED, kind, name, value)
                 if type(attribute) is property:
                     self.explore(attribute.fget, depth + 1)
                     continue
-                if space is not None and PyDict_GetItemWithError(space, name) is NULL:
+                if space is not None and PyDict_GetItemWithError(space, name) is NULL \
+                        and type(attribute) is not functools.cached_property:
                     self.add(ITEM, space, name, NULL)
                 self.explore(getattr(attribute, "__func__", attribute), depth + 1)
         return 0
@@ -526,7 +703,7 @@ cdef class Watch:
                 things.append(container)
                 what.append(f"changes what a {type(container).__name__} from outside holds")
         for thing, space, count in self.objects:
-            if count_attributes(space) != count:
+            if count_attributes(thing, space) != count:
                 things.append(thing)
                 what.append(f"sets or deletes attributes of a {type(thing).__name__} from outside")
         for generator, state in self.generators:
@@ -577,6 +754,20 @@ cdef class Watch:
                 alive.add(id(part))
                 todo.extend(referents(gc, part))
         return [i for i in range(len(things)) if id(things[i]) in alive]
+
+    cdef object difference(self):
+        """What has changed since the function was recorded, in words; None: nothing."""
+        cdef int i
+        for i in range(self.n):
+            if not same_name(&self.names[i]):
+                return f"'{self.kept[i][1]}' changes"
+        for container, items in self.containers:
+            if not same_items(<list>items, container):
+                return f"what a {type(container).__name__} holds changes"
+        for array, copy in self.arrays:
+            if not same_array(array, copy):
+                return "an array that the function reads changes"
+        return None
 
     cdef int prune(self) except -1:
         """Forget what the function made inside, so that it can go."""
@@ -643,8 +834,14 @@ cdef object referents(gc, thing):
     return gc.get_referents(thing)
 
 
-cdef int count_attributes(dict space) except -1:
-    return len([name for name in space if not name.startswith("_captured_")])
+cdef int count_attributes(thing, dict space) except -1:
+    cdef int count = 0
+    cdef PyObject *shared
+    for name in space:
+        shared = fg_lookup(type(thing), name)
+        count += not (name.startswith("_captured_") or (
+            shared is not NULL and type(<object>shared) is functools.cached_property))
+    return count
 
 
 cdef object state_of(generator):
@@ -661,8 +858,10 @@ cdef bint same_state(a, b):
     return a == b
 
 
-cdef bint same_array(array, bytes copy):
-    return (array.tobytes() if isinstance(array, np.ndarray) else bytes(array)) == copy
+cdef bint same_array(array, tuple copy):
+    if isinstance(array, np.ndarray):
+        return array.shape == copy[1] and array.dtype == copy[2] and array.tobytes() == copy[0]
+    return bytes(array) == copy[0]
 
 
 cdef dict classes = {}    # class: is it the user's?
@@ -683,6 +882,12 @@ cdef bint of_user_file(kind):
         return False
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
     return file is None and kind.__module__ == "__main__" or file is not None and is_followed(file)
+
+
+cdef bint is_user_module(module):
+    file = PyObject_GenericGetDict(module, NULL).get("__file__")
+    return module.__name__ not in sys.builtin_module_names and (file is None or type(file) is not str
+                                                                or is_followed(file))
 
 
 cdef bint of_package(kind):

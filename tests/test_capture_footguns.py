@@ -330,6 +330,18 @@ def test_threads_that_change():
         fg.set_num_threads(before)
 
 
+def test_recordings_without_replays_are_warned_of():
+    config = Config()
+    captured = fg.capture(lambda x: x * config.scale)
+    for i in range(16):
+        config.scale = float(i)
+        captured(fg.ones(2))
+    config.scale = 17.0
+    with pytest.warns(UserWarning, match="recorded 16 times without a replay: 'scale' changes"):
+        captured(fg.ones(2))
+
+
+@pytest.mark.filterwarnings("ignore:.*recorded 16 times")
 def test_few_programs_are_kept():
     captured = fg.capture(lambda x: x.sum(), max_programs=4)
     for n in range(20):
@@ -1844,6 +1856,7 @@ def test_an_argument_is_not_kept():
     assert gone() is None
 
 
+@pytest.mark.filterwarnings("ignore:.*recorded 16 times")
 def test_programs_that_come_and_go_leave_no_memory():
     captured = fg.capture(lambda x, label: x * 2, max_programs=4)
     x = fg.ones(50, 50)
