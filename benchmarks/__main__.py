@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import instructions, machine, plot, report
+from . import instructions, machine, plot, report, roofline
 from .results import Results
 from .runner import LIBRARIES, Library, Runner, Settings
-from .workloads import Workload, select
+from .workloads import WORKLOADS, Workload, select
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,6 +29,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help="give up on a worker after this")
     p.add_argument("--json", type=Path, metavar="FILE", help="write every round, and what it was measured on")
     p.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the times (.svg, .png or .pdf)")
+    p.add_argument("--roofline", type=Path, metavar="FILE.svg",
+                   help="run roofline/* (and what --only names), draw rates by arithmetic intensity")  # fmt: skip
+    p.add_argument("--batch", type=Path, metavar="FILE.svg",
+                   help="run batch/* (and what --only names), draw time per step by batch size")  # fmt: skip
     p.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
     p.add_argument("--load", type=Path, metavar="FILE", help="show the results in a --json file instead of measuring")
     p.add_argument("--instructions", action="store_true",
@@ -58,10 +62,11 @@ def _libraries(options: argparse.Namespace, p: argparse.ArgumentParser) -> dict[
 
 
 def _list(workloads: list[Workload]) -> None:
+    width = max(len(w.name) for w in workloads)
     for w in workloads:
-        print(f"{w.name:26} {w.describe()}")
+        print(f"{w.name:{width}} {w.describe()}{' (on request)' * w.on_request}")
         for floor in w.floors:
-            print(f"{'':26}   floor: {floor.text}")
+            print(f"{'':{width}}   floor: {floor.text}")
 
 
 def _measure(options: argparse.Namespace, settings: Settings, workloads: list[Workload]) -> tuple[Results, bool]:
@@ -79,11 +84,12 @@ def main(argv: list[str] | None = None) -> int:
     options = p.parse_args(argv)
     if options.instructions:
         return instructions.main()
-    workloads = select(options.only)
+    pictures = {name: path for name in ("roofline", "batch") if (path := getattr(options, name))}
+    workloads = select([*options.only, *(f"{name}/*" for name in pictures)])
     if not workloads:
         p.error(f"no workload matches {' '.join(options.only)}; see --list")
     if options.list:
-        _list(workloads)
+        _list(workloads if options.only or pictures else WORKLOADS)
         return 0
     interrupted = False
     if options.load:
@@ -105,11 +111,13 @@ def main(argv: list[str] | None = None) -> int:
             return 130
     if options.json:
         results.save(options.json)
-    if options.plot:
-        try:
-            plot.write(results, options.plot)
-        except (ImportError, ValueError) as error:
-            print(f"No picture: {error}", file=sys.stderr)
+    drawings = ((options.plot, plot.write), (options.roofline, roofline.write), (options.batch, plot.write_batches))
+    for path, write in drawings:
+        if path:
+            try:
+                write(results, path)
+            except (ImportError, ValueError) as error:
+                print(f"No picture: {error}", file=sys.stderr)
     if options.markdown:
         print(report.markdown(results))
     else:

@@ -12,7 +12,8 @@ from autograd import value_and_grad
 from .program import Case, Factory, Program
 from .reference import CHAIN_FACTOR, LINEAR_X, LINEAR_Y
 
-ABSENT = dict.fromkeys(("mul", "add", "add_out", "sigmoid", "matmul"), "as numpy")
+SINGLE = ("mul", "add", "add_out", "copy", "sigmoid", "sum", "max", "softmax", "log_softmax", "matmul")
+ABSENT = dict.fromkeys(SINGLE, "as numpy")
 
 
 def setup(threads: int, dtype: str) -> None:

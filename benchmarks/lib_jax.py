@@ -17,7 +17,7 @@ import numpy as np
 from .program import Case, Factory, Program
 from .reference import LINEAR_X, LINEAR_Y
 
-ABSENT = {"chain": "not repeated: traced as a whole", "add_out": "arrays are immutable"}
+ABSENT = {"chain": "not repeated: traced as a whole", "add_out": "arrays are immutable", "copy": "arrays are immutable"}
 
 
 def setup(threads: int, dtype: str) -> None:
@@ -122,6 +122,22 @@ def sigmoid(case: Case) -> Program:
     return _operation(jax.nn.sigmoid, case.data["x"])
 
 
+def total(case: Case) -> Program:
+    return _operation(jnp.sum, case.data["x"])
+
+
+def largest(case: Case) -> Program:
+    return _operation(jnp.max, case.data["x"])
+
+
+def softmax(case: Case) -> Program:
+    return _operation(jax.nn.softmax, case.data["x"])
+
+
+def log_softmax(case: Case) -> Program:
+    return _operation(jax.nn.log_softmax, case.data["x"])
+
+
 def matmul(case: Case) -> Program:
     return _operation(lambda a, b: a @ b, case.data["a"], case.data["b"])
 
@@ -132,5 +148,9 @@ WORKLOADS: dict[str, dict[str, Factory]] = {
     "mul": {"jax jit": mul},
     "add": {"jax jit": add},
     "sigmoid": {"jax jit": sigmoid},
+    "sum": {"jax jit": total},
+    "max": {"jax jit": largest},
+    "softmax": {"jax jit": softmax},
+    "log_softmax": {"jax jit": log_softmax},
     "matmul": {"jax jit": matmul},
 }

@@ -140,6 +140,65 @@ def sigmoid(case: Case) -> Program:
     return Program(run, lambda y: [y])
 
 
+def copy(case: Case) -> Program:
+    a = case.data["a"]
+    c, copyto = np.zeros_like(a), np.copyto
+
+    def run(n: int) -> Any:
+        for _ in range(n):
+            copyto(c, a)
+        return c
+
+    return Program(run, lambda c: [c])
+
+
+def total(case: Case) -> Program:
+    x = case.data["x"]
+
+    def run(n: int) -> Any:
+        for _ in range(n):
+            y = x.sum()
+        return y
+
+    return Program(run, lambda y: [np.asarray(y)])
+
+
+def largest(case: Case) -> Program:
+    x = case.data["x"]
+
+    def run(n: int) -> Any:
+        for _ in range(n):
+            y = x.max()
+        return y
+
+    return Program(run, lambda y: [np.asarray(y)])
+
+
+def softmax(case: Case) -> Program:
+    x = case.data["x"]
+
+    def run(n: int) -> Any:
+        for _ in range(n):
+            y = x - x.max(-1, keepdims=True)
+            np.exp(y, out=y)
+            y /= y.sum(-1, keepdims=True)
+        return y
+
+    return Program(run, lambda y: [y])
+
+
+def log_softmax(case: Case) -> Program:
+    x = case.data["x"]
+
+    def run(n: int) -> Any:
+        for _ in range(n):
+            y = x - x.max(-1, keepdims=True)
+            y -= np.log(np.exp(y).sum(-1, keepdims=True))
+        return y
+
+    return Program(run, lambda y: [y])
+
+
 def matmul(case: Case) -> Program:
     a, b = case.data["a"], case.data["b"]
 
@@ -163,6 +222,11 @@ WORKLOADS: dict[str, dict[str, Factory]] = {
     "mul": {"numpy": mul},
     "add": {"numpy": add},
     "add_out": {"numpy": add_out},
+    "copy": {"numpy": copy},
     "sigmoid": {"numpy": sigmoid},
+    "sum": {"numpy": total},
+    "max": {"numpy": largest},
+    "softmax": {"numpy": softmax},
+    "log_softmax": {"numpy": log_softmax},
     "matmul": {"numpy": matmul},
 }

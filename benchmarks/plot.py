@@ -1,4 +1,7 @@
-"""The picture of a run: a dot per series on a logarithmic axis of time, a row per workload, a panel per group."""
+"""The picture of a run: a dot per series on a logarithmic axis of time, a row per workload, a panel per group.
+
+And the picture of the time per step by batch size, a line per series.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .results import Results, Row, quantity
+from .results import BUSY, Results, Row, quantity
 from .workloads import GROUPS
 
 # Colours that stay apart for the colour-blind (Okabe and Ito); the marker says bare, nn or jit as well.
@@ -23,6 +26,7 @@ STYLE = {
     "autograd": ("#7F7F7F", "o"),
 }
 OTHERS = ("#56B4E9", "^")
+BY_BATCH = ("torch", "jax jit", "fastgrad", "fastgrad capture")
 ROW_INCHES = 0.3
 TOUCHING, DODGE = 1.3, 0.24  # times within this factor are drawn this many rows apart, so that all stay visible
 
@@ -41,7 +45,7 @@ def write(results: Results, path: Path) -> None:
     heights = [len(rows) + 0.6 for rows in groups.values()]
     extra = 1.5 + 0.5 * len(groups)  # heading, legend and panel titles, in inches
     size = (9.0, ROW_INCHES * sum(heights) + extra)
-    with plt.rc_context({"font.size": 9, "svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False}):
+    with plt.rc_context(style()):
         figure, axes = plt.subplots(
             len(groups), 1, figsize=size, sharex=True, squeeze=False, layout="constrained",
             height_ratios=heights,
@@ -52,16 +56,68 @@ def write(results: Results, path: Path) -> None:
         last.set_xscale("log")
         last.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _tick(v)))
         last.xaxis.set_minor_formatter(NullFormatter())
-        m, s = results.machine, results.settings
-        last.set_xlabel(
-            "time per step or operation (log scale; further left is faster)\n"
-            f"{m['cpu']}, {s['dtype']}, {s['threads']} of {m['cores']} cores; {m['python']}; {results.date[:10]}"
-        )
+        last.set_xlabel(f"time per step or operation (log scale; further left is faster)\n{footnote(results)}")
         order = results.series([r for rows in groups.values() for r in rows])
         handles = [_handle(s) for s in order]
         figure.legend(handles=handles, loc="outside upper center", ncols=5, frameon=False)
         figure.savefig(path, dpi=150)
         plt.close(figure)
+
+
+def write_batches(results: Results, path: Path) -> None:
+    """Draw the workloads batch/*: time per step against batch size. Raises ValueError where there are none."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    rows = [row for row in results.rows if row.group == "batch" and _drawn(row)]
+    lines = {s: [(row.params["batch"], v) for row in rows if (v := row.value(s))] for s in BY_BATCH}
+    if not any(lines.values()):
+        raise ValueError("no picture by batch without the workloads batch/*")
+    with plt.rc_context(style()):
+        figure, ax = plt.subplots(figsize=(9.0, 5.0), layout="constrained")
+        for series, line in lines.items():
+            if line:
+                colour, marker = STYLE[series]
+                ax.plot(
+                    *zip(*line, strict=True), marker=marker, color=colour, markersize=6, linewidth=1.5, label=series,
+                    linestyle="--" if series == "fastgrad" else "-", markeredgecolor="white", markeredgewidth=0.6,
+                )  # fmt: skip
+        ax.set_xscale("log", base=2)
+        ax.set_yscale("log")
+        ax.set_xticks([row.params["batch"] for row in rows], [str(row.params["batch"]) for row in rows])
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: _tick(v)))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.grid(which="major", color="#E4E4E4", zorder=0)
+        ax.tick_params(which="both", length=0)
+        ax.set_axisbelow(True)
+        ax.set_title("Two-layer model 784,128,10: forward, backward, SGD", loc="left", fontsize=9, fontweight="bold")
+        ax.set_xlabel(f"batch size (log scale)\n{footnote(results)}")
+        ax.set_ylabel("time per step (log scale; lower is faster)")
+        ax.legend(frameon=False)
+        figure.savefig(path, dpi=150)
+        plt.close(figure)
+
+
+def style() -> Any:
+    """matplotlib's settings for all pictures. The salt: element names in an SVG are not random."""
+    return {
+        "font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "fastgrad", "axes.spines.top": False,
+        "axes.spines.right": False,
+    }  # fmt: skip
+
+
+def footnote(results: Results) -> str:
+    """What the figures were measured on, in one line."""
+    m, s = results.machine, results.settings
+    dtypes = {row.dtype or s["dtype"] for row in results.rows} or {s["dtype"]}
+    on = f"{'/'.join(sorted(dtypes))}, {s['threads']} of {m['cores']} cores"
+    remarks = "; quick run" * s["quick"] + "; other programs were running" * (m["load"] > BUSY)
+    return f"{m['cpu']}, {on}; {m['python']}; {results.date[:10]}{remarks}"
 
 
 def _drawn(row: Row) -> bool:

@@ -59,12 +59,19 @@ def make_data(kind: str, params: Params, dtype: str, seed: int = 0) -> Data:
                 "W2": rng.uniform(-1, 1, (h, o)) / np.sqrt(h),
                 "b2": rng.uniform(-1, 1, o) / np.sqrt(h),
             }
+        case "copy":
+            data = {"a": rng.standard_normal(n)}
         case "mul" | "add" | "add_out":
             data = {"a": rng.standard_normal(n), "b": rng.standard_normal(n)}
         case "sigmoid":
             data = {"x": rng.standard_normal(n) * 3}
+        case "sum" | "max":
+            data = {"x": rng.standard_normal(n) + 1}  # a sum far from zero: what is missing must show
+        case "softmax" | "log_softmax":
+            data = {"x": rng.standard_normal((params["rows"], n)) * 3}
         case "matmul":
-            data = {"a": rng.standard_normal((n, n)), "b": rng.standard_normal((n, n))}
+            m, k = params.get("m", n), params.get("k", n)
+            data = {"a": rng.standard_normal((m, k)), "b": rng.standard_normal((k, n))}
         case "chain":
             data = {"x": np.ones(1)}
         case _:
@@ -94,6 +101,16 @@ def expected(kind: str, params: Params, data: Mapping[str, np.ndarray]) -> list[
             return [Expected(d["a"] + d["b"])]
         case "sigmoid":
             return [Expected(1 / (1 + np.exp(-d["x"])))]
+        case "copy":
+            return [Expected(d["a"])]
+        case "sum":
+            return [Expected(d["x"].sum())]
+        case "max":
+            return [Expected(d["x"].max())]
+        case "softmax" | "log_softmax":
+            shifted = d["x"] - d["x"].max(-1, keepdims=True)
+            log = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+            return [Expected(np.exp(log) if kind == "softmax" else log)]
         case "matmul":
             return [Expected(d["a"] @ d["b"])]
         case "chain":
@@ -103,6 +120,40 @@ def expected(kind: str, params: Params, data: Mapping[str, np.ndarray]) -> list[
             return [Expected(product)] * (2 if params["backward"] else 1)
         case _:
             raise KeyError(f"no reference for the kind {kind!r}")
+
+
+# Per element, as fastgrad's float32 kernels have them (csrc/vmath.h): a multiply-add is two, a division one. The same
+# count stands for every library, so that rates compare as times do.
+FLOPS = {"copy": 0, "add": 1, "add_out": 1, "sum": 1, "sigmoid": 34, "softmax": 32}
+# Elements read and written per element, once each: what no implementation can avoid.
+TRAFFIC = {"copy": 2, "add": 3, "add_out": 3, "sum": 1, "sigmoid": 2, "softmax": 2}
+
+
+def flops(kind: str, params: Params) -> float:
+    """Floating-point operations of one step of a single operation.
+
+    >>> flops("matmul", {"n": 4}), flops("matmul", {"m": 1, "k": 2, "n": 3}), flops("softmax", {"rows": 2, "n": 5})
+    (128.0, 12.0, 320.0)
+    """
+    n = params["n"]
+    if kind == "matmul":
+        return 2.0 * params.get("m", n) * params.get("k", n) * n
+    return float(FLOPS[kind] * params.get("rows", 1) * n)
+
+
+def traffic(kind: str, params: Params, dtype: str) -> float:
+    """Bytes that one step of a single operation has to read and write: operands and result, once each.
+
+    >>> traffic("matmul", {"m": 1, "k": 2, "n": 3}, "float32"), traffic("add", {"n": 10}, "float64")
+    (44.0, 240.0)
+    """
+    n = params["n"]
+    if kind == "matmul":
+        m, k = params.get("m", n), params.get("k", n)
+        elements = m * k + k * n + m * n
+    else:
+        elements = TRAFFIC[kind] * params.get("rows", 1) * n
+    return float(elements * np.dtype(dtype).itemsize)
 
 
 def _two_layer(d: Data, lr: float) -> list[Expected]:

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .results import Results, Row, Verdict, digits, quantity
+from .reference import flops
+from .results import BUSY, Results, Row, Verdict, digits, quantity
 from .workloads import GROUPS, SUBJECT
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-GFLOPS_FROM = 128  # below that, a rate says little: the call is most of the time
+GFLOPS_FROM = 2 * 128**3  # operations; below that, a rate says little: the call is most of the time
 REASON_WIDTH = 60
-BUSY = 0.5  # load average above which the figures need a warning
 MIN_WIDTH = 150  # where the output is not a terminal
 
 
@@ -78,13 +78,12 @@ def _cell(results: Results, row: Row, series: str) -> list[str]:
         word = "WRONG" if cell.status == "wrong" else "n/a"
         return [word, f"({_short(cell.reason)})"]
     lines = [quantity(cell.value, row.unit)]
-    n = row.params.get("n", 0)
-    if row.name.startswith("kernel/matmul") and n >= GFLOPS_FROM:
-        lines.append(f"{digits(2 * n**3 / cell.value)} GFLOP/s")
+    if row.kind == "matmul" and (work := flops("matmul", row.params)) >= GFLOPS_FROM:
+        lines.append(f"{digits(work / cell.value)} GFLOP/s")
     ratio = results.ratio(row, series)
     if ratio is not None and series != results.base:
         lines.append(f"{digits(ratio)}x")
-    if "compile_ms" in cell.notes and row.group in ("linear", "two-layer"):
+    if "compile_ms" in cell.notes and row.group in ("linear", "two-layer", "batch"):
         lines.append(f"compile {quantity(cell.notes['compile_ms'] * 1e6, 'ns')}")
     if cell.reason:
         lines.append(f"({_short(cell.reason)})")

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from .workloads import SUBJECT, Floor, Workload
 
 FORMAT = 2
+BUSY = 0.5  # load average above which the figures need a warning
 Status = Literal["ok", "n/a", "wrong"]
 
 
@@ -49,10 +50,17 @@ class Row:
     cells: dict[str, Cell] = field(default_factory=dict)
     floors: list[Verdict] = field(default_factory=list)
     baselines: dict[str, Cell] = field(default_factory=dict)  # fastgrad in the workloads that a floor compares with
+    kind: str = ""
+    dtype: str = ""
+    threads: int = 0
 
     @classmethod
-    def of(cls, w: Workload) -> Row:
-        return cls(w.name, w.group, w.describe(), w.unit, dict(w.params))
+    def of(cls, w: Workload, dtype: str, threads: int) -> Row:
+        """The empty row of a workload in a run of this dtype on so many threads."""
+        return cls(
+            w.name, w.group, w.describe(), w.unit, dict(w.params),
+            kind=w.kind, dtype=w.dtype or dtype, threads=w.threads or threads,
+        )  # fmt: skip
 
     def value(self, series: str) -> float | None:
         cell = self.cells.get(series)
@@ -151,7 +159,7 @@ def digits(x: float) -> str:
 
 def judge(floor: Floor, row: Row) -> Verdict:
     """Whether fastgrad's figure in `row` reaches the floor."""
-    mine = row.value(SUBJECT)
+    mine = row.value(floor.series)
     if mine is None:
         return Verdict(floor.text, "", None)
     if floor.limit is not None:

@@ -70,6 +70,8 @@ class Runner:
         self.settings = settings
         self.progress = Progress()
         self.hosts: dict[str, Host] = {}
+        self.others: dict[str, Host] = {}  # of the dtype and thread count in `others_for`, where they are not the run's
+        self.others_for = ("", 0)
         self.series: dict[str, dict[str, list[str]]] = {}  # library, kind -> series
         self.absent: dict[str, dict[str, str]] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="fastgrad-bench-")
@@ -104,14 +106,31 @@ class Runner:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for host in self.hosts.values():
+        for host in (*self.hosts.values(), *self.others.values()):
             host.stop()
         self._folder.cleanup()
         self.progress.clear()
 
-    def _new_host(self, name: str) -> Host:
+    def _new_host(self, name: str, w: Workload | None = None) -> Host:
+        """A process of a library, with the dtype and thread count of the workload or of the run."""
         s = self.settings
-        return Host(s.libraries[name].module, s.threads, self.results.machine["cores"], s.dtype, s.timeout_s)
+        dtype, threads = self._variant(w) if w else (s.dtype, s.threads)
+        return Host(s.libraries[name].module, threads, self.results.machine["cores"], dtype, s.timeout_s)
+
+    def _variant(self, w: Workload) -> tuple[str, int]:
+        return w.dtype or self.settings.dtype, w.threads or self.settings.threads
+
+    def _hosts_of(self, w: Workload) -> dict[str, Host]:
+        """The processes for this workload's dtype and thread count, by library; those of another one are ended."""
+        variant = self._variant(w)
+        if variant == (self.settings.dtype, self.settings.threads):
+            return self.hosts
+        if variant != self.others_for:
+            for host in self.others.values():
+                host.stop()
+            # They start when they are first asked.
+            self.others, self.others_for = {name: self._new_host(name, w) for name in self.hosts}, variant
+        return self.others
 
     def run(self, workloads: list[Workload]) -> Results:
         """Measure the workloads. Interrupted, it leaves what is done in `self.results`."""
@@ -119,7 +138,7 @@ class Runner:
         try:
             for i, whole in enumerate(workloads, 1):
                 w = self._sized(whole)
-                row = Row.of(w)
+                row = Row.of(w, self.settings.dtype, self.settings.threads)
                 self.results.rows.append(row)
                 label = f"[{i}/{len(workloads)}] {w.name}"
                 if w.kind == "process":
@@ -128,6 +147,8 @@ class Runner:
                     self._process_row(w, row, figures or {})
                 elif (free := memory.available_bytes()) is not None and free < w.needs_bytes:
                     row.cells[SUBJECT] = Cell(SUBJECT, reason=f"needs {w.needs_bytes / 1e9:g} GB of free memory")
+                elif w.threads > self.results.machine["cores"]:
+                    row.cells[SUBJECT] = Cell(SUBJECT, reason=f"needs {w.threads} cores")
                 elif w.measure == "time":
                     self._time_row(w, row, label)
                 else:
@@ -157,25 +178,26 @@ class Runner:
 
     def _check(self, host: Host, w: Workload, series: str, cell: Cell) -> None:
         """Prepare the program and compare its result with the reference; sets the cell's status."""
-        s = self.settings
+        seed, dtype = self.settings.seed, self._variant(w)[0]
         self._values.unlink(missing_ok=True)
-        answer = host.ask("prepare", kind=w.kind, params=w.params, series=series, seed=s.seed, values=str(self._values))
+        answer = host.ask("prepare", kind=w.kind, params=w.params, series=series, seed=seed, values=str(self._values))
         with np.load(self._values) as arrays:
             got = [arrays[f"arr_{i}"] for i in range(len(arrays))]
-        data = make_data(w.kind, w.params, s.dtype, s.seed)
-        check = compare(got, expected(w.kind, w.params, data), s.dtype)
+        data = make_data(w.kind, w.params, dtype, seed)
+        check = compare(got, expected(w.kind, w.params, data), dtype)
         cell.notes, cell.reason = answer["notes"], check.detail
         cell.status = "ok" if check.ok else "wrong"
         cell.error = check.error if np.isfinite(check.error) else None
 
     def _time_row(self, w: Workload, row: Row, label: str) -> None:
-        programs = [_Timed(self.hosts[name], name, series, w) for name, series in self._taking_part(w, row)]
+        hosts = self._hosts_of(w)
+        programs = [_Timed(hosts[name], name, series, w) for name, series in self._taking_part(w, row)]
         row.cells.update({p.series: p.cell for p in programs})
         if SUBJECT in self.hosts:
             # In a process of its own: what this workload keeps alive must not weigh on what it is compared with.
             for floor in (f for f in w.floors if f.row):
                 other = next(x for x in WORKLOADS if x.name == floor.row)
-                baseline = _Timed(self._new_host(SUBJECT), SUBJECT, SUBJECT, self._sized(other))
+                baseline = _Timed(self._new_host(SUBJECT, other), SUBJECT, SUBJECT, self._sized(other))
                 row.baselines[floor.row] = baseline.cell
                 programs.append(baseline)
         try:
@@ -184,7 +206,7 @@ class Runner:
                 with _reported(Cell("")):
                     host.ask("release")
         finally:
-            for host in {p.host for p in programs} - set(self.hosts.values()):
+            for host in {p.host for p in programs} - set(hosts.values()):
                 host.stop()
 
     def _in_turn(self, programs: list[_Timed], rounds: int, label: str) -> None:
@@ -213,7 +235,7 @@ class Runner:
         for name, series in self._taking_part(w, row):
             self.progress.say(f"{label}: {series}")
             cell = row.cells[series] = Cell(name)
-            host = self._new_host(name)
+            host = self._new_host(name, w)
             with _reported(cell):
                 answer = host.ask(w.measure, kind=w.kind, params=w.params, series=series, seed=self.settings.seed)
                 self._check(host, w, series, cell)

@@ -110,15 +110,42 @@ def programs(xp: Any, name: str, sgd_options: dict[str, Any] | None = None) -> d
 
         return Program(run, lambda c: [c.numpy()])
 
-    def sigmoid(case: Case) -> Program:
-        x, sigmoid = xp.tensor(case.data["x"]), xp.sigmoid
+    def copy(case: Case) -> Program:
+        a = xp.tensor(case.data["a"])
+        c = xp.zeros_like(a)
 
         def run(n: int) -> Any:
             for _ in range(n):
-                y = sigmoid(x)
-            return y
+                c.copy_(a)
+            return c
 
-        return Program(run, lambda y: [y.numpy()])
+        return Program(run, lambda c: [c.numpy()])
+
+    def of_one(function: Any) -> Factory:
+        def operation(case: Case) -> Program:
+            x = xp.tensor(case.data["x"])
+
+            def run(n: int) -> Any:
+                for _ in range(n):
+                    y = function(x)
+                return y
+
+            return Program(run, lambda y: [y.numpy()])
+
+        return operation
+
+    def along_last(function: Any) -> Factory:
+        def operation(case: Case) -> Program:
+            x = xp.tensor(case.data["x"])
+
+            def run(n: int) -> Any:
+                for _ in range(n):
+                    y = function(x, dim=-1)
+                return y
+
+            return Program(run, lambda y: [y.numpy()])
+
+        return operation
 
     def matmul(case: Case) -> Program:
         a, b = xp.tensor(case.data["a"]), xp.tensor(case.data["b"])
@@ -165,7 +192,12 @@ def programs(xp: Any, name: str, sgd_options: dict[str, Any] | None = None) -> d
         "mul": mul,
         "add": add,
         "add_out": add_out,
-        "sigmoid": sigmoid,
+        "copy": copy,
+        "sigmoid": of_one(xp.sigmoid),
+        "sum": of_one(xp.sum),
+        "max": of_one(xp.max),
+        "softmax": along_last(xp.softmax),
+        "log_softmax": along_last(xp.log_softmax),
         "matmul": matmul,
         "chain": chain,
     }

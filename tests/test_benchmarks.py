@@ -9,22 +9,37 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import host, instructions, process, reference, report
+from benchmarks import host, instructions, plot, process, reference, report, roofline, workloads
 from benchmarks.__main__ import main
 from benchmarks.program import CHECK_STEPS, Case
 from benchmarks.results import Cell, LibraryInfo, Results, Row, judge
+from benchmarks.runner import LIBRARIES, Runner, Settings
 from benchmarks.workloads import GROUPS, WORKLOADS, Floor, Workload, select
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = [w for w in WORKLOADS if w.kind in ("linear", "two_layer") and w.measure == "time"]
-SMALL = [
-    w for w in WORKLOADS if w.measure == "time" and w.params.get("n", 0) <= 1000 and w.params.get("hidden", 0) <= 64
-]
+OPERATIONS = ("add", "add_out", "copy", "sigmoid", "sum", "max", "softmax", "log_softmax")
+
+
+def small() -> list[Workload]:
+    """The timed workloads of a size for tests, each kind and its parameters once."""
+    found: dict[tuple, Workload] = {}
+    for w in WORKLOADS:
+        if w.kind in OPERATIONS and w.params["n"] > 1000:
+            w = replace(w, params={**w.params, "n": 1000})
+        if w.measure == "time" and w.params.get("n", 0) <= 1024 and w.params.get("hidden", 0) <= 64:
+            found.setdefault((w.kind, *sorted(w.params.items())), w)
+    return [w for w in found.values() if w.params.get("rows", 0) <= 1000]
+
+
+SMALL = small()
 
 HEADER = """
 import os
@@ -122,6 +137,37 @@ def test_a_floor_that_compares_two_workloads_times_both_in_turn(tmp_path):
     assert row["floors"][0]["met"] is not None
 
 
+def test_a_workload_has_its_own_dtype_and_threads(tmp_path):
+    patterns = ["kernels/matmul-8-float64-1", "kernels/matmul-8-float32-1", "kernel/matmul-8"]
+    status, data = run(tmp_path, *(x for p in patterns for x in ("--only", p)), "--rounds", "1", "--threads", "1",
+                       "--dtype", "float64")  # fmt: skip
+    assert status == 0
+    assert {row["name"]: (row["dtype"], row["threads"]) for row in data["rows"]} == {
+        "kernel/matmul-8": ("float64", 1),
+        "kernels/matmul-8-float32-1": ("float32", 1),
+        "kernels/matmul-8-float64-1": ("float64", 1),
+    }
+    assert all(row["cells"]["numpy"]["status"] == "ok" for row in data["rows"])  # dtypes are part of the check
+
+
+def test_workers_of_another_thread_count_are_limited_and_ended():
+    w = next(w for w in WORKLOADS if w.name == "kernels/matmul-8-float64-1")
+    with Runner(Settings(threads=2, libraries={"numpy": LIBRARIES["numpy"]})) as runner:
+        runner.results.machine["cores"] = 2
+        other = runner._hosts_of(w)["numpy"]
+        assert other is not runner.hosts["numpy"]
+        assert (other.threads, other.dtype) == (1, "float64")
+        assert runner._hosts_of(w)["numpy"] is other
+        other.start()
+        assert other.running
+        assert runner._hosts_of(replace(w, threads=2, dtype="float32"))["numpy"] is runner.hosts["numpy"]
+        assert runner._hosts_of(replace(w, dtype="float32"))["numpy"] is not other
+        assert not other.running
+        more = replace(w, threads=3)
+        results = runner.run([more])
+    assert results.rows[0].cells["fastgrad"].reason == "needs 3 cores"
+
+
 def test_memory_is_measured_in_a_process_of_its_own(tmp_path):
     status, data = run(tmp_path, "--libs", "fastgrad,numpy", "--only", "memory")
     assert status == 0
@@ -198,8 +244,15 @@ def test_what_is_wrong(got: list[np.ndarray]):
     assert not reference.compare(got, [reference.Expected(np.array([0.0, 1.0]))], "float32").ok
 
 
+@pytest.mark.parametrize("module", [reference, workloads, roofline], ids=lambda m: m.__name__)
+def test_examples(module):
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
 def row(**values: float) -> Row:
-    return Row("r", "linear", "t", "ns", {}, {s: Cell(s, "ok", value=v) for s, v in values.items()})
+    return Row("r", "linear", "t", "ns", {}, {s.replace("_", " "): Cell(s, "ok", value=v) for s, v in values.items()})
 
 
 @pytest.mark.parametrize(
@@ -216,6 +269,10 @@ def row(**values: float) -> Row:
         (Floor("", row="other", factor=1 / 1.1), {"fastgrad": 10.9}, True),
         (Floor("", row="other", factor=1 / 1.1), {"fastgrad": 11.1}, False),
         (Floor("", row="not run"), {"fastgrad": 1.0}, None),
+        (Floor("", over=("jax",), factor=20, series="fastgrad capture"), {"fastgrad_capture": 1.0, "jax": 20.0}, True),
+        (Floor("", over=("jax",), factor=20, series="fastgrad capture"), {"fastgrad": 1.0, "jax": 99.0}, None),
+        (Floor("", over=("jax",), series="fastgrad capture"),
+         {"fastgrad": 1.0, "fastgrad_capture": 3.0, "jax": 2.0}, False),
     ],
 )
 def test_floors(floor: Floor, values: dict[str, float], met: bool | None):
@@ -236,12 +293,89 @@ def test_a_floor_that_is_not_met_is_shown():
         assert "0 met, 1 not met" in text
 
 
+def measured(group: str, *rows: Row) -> Results:
+    """Results with these rows, of a machine that is made up."""
+    machine = {"cpu": "cpu", "cores": 2, "architecture": "", "system": "", "python": "Python", "load": 0.0}
+    settings = {"dtype": "float32", "threads": 2, "rounds": 1, "round_ms": 1.0, "quick": False}
+    for r in rows:
+        r.group = r.name.split("/")[0]
+    assert all(r.group == group for r in rows)
+    return Results("2026-01-01", machine, settings, {"fastgrad": LibraryInfo(), "torch": LibraryInfo()}, list(rows))
+
+
+def operation(kind: str, size: str, params: dict[str, int], **ns: float) -> Row:
+    cells = {s: Cell(s, "ok", value=v) for s, v in ns.items()}
+    return Row(f"roofline/{kind}-{size}", "", f"{kind} {size}", "ns", params, cells, kind=kind, dtype="float32")
+
+
+def test_a_roofline_is_what_was_measured(tmp_path):
+    results = measured(
+        "roofline",
+        operation("copy", "100", {"n": 100}, fastgrad=40.0, numpy=80.0),
+        operation("matmul", "64", {"n": 64}, fastgrad=10_000.0, torch=5000.0, numpy=8000.0),
+        operation("softmax", "10", {"rows": 10, "n": 10}, fastgrad=100.0),
+        operation("sum", "5", {"n": 5}),
+    )
+    peak, bandwidth = roofline.roofs(results)
+    assert (peak.rate, peak.series) == (2 * 64**3 / 5000, "torch")
+    assert (bandwidth.rate, bandwidth.series) == (800 / 40, "fastgrad")
+    points = {(p.kind, p.who): p for p in roofline.points(results)}
+    assert set(points) == {("matmul", "fastgrad"), ("matmul", roofline.BETTER), ("softmax", "fastgrad")}
+    assert points["matmul", roofline.BETTER].rate == 2 * 64**3 / 5000
+    assert points["matmul", "fastgrad"].intensity == 2 * 64**3 / (3 * 64 * 64 * 4)
+    assert points["softmax", "fastgrad"].size == "10²"
+    pytest.importorskip("matplotlib")
+    roofline.write(results, tmp_path / "roof.svg")
+    text = (tmp_path / "roof.svg").read_text()
+    assert "105 GFLOP/s: torch, matmul 64" in text
+    assert "20.0 GB/s: fastgrad, copy of 400 bytes" in text
+    assert "rate in GFLOP/s" in text
+    with pytest.raises(ValueError, match="roofline/copy"):
+        roofline.roofs(measured("roofline", *results.rows[1:]))
+
+
+def test_the_picture_by_batch(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    rows = [
+        Row(f"batch/{b}", "", "", "ns", {"batch": b}, {"fastgrad": Cell("fastgrad", "ok", value=b * 1e3)})
+        for b in (1, 8, 64)
+    ]
+    plot.write_batches(measured("batch", *rows), tmp_path / "batch.svg")
+    text = (tmp_path / "batch.svg").read_text()
+    assert "batch size" in text
+    assert "time per step" in text
+    measured("linear").save(tmp_path / "none.json")
+    assert main(["--load", str(tmp_path / "none.json"), "--batch", str(tmp_path / "none.svg")]) == 0
+    assert "No picture: no picture by batch" in capsys.readouterr().err
+
+
+def test_a_picture_asks_for_its_workloads(capsys):
+    assert main(["--list", "--roofline", "x.svg"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert {line.split("/")[0] for line in listed if not line.startswith(" ")} == {"roofline"}
+    assert not Path("x.svg").exists()
+
+
+def test_kernels_are_compared_in_both_dtypes_on_one_and_two_threads():
+    products = [w for w in WORKLOADS if w.name.startswith("kernels/matmul-")]
+    assert Counter((w.dtype, w.threads) for w in products) == {
+        (dtype, threads): 11 for dtype in ("float32", "float64") for threads in (1, 2)
+    }
+    assert all(w.floors and w.on_request for w in products)
+    assert not any(w in products for w in select([]))
+    assert all(w in select(["kernels/*"]) for w in products)
+
+
 def test_the_table_of_workloads_is_sound():
     names = [w.name for w in WORKLOADS]
     assert len(set(names)) == len(names)
     assert {w.group for w in WORKLOADS} == set(GROUPS)
     assert {f.row for w in WORKLOADS for f in w.floors if f.row} <= set(names)
     assert [w.name for w in select(["matmul-102"])] == ["kernel/matmul-1024"]
+    offered = {s for library in ("fastgrad", "numpy") for kinds in
+               importlib.import_module(f"benchmarks.lib_{library}").WORKLOADS.values() for s in kinds}
+    peers = {"torch", "torch nn", "jax jit", "autograd"}
+    assert {s for w in WORKLOADS for f in w.floors for s in (*f.over, f.series)} <= offered | peers
 
 
 def test_workers_do_not_inherit_debugging_switches(monkeypatch):
