@@ -959,9 +959,12 @@ cdef object by_reference(Primitive op, PyObject **args, PyObject **operand, int 
         sizes[d] = out.sizes[d]
     prepare_target(op, target, out.nd, sizes, out.dt)
     if grad_enabled() and (requires_grad(target) or recording_mask(op, args, n)):
-        raise RuntimeError(f"{op.name}_ cannot be recorded in place; use {op.name}")
+        check_inplace(op, target)
+        if target.numel_ and (<object>args[0]) is target and saves_first(op, args, n):
+            thing = alias_with_node(clone(target), target)
+            args[0] = <PyObject *>thing
     copy_data(target, cast(out, target.dt))
-    mark_written(target)
+    written(op, args, n, target)
     return target
 
 # ---------------------------------------------------------------------------------------------- reductions

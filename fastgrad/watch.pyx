@@ -446,7 +446,8 @@ cdef class Watch:
         """Note attributes of attributes."""
         cdef PyObject *value
         for i, name in enumerate(path):
-            if isinstance(thing, plain_values) or isinstance(thing, (Tensor, np.ndarray)) \
+            if isinstance(thing, plain_values) or isinstance(thing, np.ndarray) \
+                    or (isinstance(thing, Tensor) and not FG_HAS_DICT(thing)) \
                     or type(thing) is ModuleType and not is_user_module(thing):
                 return 0
             self.scan(thing, frozenset((name,)), 1)

@@ -123,6 +123,24 @@ def test_in_place_forms(name):
     np.testing.assert_array_equal(target.numpy(), want.astype(target.dtype.numpy))
 
 
+@pytest.mark.parametrize("name", [n for n in ELEMENTWISE if hasattr(fg.Tensor, n + "_")
+                                  and TABLE[n].domain != "integers" and any(TABLE[n].rules)])
+def test_in_place_forms_are_recorded(name):
+    rng = np.random.default_rng(5)
+    arrays = [np.asarray(a) for a in operands(name, [(4, 5)] * len(TABLE[name].params), rng)]
+    gradients = []
+    for in_place in (False, True):
+        leaves = [fg.tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays]
+        first = leaves[0] * 1
+        out = getattr(first, name + "_" if in_place else name)(*leaves[1:])
+        (out * out).sum().backward()
+        gradients.append([leaf.grad for leaf in leaves])
+    for a, b in zip(*gradients, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
 @pytest.mark.parametrize("name", [n for n in ELEMENTWISE if TABLE[n].domain != "integers"])
 def test_out(name):
     rng = np.random.default_rng(6)

@@ -394,6 +394,16 @@ def _(grad, x):
     return grad * (exp(-x * x) * (2 / math.sqrt(math.pi)))
 
 
+@op(kind="unary", ref=np.arctan, domain=(-4, 4), inplace=True)
+def atan(x: Tensor) -> Tensor:
+    """Inverse tangent: an angle in radians, between -pi/2 and pi/2."""
+
+
+@atan.vjp("x")
+def _(grad, x):
+    return grad / (x * x + 1)
+
+
 # ---------------------------------------------------------------------------------------------- choice
 
 

@@ -22,13 +22,18 @@ def op(
 ) -> Callable[[Callable[..., Any]], Primitive]:
     """Declare an op: the decorated function gives its name, parameters and documentation.
 
-    kind: "unary", "binary", "ternary", "comparison", "reduction", "indexed", "rowwise", "matmul", "linear" have a
-        `kernel`; the body is documentation. A "python" op is computed by its body, off the tape; an "inplace" op's
-        body changes its first argument.
+    kind: "unary", "binary", "ternary", "comparison" are elementwise and have a `kernel`, or a `ref` alone, which then
+        computes them. "reduction", "indexed", "rowwise", "matmul", "linear" have a kernel. The body of all these is
+        documentation. A "python" op is computed by its body, off the tape; an "inplace" op's body changes its first
+        argument.
     kernel: name of the kernel in csrc/.
-    ref: the same function on NumPy arrays: what tests compare with, and what computes integers.
+    ref: the same function on NumPy arrays, vectorised, keeping the dtype: what tests compare with, and what computes
+        integers, and everything where there is no kernel.
+    cost: what an element costs, in additions: 1 if left out, 8 for exp, 16 for pow.
+    mask: the first argument is boolean, as `where`'s. alpha: takes PyTorch's `alpha`, as `add` does.
     domain: for elementwise ops, the interval(s) that tests draw arguments from. Other ops give `sample`, a function
-        of a NumPy generator that returns a list of argument tuples.
+        of a NumPy generator that returns a list of argument tuples. An interval per argument, where they differ;
+        several, to leave out kinks: ((-4, -0.1), (0.1, 4)).
     integers: "float" turns integers into float32 first, "ref" lets NumPy compute them.
     methods: what Tensor calls it; by default, the op's name alone. Python's protocols (`__add__`) are methods.
     inplace: there is a `name_` form.
