@@ -27,14 +27,12 @@ cimport numpy as cnp
 from cpython.float cimport PyFloat_AsDouble, PyFloat_Check
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Realloc
 from cpython.object cimport PyTypeObject
-from cpython.pythread cimport (
-    NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_get_thread_ident,
-    PyThread_release_lock, PyThread_type_lock, WAIT_LOCK,
-)
+from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_INCREF, PyObject
 from libc.stddef cimport size_t
 from libc.stdint cimport int8_t, int32_t, int64_t, uint64_t
 from libc.string cimport memcpy
+from posix.unistd cimport usleep
 
 from fastgrad.dispatch cimport compute, set_recorded
 from fastgrad.passes cimport (
@@ -677,7 +675,8 @@ cdef class Program:
     cdef int threads_now
     cdef fg_block *nothing       # what aliases of arguments hold between calls
     cdef list leaving            # guards whose tensors are changed other than by launches
-    cdef PyThread_type_lock lock
+    cdef bint busy               # a thread replays it; read and written with the GIL held
+    cdef bint moved              # memory that is written has moved since arguments were last compared with it
     cdef readonly long replays
     cdef unsigned long module_changes
 
@@ -700,8 +699,6 @@ cdef class Program:
         PyMem_Free(self.briefs)
         if self.nothing is not NULL:
             block_decref(self.nothing)
-        if self.lock is not NULL:
-            PyThread_free_lock(self.lock)
 
     # -------------------------------------------------------------------------------------- before a replay
 
@@ -710,6 +707,7 @@ cdef class Program:
         cdef Argument a
         cdef Tensor t
         cdef int i = 0, d
+        cdef bint moved = self.moved
         for a in self.arguments:
             thing = <object>args[i]
             i += 1
@@ -730,9 +728,16 @@ cdef class Program:
                 for d in range(t.nd):
                     if t.sizes[d] != a.sizes[d] or (t.strides[d] != a.strides[d] and t.sizes[d] > 1):
                         return False
+                moved |= t.ptr != a.place.start
             elif not cnp.PyArray_CheckExact(thing) or not self.accepts_array(a, <cnp.ndarray>thing):
                 return False
-        return self.n_memory == 0 or self.apart(args)
+            else:
+                moved |= <char *>cnp.PyArray_DATA(<cnp.ndarray>thing) != a.place.start
+        if moved and self.n_memory:
+            if not self.apart(args):
+                return False
+            self.moved = False
+        return True
 
     cdef bint apart(self, PyObject **args):
         """Passes rely on this: arguments share no memory with each other or with what the function writes."""
@@ -825,6 +830,7 @@ cdef class Program:
     cdef void move(self, Place place, fg_block *block):
         """The memory of `place` is that of `block` from now on."""
         cdef fg_block *old = place.block
+        self.moved = True
         block_incref(block)
         if place.own:
             make_common(old)
@@ -962,9 +968,10 @@ cdef class Program:
                     i += 1
 
     cdef object replay(self, PyObject **args, bint copy):
-        if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
+        while self.busy:    # by another thread
             with nogil:
-                PyThread_acquire_lock(self.lock, WAIT_LOCK)
+                usleep(20)
+        self.busy = True
         try:
             if self.parallel:
                 self.set_threads()
@@ -986,7 +993,7 @@ cdef class Program:
             finally:
                 self.let_go()
         finally:
-            PyThread_release_lock(self.lock)
+            self.busy = False
 
     cdef int go(self) except -1:
         cdef OpCall call
@@ -1275,7 +1282,6 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
     cdef int i, k, d, expected
     cdef list shapes = []
     strange = None
-    program.lock = PyThread_allocate_lock()
     program.n_arguments = -1
     program.guards = []
     program.outputs = []
