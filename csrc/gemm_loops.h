@@ -93,6 +93,52 @@ static void F(multiply_small)(const PROBLEM *g)
         F(finish)(g, 0, g->m, 0, g->n);
 }
 
+/* Note [One row] */
+static inline int F(is_row)(const PROBLEM *g)
+{
+    return g->m == 1 && g->csb == 1 && g->n * (int64_t)sizeof(T) >= ROW_BYTES && g->k > 0;
+}
+
+static void F(multiply_row)(const PROBLEM *g)
+{
+    const int64_t n = g->n, whole = n / (2 * W) * (2 * W);
+    T *const c = g->c;
+    for (int64_t p = 0; p < g->k; p += ROWS_AT_ONCE) {
+        const int rows = (int)min(ROWS_AT_ONCE, g->k - p);
+        const T *a = g->a + p * g->csa, *b = g->b + p * g->rsb;
+        const int starts = p == 0 && !(g->flags & FG_ACCUMULATE);
+        VEC x[ROWS_AT_ONCE];
+        UNROLL for (int i = 0; i < ROWS_AT_ONCE; i++) x[i] = SPLAT(a[(i < rows ? i : 0) * g->csa]);
+        if (rows == ROWS_AT_ONCE)
+            for (int64_t j = 0; j < whole; j += 2 * W) {
+                VEC u = starts ? (VEC){0} : LOAD(c + j), v = starts ? (VEC){0} : LOAD(c + j + W);
+                UNROLL for (int i = 0; i < ROWS_AT_ONCE; i++)
+                {
+                    u = F(FMA)(x[i], LOAD(b + i * g->rsb + j), u);
+                    v = F(FMA)(x[i], LOAD(b + i * g->rsb + j + W), v);
+                }
+                STORE(c + j, u);
+                STORE(c + j + W, v);
+            }
+        for (int64_t j = rows == ROWS_AT_ONCE ? whole : 0; j < n; j += W) {
+            const int lanes = (int)min(W, n - j);
+            VEC u = {0};
+            if (!starts)
+                u = lanes == W ? LOAD(c + j) : F(load_lanes)(c + j, lanes);
+            for (int i = 0; i < rows; i++) {
+                const T *at = b + i * g->rsb + j;
+                u = F(FMA)(SPLAT(a[i * g->csa]), lanes == W ? LOAD(at) : F(load_lanes)(at, lanes), u);
+            }
+            if (lanes == W)
+                STORE(c + j, u);
+            else
+                F(store_lanes)(c + j, u, lanes);
+        }
+    }
+    if (g->bias || g->flags & FG_ACT_MASK)
+        F(finish)(g, 0, 1, 0, n);
+}
+
 /* Note [Transposed gemv] */
 static inline int F(is_gemv)(const PROBLEM *g)
 {
@@ -175,6 +221,10 @@ static void F(multiply)(const PROBLEM *g, const PLAN *plan, T *work)
 {
     if (F(is_gemv)(g)) {
         F(multiply_gemv)(g);
+        return;
+    }
+    if (F(is_row)(g)) {
+        F(multiply_row)(g);
         return;
     }
     _Alignas(64) T stack[KC * NR];
@@ -301,7 +351,10 @@ static void F(matmul)(const fg_call *call)
     F(set_problem)(&g, call);
     if (call->ndim == 0 && g.csb == 1 && g.m > 0 && g.n > 0 && (g.m | g.n | g.k) < 4096 &&
         g.m * g.n * g.k < SMALL_WORK) {
-        F(multiply_small)(&g);
+        if (F(is_row)(&g))
+            F(multiply_row)(&g);
+        else
+            F(multiply_small)(&g);
         return;
     }
     if (call->ndim == 0 && F(is_gemv)(&g) && (g.n | g.k) < 4096 && g.n * g.k < SMALL_WORK) {
