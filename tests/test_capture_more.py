@@ -27,7 +27,7 @@ import pytest
 import fastgrad as fg
 import fastgrad.nn.functional as F
 from fastgrad import nn, optim
-from tests.test_capture_footguns import history, update, vector
+from tests.test_capture_footguns import driven, history, update, vector
 
 CASES = {}
 
@@ -38,16 +38,28 @@ def case(function):
 
 
 def changing(make):
+    CASES[make.__name__] = driven(make)
+    return make
+
+
+def plain(make):
+    """A case out of a function that gives the one to be called."""
+
     def made(wrap):
-        function, change = make()
+        captured = wrap(make())
+        return [], lambda i: captured(vector(i))
+
+    CASES[make.__name__] = made
+    return make
+
+
+def counting(make):
+    """A case out of a function that gives (function, what it leaves behind)."""
+
+    def made(wrap):
+        function, left = make()
         captured = wrap(function)
-
-        def drive(i):
-            if i:
-                change(i)
-            return captured(vector(i)), captured(vector(i))
-
-        return [], drive
+        return [], lambda i: (captured(vector(i)), left())
 
     CASES[make.__name__] = made
     return make
@@ -1049,16 +1061,15 @@ def list_items_equal_floats(wrap):
     return [], drive
 
 
-@case
-def cached_property(wrap):
+@plain
+def cached_property():
     class A:
         @functools.cached_property
         def coef(self):
             return 2.0
 
     a = A()
-    c = wrap(lambda x: x * a.coef)
-    return [], lambda i: c(vector(i))
+    return lambda x: x * a.coef
 
 
 @case
@@ -1120,8 +1131,8 @@ def namedtuple_argument(wrap):
     return [], lambda i: c(Out(vector(i), vector(i + 1)))
 
 
-@case
-def dataclass_inside(wrap):
+@plain
+def dataclass_inside():
     @dataclasses.dataclass
     class Roll:
         obs: typing.Any
@@ -1134,12 +1145,11 @@ def dataclass_inside(wrap):
             r.obs = r.obs + 1
         return fg.stack(r.rew), r.obs
 
-    c = wrap(f)
-    return [], lambda i: c(vector(i))
+    return f
 
 
-@case
-def helper_object_inside_with_cycle(wrap):
+@plain
+def helper_object_inside_with_cycle():
     class Node:
         def __init__(self, p):
             self.p = p
@@ -1153,8 +1163,7 @@ def helper_object_inside_with_cycle(wrap):
         b.v = a.v + 1
         return b.p.v + a.kids[0].v
 
-    c = wrap(f)
-    return [], lambda i: c(vector(i))
+    return f
 
 
 @case
@@ -1174,18 +1183,17 @@ def freeze_inside(wrap):
     return list(model.parameters()), lambda i: c(batch(i))
 
 
-@case
-def generator_inside(wrap):
+@plain
+def generator_inside():
     def chunks(x):
         for k in range(3):
             yield x[k : k + 1] * (k + 1)
 
-    c = wrap(lambda x: fg.cat(list(chunks(x))))
-    return [], lambda i: c(vector(i))
+    return lambda x: fg.cat(list(chunks(x)))
 
 
-@case
-def contextmanager_inside(wrap):
+@plain
+def contextmanager_inside():
     class A:
         depth = 0
 
@@ -1204,8 +1212,7 @@ def contextmanager_inside(wrap):
         with deeper() as d:
             return x * d
 
-    c = wrap(f)
-    return [], lambda i: c(vector(i))
+    return f
 
 
 @case
@@ -2479,14 +2486,13 @@ def keyword_and_default(wrap):
     return [], lambda i: (c(vector(i)), c(vector(i), a=3.0), c(vector(i), b=vector(i)), c(vector(i), a=1, z=2.0))
 
 
-@case
-def mutable_default(wrap):
+@plain
+def mutable_default():
     def f(x, acc=[]):
         acc.append(1)
         return x * len(acc)
 
-    c = wrap(f)
-    return [], lambda i: c(vector(i))
+    return f
 
 
 @case
@@ -2815,8 +2821,8 @@ def dtype_default(wrap):
     return [], drive
 
 
-@case
-def setattr_on_outside_then_restore(wrap):
+@plain
+def setattr_on_outside_then_restore():
     class A:
         mode = "a"
 
@@ -2831,12 +2837,11 @@ def setattr_on_outside_then_restore(wrap):
         finally:
             a.mode = old
 
-    c = wrap(f)
-    return [], lambda i: c(vector(i))
+    return f
 
 
-@case
-def counter_object_increments(wrap):
+@plain
+def counter_object_increments():
     class A:
         n = 0
 
@@ -2845,12 +2850,11 @@ def counter_object_increments(wrap):
             return self.n
 
     a = A()
-    c = wrap(lambda x: x * a.tick())
-    return [], lambda i: c(vector(i))
+    return lambda x: x * a.tick()
 
 
-@case
-def counter_via_setattr_string(wrap):
+@counting
+def counter_via_setattr_string():
     class A:
         pass
 
@@ -2863,12 +2867,11 @@ def counter_via_setattr_string(wrap):
         setattr(a, n, getattr(a, n) + 1)
         return x * 2
 
-    c = wrap(f)
-    return [], lambda i: (c(vector(i)), a.count_x)
+    return f, lambda: a.count_x
 
 
-@case
-def counter_via_property_object(wrap):
+@plain
+def counter_via_property_object():
     class S:
         n = 0
 
@@ -2887,12 +2890,11 @@ def counter_via_property_object(wrap):
         a.s.n += 1
         return x * a.s.n
 
-    c = wrap(f)
-    return [], lambda i: c(vector(i))
+    return f
 
 
-@case
-def counter_in_namedtuple_list(wrap):
+@plain
+def counter_in_namedtuple_list():
     NT = collections.namedtuple("NT", "log")
     t = NT([])
 
@@ -2900,12 +2902,11 @@ def counter_in_namedtuple_list(wrap):
         t.log.append(1)
         return x * len(t.log)
 
-    c = wrap(f)
-    return [], lambda i: c(vector(i))
+    return f
 
 
-@case
-def list_via_getter(wrap):
+@counting
+def list_via_getter():
     store = {"log": []}
 
     class A:
@@ -2918,12 +2919,11 @@ def list_via_getter(wrap):
         a.log().append(1)
         return x * 2
 
-    c = wrap(f)
-    return [], lambda i: (c(vector(i)), len(store["log"]))
+    return f, lambda: len(store["log"])
 
 
-@case
-def print_and_logging(wrap):
+@counting
+def print_and_logging():
     import io
 
     s = io.StringIO()
@@ -2932,12 +2932,11 @@ def print_and_logging(wrap):
         s.write("step")
         return x * 2
 
-    c = wrap(f)
-    return [], lambda i: (c(vector(i)), s.getvalue())
+    return f, lambda: s.getvalue()
 
 
-@case
-def logging_module(wrap):
+@counting
+def logging_module():
     import logging
 
     class H(logging.Handler):
@@ -2956,12 +2955,11 @@ def logging_module(wrap):
         lg.info("hello")
         return x * 2
 
-    c = wrap(f)
-    return [], lambda i: (c(vector(i)), H.n)
+    return f, lambda: H.n
 
 
-@case
-def tqdm_like(wrap):
+@counting
+def tqdm_like():
     class Bar:
         def __init__(self):
             self._n = 0
@@ -2979,84 +2977,77 @@ def tqdm_like(wrap):
         b.update()
         return x * 2
 
-    c = wrap(f)
-    return [], lambda i: (c(vector(i)), b._n)
+    return f, lambda: b._n
 
 
-@case
-def counter_collections(wrap):
+@counting
+def counter_collections():
     cnt = collections.Counter()
 
     def f(x):
         cnt["a"] += 1
         return x * 2
 
-    c = wrap(f)
-    return [], lambda i: (c(vector(i)), cnt["a"])
+    return f, lambda: cnt["a"]
 
 
-@case
-def deque_maxlen_append(wrap):
+@plain
+def deque_maxlen_append():
     d = collections.deque([1.0] * 3, maxlen=3)
 
     def f(x):
         d.append(1.0)
         return x * 2
 
-    c = wrap(f)
-    return [], lambda i: c(vector(i))
+    return f
 
 
-@case
-def deque_rotates(wrap):
+@plain
+def deque_rotates():
     d = collections.deque([1.0, 2.0, 3.0])
 
     def f(x):
         d.rotate(1)
         return x * d[0]
 
-    c = wrap(f)
-    return [], lambda i: c(vector(i))
+    return f
 
 
-@case
-def bytearray_changed_inside(wrap):
+@plain
+def bytearray_changed_inside():
     b = bytearray(1)
 
     def f(x):
         b[0] += 1
         return x * b[0]
 
-    c = wrap(f)
-    return [], lambda i: c(vector(i))
+    return f
 
 
-@case
-def array_changed_inside_big(wrap):
+@counting
+def array_changed_inside_big():
     b = np.zeros(30000, np.float32)
 
     def f(x):
         b[0] += 1
         return x * 2
 
-    c = wrap(f)
-    return [], lambda i: (c(vector(i)), float(b[0]))
+    return f, lambda: float(b[0])
 
 
-@case
-def array_changed_inside_used(wrap):
+@counting
+def array_changed_inside_used():
     b = np.zeros(3, np.float32)
 
     def f(x):
         b[0] += 1
         return x * fg.from_numpy(b)
 
-    c = wrap(f)
-    return [], lambda i: (c(vector(i)), float(b[0]))
+    return f, lambda: float(b[0])
 
 
-@case
-def tensor_attribute_set(wrap):
+@counting
+def tensor_attribute_set():
     w = nn.Parameter(fg.ones(3))
     w.n = 0
 
@@ -3064,12 +3055,11 @@ def tensor_attribute_set(wrap):
         w.n += 1
         return x * 2
 
-    c = wrap(f)
-    return [], lambda i: (c(vector(i)), w.n)
+    return f, lambda: w.n
 
 
-@case
-def module_attr_counter_not_called(wrap):
+@counting
+def module_attr_counter_not_called():
     m = nn.Linear(3, 3)
     m.n = 0
 
@@ -3077,12 +3067,11 @@ def module_attr_counter_not_called(wrap):
         m.n += 1
         return x * 2
 
-    c = wrap(f)
-    return [], lambda i: (c(vector(i)), m.n)
+    return f, lambda: m.n
 
 
-@case
-def class_counter(wrap):
+@counting
+def class_counter():
     class A:
         n = 0
 
@@ -3090,12 +3079,11 @@ def class_counter(wrap):
         A.n += 1
         return x * 2
 
-    c = wrap(f)
-    return [], lambda i: (c(vector(i)), A.n)
+    return f, lambda: A.n
 
 
-@case
-def class_counter_by_type_self(wrap):
+@counting
+def class_counter_by_type_self():
     class A:
         n = 0
 
@@ -3108,12 +3096,11 @@ def class_counter_by_type_self(wrap):
         a.tick()
         return x * 2
 
-    c = wrap(f)
-    return [], lambda i: (c(vector(i)), A.n)
+    return f, lambda: A.n
 
 
-@case
-def instance_counter_in_init(wrap):
+@counting
+def instance_counter_in_init():
     class A:
         made = 0
 
@@ -3124,8 +3111,7 @@ def instance_counter_in_init(wrap):
         A()
         return x * 2
 
-    c = wrap(f)
-    return [], lambda i: (c(vector(i)), A.made)
+    return f, lambda: A.made
 
 
 @case
@@ -3151,8 +3137,8 @@ def weakset_registry(wrap):
     return [], drive
 
 
-@case
-def set_add_and_remove(wrap):
+@plain
+def set_add_and_remove():
     s = {1.0}
 
     def f(x):
@@ -3160,8 +3146,7 @@ def set_add_and_remove(wrap):
         s.discard(2.0)
         return x * sum(s)
 
-    c = wrap(f)
-    return [], lambda i: c(vector(i))
+    return f
 
 
 @case
@@ -3183,8 +3168,8 @@ def file_write(wrap):
     return [], drive
 
 
-@case
-def np_random_default_rng_in_closure_method(wrap):
+@plain
+def np_random_default_rng_in_closure_method():
     rng = np.random.default_rng(0)
 
     class E:
@@ -3192,12 +3177,11 @@ def np_random_default_rng_in_closure_method(wrap):
             return float(rng.standard_normal())
 
     e = E()
-    c = wrap(lambda x: x * e.noise())
-    return [], lambda i: c(vector(i))
+    return lambda x: x * e.noise()
 
 
-@case
-def rng_behind_getter(wrap):
+@plain
+def rng_behind_getter():
     class E:
         def __init__(self):
             self._rng = np.random.default_rng(0)
@@ -3207,28 +3191,25 @@ def rng_behind_getter(wrap):
             return self._rng
 
     e = E()
-    c = wrap(lambda x: x * float(e.rng.standard_normal()))
-    return [], lambda i: c(vector(i))
+    return lambda x: x * float(e.rng.standard_normal())
 
 
-@case
-def rng_bound_method(wrap):
+@plain
+def rng_bound_method():
     draw = np.random.default_rng(0).standard_normal
-    c = wrap(lambda x: x * float(draw()))
-    return [], lambda i: c(vector(i))
+    return lambda x: x * float(draw())
 
 
-@case
-def rng_bound_method_random(wrap):
+@plain
+def rng_bound_method_random():
     import random
 
     draw = random.Random(0).random
-    c = wrap(lambda x: x * draw())
-    return [], lambda i: c(vector(i))
+    return lambda x: x * draw()
 
 
-@case
-def list_bound_method(wrap):
+@counting
+def list_bound_method():
     l = [1.0]
     app = l.append
 
@@ -3236,8 +3217,7 @@ def list_bound_method(wrap):
         app(1.0)
         return x * 2
 
-    c = wrap(f)
-    return [], lambda i: (c(vector(i)), len(l))
+    return f, lambda: len(l)
 
 
 @case
@@ -3253,12 +3233,11 @@ def dict_bound_get(wrap):
     return [], drive
 
 
-@case
-def deque_popleft_bound(wrap):
+@plain
+def deque_popleft_bound():
     d = collections.deque(float(k) for k in range(30))
     pop = d.popleft
-    c = wrap(lambda x: x * pop())
-    return [], lambda i: c(vector(i))
+    return lambda x: x * pop()
 
 
 @case
