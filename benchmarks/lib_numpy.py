@@ -152,26 +152,18 @@ def copy(case: Case) -> Program:
     return Program(run, lambda c: [c])
 
 
-def total(case: Case) -> Program:
-    x = case.data["x"]
+def reduction(method: str) -> Factory:
+    def operation(case: Case) -> Program:
+        reduce = getattr(case.data["x"], method)
 
-    def run(n: int) -> Any:
-        for _ in range(n):
-            y = x.sum()
-        return y
+        def run(n: int) -> Any:
+            for _ in range(n):
+                y = reduce()
+            return y
 
-    return Program(run, lambda y: [np.asarray(y)])
+        return Program(run, lambda y: [np.asarray(y)])
 
-
-def largest(case: Case) -> Program:
-    x = case.data["x"]
-
-    def run(n: int) -> Any:
-        for _ in range(n):
-            y = x.max()
-        return y
-
-    return Program(run, lambda y: [np.asarray(y)])
+    return operation
 
 
 def softmax(case: Case) -> Program:
@@ -224,8 +216,8 @@ WORKLOADS: dict[str, dict[str, Factory]] = {
     "add_out": {"numpy": add_out},
     "copy": {"numpy": copy},
     "sigmoid": {"numpy": sigmoid},
-    "sum": {"numpy": total},
-    "max": {"numpy": largest},
+    "sum": {"numpy": reduction("sum")},
+    "max": {"numpy": reduction("max")},
     "softmax": {"numpy": softmax},
     "log_softmax": {"numpy": log_softmax},
     "matmul": {"numpy": matmul},

@@ -23,6 +23,16 @@ __all__ = ["backward", "enable_grad", "grad", "gradcheck", "gradgradcheck", "is_
 is_grad_enabled = get_grad_enabled
 
 
+def clear_gradient(tensor: Tensor, set_to_none: bool) -> None:
+    """Drop a tensor's gradient, or fill it with zeros where it lies."""
+    if set_to_none:
+        tensor.grad = None
+    elif tensor.grad is not None:
+        if tensor.grad.grad_fn is not None:
+            tensor.grad = tensor.grad.detach()
+        tensor.grad.zero_()
+
+
 class no_grad(GradMode):
     """Nothing is recorded within: `with no_grad():`, or `@no_grad()` on a function. Per thread."""
 

@@ -499,6 +499,17 @@ cdef int broadcast_error(Primitive op, Tensor a, Tensor b, int dim) except -1:
         f"({a.sizes[dim + a.nd] if dim + a.nd >= 0 else 1}) must match the size of tensor b "
         f"({b.sizes[dim + b.nd] if dim + b.nd >= 0 else 1}) at dimension {dim}, or one of them must be 1")
 
+
+cdef object spare_first(Primitive op, PyObject **saved, int n, Tensor target):
+    """Before a recorded change in place: the tape is given a copy of the first argument, if a rule asks for it as it
+    was. The copy, which the caller holds until it is recorded; None: there is no need."""
+    check_inplace(op, target)
+    if not target.numel_ or <object>saved[0] is not target or not saves_first(op, saved, n):
+        return None
+    copy = alias_with_node(clone(target), target)
+    saved[0] = <PyObject *>copy
+    return copy
+
 # ---------------------------------------------------------------------------------------------- elementwise
 
 
@@ -614,11 +625,8 @@ cdef object elementwise(Primitive op, PyObject **args, int n, Tensor target):
     if target is not None:
         prepare_target(op, target, nd, sizes, out_dt)
         if grad_enabled() and (wants_grad or requires_grad(target)):
-            check_inplace(op, target)
-            if target.numel_ and (<object>saved[0]) is target and saves_first(op, saved, n):
-                thing = alias_with_node(clone(target), target)
-                keep = [thing] if keep is None else keep + [thing]
-                saved[0] = <PyObject *>thing
+            thing = spare_first(op, saved, n, target)
+            keep = [thing] if keep is None else keep + [thing]
         if target.dt != out_dt:
             out = new_tensor(out_dt, nd, sizes)
         else:
@@ -959,10 +967,7 @@ cdef object by_reference(Primitive op, PyObject **args, PyObject **operand, int 
         sizes[d] = out.sizes[d]
     prepare_target(op, target, out.nd, sizes, out.dt)
     if grad_enabled() and (requires_grad(target) or recording_mask(op, args, n)):
-        check_inplace(op, target)
-        if target.numel_ and (<object>args[0]) is target and saves_first(op, args, n):
-            thing = alias_with_node(clone(target), target)
-            args[0] = <PyObject *>thing
+        thing = spare_first(op, args, n, target)
     copy_data(target, cast(out, target.dt))
     written(op, args, n, target)
     return target

@@ -33,7 +33,6 @@ cdef class Plan:
     cdef int n_buffers
     cdef int8_t *pinned      # per place: do Python calls work with it?
     cdef int8_t *barrier     # per step: does a Python call come before it?
-    cdef bint reordered      # operands must not come to overlap in ways that they did not when recorded
 
     cdef bint touches(self, int step, int place)
     cdef bint busy(self, int place, int begin, int end)

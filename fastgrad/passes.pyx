@@ -52,7 +52,7 @@ cdef class Plan:
         return False
 
     cdef bint busy(self, int place, int begin, int end):
-        """Is a place touched by steps begin .. end - 1, or may a Python call among them touch it?"""
+        """Is a place touched by steps begin .. end - 1?"""
         cdef int i
         for i in range(begin, end):
             if not gone(self.fate[i]) and self.touches(i, place):
@@ -79,6 +79,18 @@ cdef bint side_by_side(const Step *s) noexcept:
 
 cdef inline int column_of(const Step *s) noexcept:
     return s.call.fn == s.entry.fn[1]
+
+
+cdef bint is_copy(const Step *s) noexcept:
+    return s.entry == copies[0] or s.entry == copies[1] or s.entry == copies[2] or s.entry == copies[3]
+
+
+cdef int64_t product_size(const Step *s) noexcept:
+    """Elements of the one run that a matrix product writes; 0: it is none, or does not write all of such a run."""
+    if s.entry != matmul or s.call.ndim or s.call.flags & FG_ACCUMULATE \
+            or (s.call.stride[0][0] != s.call.dim[1] and s.call.dim[0] > 1):
+        return 0
+    return s.call.dim[0] * s.call.dim[1]
 
 
 cdef int writer_before(Plan plan, int step, int buffer, int place) noexcept:
@@ -112,9 +124,8 @@ cdef int fuse_activations(Plan plan) except -1:
         if j < 0:
             continue
         m = &plan.steps[j]
-        if m.entry != matmul or m.call.flags & (FG_ACCUMULATE | FG_ACT_MASK) or m.call.ndim \
-                or column_of(m) != column_of(s) or m.call.dim[0] * m.call.dim[1] != s.call.dim[0] \
-                or (m.call.stride[0][0] != m.call.dim[1] and m.call.dim[0] > 1) or m.offset[0] != s.offset[1]:
+        if product_size(m) != s.call.dim[0] or m.call.flags & FG_ACT_MASK or column_of(m) != column_of(s) \
+                or m.offset[0] != s.offset[1]:
             continue
         if s.buffer[0] != s.buffer[1]:
             if plan.kept[s.buffer[1]] or plan.count_uses(s.buffer[1]) != 2 or plan.busy(result, j, i):
@@ -139,7 +150,7 @@ cdef int forward_copies(Plan plan) except -1:
     cdef bint fits
     for i in range(plan.n):
         s = &plan.steps[i]
-        if s.entry != copies[0] and s.entry != copies[1] and s.entry != copies[2] and s.entry != copies[3]:
+        if not is_copy(s):
             continue
         source = s.place[1]
         target = s.place[0]
@@ -155,10 +166,7 @@ cdef int forward_copies(Plan plan) except -1:
         p = &plan.steps[at]
         # The one step that writes the source, all of it; what else reads that, reads it afterwards and within.
         end = p.entry.element[column_of(p)][0] * p.call.dim[0] if p.entry.element[column_of(p)][0] and side_by_side(p) \
-            else 0
-        if p.entry == matmul and not p.call.ndim and (p.call.stride[0][0] == p.call.dim[1] or p.call.dim[0] == 1) \
-                and not p.call.flags & FG_ACCUMULATE:
-            end = p.call.dim[0] * p.call.dim[1] * (8 if column_of(p) else 4)
+            else product_size(p) * (8 if column_of(p) else 4)
         fits = end == size and p.offset[0] == first
         for j in range(plan.n):
             if not fits:
@@ -192,7 +200,6 @@ cdef int forward_copies(Plan plan) except -1:
                     plan.steps[j].offset[k] = s.offset[0] + delta
                     plan.steps[j].call.ptr[k] = <char *>s.call.ptr[0] + delta
         plan.fate[i] = FOLDED
-        plan.reordered = True
     return 0
 
 
@@ -270,7 +277,6 @@ cdef int merge_elementwise(Plan plan) except -1:
                         fits = False
         if fits:
             plan.fate[i] = MERGED
-            plan.reordered = True
         else:
             begin = i
     return 0

@@ -25,7 +25,7 @@ from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType
 cimport cython
 cimport numpy as cnp
 from cpython.float cimport PyFloat_AsDouble, PyFloat_Check
-from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Realloc
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyTypeObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_INCREF, PyObject
@@ -41,7 +41,7 @@ from fastgrad.passes cimport (
 from fastgrad.runtime cimport (
     FLOAT64, RELEASE_GIL_ABOVE, Kernel, block_decref, block_incref, block_new, fg_block, fg_call, fg_entry, fg_pool,
     free_pool, grad_enabled, hooks, itemsize_of, make_common, new_pool, next_stamp, recorder_pool, recording,
-    run_merged, set_grad_enabled, set_recorder_pool, thread_limit,
+    room_for_one, run_merged, set_grad_enabled, set_recorder_pool, thread_limit,
 )
 from fastgrad.tape cimport Op
 from fastgrad.tensor cimport (
@@ -54,7 +54,7 @@ import numpy as np
 
 from fastgrad.tensor import dtype as dtype_type
 from fastgrad.tensor import dtypes_by_code
-from fastgrad.watch import code_of, user_frame
+from fastgrad.watch import code_of, located
 
 cnp.import_array()
 
@@ -76,11 +76,8 @@ cdef extern from *:
     PyObject **fg_items(list)
 
 np_floating = np.floating
-cdef tuple constant_types = (
-    int, float, complex, str, bytes, type(None), type(Ellipsis), slice, np.generic, np.dtype, dtype_type,
-    np.ndarray, type, FunctionType, ModuleType,
-)
 plain_types = (int, str, bytes, type(None), type(Ellipsis), slice, np.integer, np.bool_, np.dtype, dtype_type)
+cdef tuple constant_types = (*plain_types, float, complex, np.generic, np.ndarray, type, FunctionType, ModuleType)
 starting = []    # what is called before a recording begins
 
 
@@ -92,8 +89,7 @@ cdef object broken(str what):
     """The error that says what cannot be captured, and where the function does it. A function may catch it: what was
     recorded is void all the same."""
     cdef Recorder recorder = current()
-    frame = user_frame()
-    error = CaptureError(what if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}: {what}")
+    error = CaptureError(located(what))
     if recorder is not None and recorder.error is None:
         recorder.error = error
     return error
@@ -138,13 +134,7 @@ cdef class Place:
             block_decref(self.block)
 
     cdef int add_use(self, int step, int operand, int64_t offset) except -1:
-        cdef Use *grown
-        if self.n_uses == self.room:
-            grown = <Use *>PyMem_Realloc(self.uses, (2 * self.room + 4) * sizeof(Use))
-            if grown is NULL:
-                raise MemoryError("cannot record another launch")
-            self.uses = grown
-            self.room = 2 * self.room + 4
+        self.uses = <Use *>room_for_one(self.uses, self.n_uses, &self.room, sizeof(Use))
         self.uses[self.n_uses].step = step
         self.uses[self.n_uses].operand = operand
         self.uses[self.n_uses].offset = offset
@@ -329,6 +319,14 @@ cdef class Recorder:
                 grads = self.places[i], grad.ptr - (<Place>self.places[i]).start
         return data + grads
 
+    cdef OpCall new_call(self, list args):
+        """At this point of the program, with the state of the tensors from outside."""
+        cdef OpCall call = OpCall.__new__(OpCall)
+        call.at = self.n
+        call.args = args
+        call.state = [(found, *self.state_of(found)) for found in self.found.values()]
+        return call
+
     cdef object hold(self, object thing):
         """What an OpCall keeps for an argument."""
         cdef Tensor t
@@ -348,8 +346,10 @@ cdef Recorder latest = None    # one of them
 cdef Recorder current():
     """The recorder of this thread, or None."""
     cdef fg_pool *pool = recorder_pool()
-    if pool is NULL or (latest is not None and latest.pool == pool):
-        return None if pool is NULL else latest
+    if pool is NULL:
+        return None
+    if latest is not None and latest.pool == pool:
+        return latest
     return <Recorder>recorders.get(<size_t>pool)
 
 
@@ -391,7 +391,6 @@ cdef void on_written(PyObject *tensor) noexcept:
 cdef int on_launched(Kernel kernel, fg_call *call, fg_block *scratch, int64_t work) except -1:
     cdef Recorder recorder = current(), other
     cdef Step *step
-    cdef Step *grown
     cdef int i, count = kernel.entry.operands, index
     if recorder is None:
         for other in list(recorders.values()):
@@ -410,12 +409,7 @@ cdef int on_launched(Kernel kernel, fg_call *call, fg_block *scratch, int64_t wo
         raise recorder.error
     if recorder.in_op and recorder.by_python:    # the whole op is called again
         return 0
-    if recorder.n == recorder.room:
-        grown = <Step *>PyMem_Realloc(recorder.steps, (2 * recorder.room + 64) * sizeof(Step))
-        if grown is NULL:
-            raise MemoryError("cannot record another launch")
-        recorder.steps = grown
-        recorder.room = 2 * recorder.room + 64
+    recorder.steps = <Step *>room_for_one(recorder.steps, recorder.n, &recorder.room, sizeof(Step))
     step = &recorder.steps[recorder.n]
     step.call = call[0]
     step.count = count
@@ -430,10 +424,8 @@ cdef int on_launched(Kernel kernel, fg_call *call, fg_block *scratch, int64_t wo
         else:
             index = recorder.find(call.ptr[i])
             if index < 0:
-                broken(f"kernel {kernel.name} works on memory that is no tensor's (fastgrad.kernels on arrays?)")
-                if recorder.lenient:
-                    return 0
-                raise recorder.error
+                refuse(f"kernel {kernel.name} works on memory that is no tensor's (fastgrad.kernels on arrays?)")
+                return 0
             step.place[i] = index
             step.buffer[i] = (<Place>recorder.places[index]).buffer
             step.offset[i] = <char *>call.ptr[i] - (<Place>recorder.places[index]).start
@@ -477,10 +469,8 @@ cdef int on_leaves(PyObject *tensor, const char *what) except -1:
     if recorder.in_op:
         recorder.by_python = True
         return 0
-    broken(f"{what.decode()} while a captured function was being recorded: a replay would not ask again. Return "
+    refuse(f"{what.decode()} while a captured function was being recorded: a replay would not ask again. Return "
            f"the tensor and look at it outside, or compute with tensors")
-    if not recorder.lenient:
-        raise recorder.error
     return 0
 
 
@@ -508,17 +498,12 @@ cdef object recorded(Op op, PyObject **args, int n, Tensor out):
         recorder.n = mark
         while recorder.numbers and recorder.numbers[-1][0] >= mark:
             recorder.numbers.pop()
-        call = OpCall.__new__(OpCall)
-        call.at = mark
+        call = recorder.new_call([recorder.hold(<object>args[i]) for i in range(n)])
         call.op = op
-        call.args = [recorder.hold(<object>args[i]) for i in range(n)]
         call.target = None if out is None else recorder.hold(out)
         if not isinstance(result, (Tensor, tuple)):
-            broken(f"{op.name} gives {type(result).__name__}, which a replay cannot give again")
-            if not recorder.lenient:
-                raise recorder.error
+            refuse(f"{op.name} gives {type(result).__name__}, which a replay cannot give again")
             return result
-        call.state = [(found, *recorder.state_of(found)) for found in recorder.found.values()]
         if out is None and result is not <object>args[0]:
             call.results = tuple([recorder.hold(t) for t in (result if isinstance(result, tuple) else (result,))])
             for t in (result if isinstance(result, tuple) else (result,)):
@@ -572,11 +557,8 @@ def check_values(check, *tensors):
     cdef OpCall call
     check(*[array_over(<Tensor>t) for t in tensors])
     if recorder is not None and recorder.error is None:
-        call = OpCall.__new__(OpCall)
-        call.at = recorder.n
+        call = recorder.new_call([recorder.hold(t) for t in tensors])
         call.check = check
-        call.args = [recorder.hold(t) for t in tensors]
-        call.state = [(found, *recorder.state_of(found)) for found in recorder.found.values()]
         recorder.calls.append(call)
 
 
@@ -627,6 +609,12 @@ cdef inline char *memory_of(PyObject *thing):
     return <char *>cnp.PyArray_DATA(<cnp.ndarray>thing)
 
 
+cdef inline void renew(fg_block *block) noexcept:
+    """It has been written: tensors that were saved from it see that."""
+    block.stamp = next_stamp()
+    block.version += 1
+
+
 cdef struct Brief:           # a launch as it was recorded, for summary()
     const fg_entry *entry
     int64_t dim[3]
@@ -665,7 +653,6 @@ cdef class Program:
     cdef Brief *briefs
     cdef int n_briefs
     cdef bint returns_numbers    # that are arguments
-    cdef bint reordered          # by passes: memory must not come to be shared in new ways
     cdef object template_
     cdef bint grad_mode
     cdef bint simple             # arrays need not become tensors: no OpCall and no result lies in an argument
@@ -783,7 +770,7 @@ cdef class Program:
         cdef int d
         if grad_enabled() != self.grad_mode:
             return False
-        if not self.watch.same():
+        if self.watch.first_change() >= 0:
             return False
         if self.module_changes != changes:
             if not same_attributes(self.modules):
@@ -899,21 +886,14 @@ cdef class Program:
                         if (<Output>out).number is a.number:
                             (<Output>out).given = None if type(thing) is float else thing
             elif a.place is not None and a.same is None:
-                if isinstance(thing, Tensor):
-                    t = <Tensor>thing
-                    start = t.ptr
-                    if a.place.written:
-                        t.block.stamp = next_stamp()
-                        t.block.version += 1
-                elif self.simple:
-                    start = <char *>cnp.PyArray_DATA(<cnp.ndarray>thing)
-                else:
-                    t = tensor_of(thing, True)
-                    start = t.ptr
+                start = memory_of(<PyObject *>thing)
+                if a.place.written and isinstance(thing, Tensor):
+                    renew((<Tensor>thing).block)
                 if start != a.place.start:
                     self.point(a.place, start)
                     a.place.start = start
                 if not self.simple:
+                    t = <Tensor>thing if isinstance(thing, Tensor) else tensor_of(thing, True)
                     block_incref(t.block)
                     a.place.block = t.block
                     for view, offset in a.views:
@@ -975,24 +955,19 @@ cdef class Program:
         try:
             if self.parallel:
                 self.set_threads()
-            if self.simple:
-                self.take(args)
-                if len(self.leaving):
-                    self.make_room()
-                self.run(0, self.n)
-                self.leave()
-                self.replays += 1
-                return self.results(copy)
-            try:
-                self.take(args)
+            self.take(args)
+            if len(self.leaving):
                 self.make_room()
+            if len(self.op_calls):
                 self.go()
-                self.leave()
-                self.replays += 1
-                return self.results(copy)
-            finally:
-                self.let_go()
+            else:
+                self.run(0, self.n)
+            self.leave()
+            self.replays += 1
+            return self.results(copy)
         finally:
+            if not self.simple:
+                self.let_go()
             self.busy = False
 
     cdef int go(self) except -1:
@@ -1015,8 +990,7 @@ cdef class Program:
         cdef Guard g
         cdef Place place
         for place in self.written:
-            place.block.stamp = next_stamp()
-            place.block.version += 1
+            renew(place.block)
         for g, data, data_offset, grads, grad_offset in call.state:
             if data is not None:
                 memcpy(g.ptr, (<Place>data).start + <int64_t>data_offset, g.tensor.numel_ * itemsize_of[g.dt])
@@ -1042,8 +1016,7 @@ cdef class Program:
         cdef Place place
         cdef Tensor t
         for place in self.written:
-            place.block.stamp = next_stamp()
-            place.block.version += 1
+            renew(place.block)
         for g in self.leaving:
             t = g.tensor
             if g.drops_grad:
@@ -1159,10 +1132,8 @@ cdef int repeat(OpCall call) except -1:
 
 cdef object flatten(object thing, list leaves):
     """The leaves of nested tuples, lists and dicts are appended to `leaves`; what is left is the template."""
-    if type(thing) is tuple or type(thing) is list:
-        return type(thing)([flatten(part, leaves) for part in thing])
-    if isinstance(thing, tuple) and hasattr(type(thing), "_fields"):
-        return type(thing)(*[flatten(part, leaves) for part in thing])
+    if type(thing) is tuple or type(thing) is list or (isinstance(thing, tuple) and hasattr(type(thing), "_fields")):
+        return of_kind(thing, [flatten(part, leaves) for part in thing])
     if type(thing) is dict:
         return {key: flatten(part, leaves) for key, part in thing.items()}
     leaves.append(thing)
@@ -1174,9 +1145,12 @@ cdef object rebuild(object template, object leaves):
         return next(leaves)
     if type(template) is dict:
         return {key: rebuild(part, leaves) for key, part in template.items()}
-    if isinstance(template, tuple) and type(template) is not tuple:    # a named one
-        return type(template)(*[rebuild(part, leaves) for part in template])
-    return type(template)([rebuild(part, leaves) for part in template])
+    return of_kind(template, [rebuild(part, leaves) for part in template])
+
+
+cdef object of_kind(thing, list parts):
+    """A list or tuple, or a named tuple, like another."""
+    return type(thing)(*parts) if hasattr(type(thing), "_fields") else type(thing)(parts)
 
 
 cdef list to_arguments(Recorder recorder, list leaves, list passed):
@@ -1512,7 +1486,6 @@ cdef int optimise(Recorder recorder, Program program) except -1:
     forward_copies(plan)
     drop_unread(plan)
     merge_elementwise(plan)
-    program.reordered = plan.reordered
     program.n_briefs = plan.n
     program.briefs = <Brief *>PyMem_Calloc(max(plan.n, 1), sizeof(Brief))
     program.runs = <Run *>PyMem_Calloc(max(plan.n, 1), sizeof(Run))
@@ -1739,13 +1712,9 @@ cdef int restore(thing, values) except -1:
 
 cdef object as_tensors(thing):
     """Arguments as a recording passes them: arrays as tensors."""
-    if type(thing) is tuple or type(thing) is list:
-        return type(thing)([as_tensors(part) for part in thing])
-    if isinstance(thing, tuple) and hasattr(type(thing), "_fields"):
-        return type(thing)(*[as_tensors(part) for part in thing])
-    if type(thing) is dict:
-        return {key: as_tensors(part) for key, part in thing.items()}
-    return tensor_of(thing, True) if type(thing) is np.ndarray else thing
+    leaves = []
+    template = flatten(thing, leaves)
+    return rebuild(template, iter([tensor_of(leaf, True) if type(leaf) is np.ndarray else leaf for leaf in leaves]))
 
 
 cdef class Captured:

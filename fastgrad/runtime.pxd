@@ -74,6 +74,7 @@ cdef int itemsize_of[8]
 cdef enum:
     RELEASE_GIL_ABOVE = 16384
 
+cdef void *room_for_one(void *items, int n, int *room, size_t size) except NULL
 cdef fg_block *block_new(size_t nbytes) except NULL
 cdef fg_block *block_wrap(void *data, size_t nbytes, object owner, bint readonly) except NULL
 cdef void block_free(fg_block *block) noexcept

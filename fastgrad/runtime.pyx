@@ -10,7 +10,7 @@ import os
 
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
-from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Realloc
 from cpython.ref cimport PyObject, Py_XDECREF, Py_INCREF
 
 cdef extern from "memory.h" nogil:
@@ -67,6 +67,19 @@ itemsize_of[:] = [1, 1, 1, 2, 4, 8, 4, 8]
 cdef fg_pool pool
 memset(&pool, 0, sizeof(pool))
 pool.limit = <size_t>1 << 30
+
+
+cdef void *room_for_one(void *items, int n, int *room, size_t size) except NULL:
+    """An array of `n` items of `size` bytes, with room for `room[0]`: itself, or a longer one in its place, for one
+    more item. PyMem_Free it."""
+    cdef void *grown
+    if n < room[0]:
+        return items
+    grown = PyMem_Realloc(items, (2 * room[0] + 16) * size)
+    if grown is NULL:
+        raise MemoryError("cannot record more of a captured function")
+    room[0] = 2 * room[0] + 16
+    return grown
 
 
 cdef fg_block *block_new(size_t nbytes) except NULL:

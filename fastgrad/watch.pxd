@@ -48,7 +48,9 @@ cdef class Watch:
     cdef int refuse(self, str what) except -1
     cdef int add(self, Kind kind, object space, object name, PyObject *value) except -1
     cdef int enter(self, PyObject *frame) except -1
-    cdef int mention(self, names, asked, everything) except -1
+    cdef int mention(self, names, called=*, asked=*, bint everything=*) except -1
+    cdef object names_for(self, thing)
+    cdef int explore_all(self, things, int depth) except -1
     cdef int follow(self, thing, path) except -1
     cdef int closure(self, function) except -1
     cdef int search(self, code) except -1
@@ -61,7 +63,7 @@ cdef class Watch:
     cdef object changed(self)
     cdef int find_changes(self, list things, list what) except -1
     cdef list held_elsewhere(self, list things)
+    cdef Py_ssize_t first_change(self)
     cdef object difference(self)
     cdef int prune(self) except -1
     cdef int settle(self, spans) except -1
-    cdef bint same(self)

@@ -34,13 +34,14 @@ from types import (
     BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType,
 )
 
-from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.mem cimport PyMem_Free
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stddef cimport size_t
 from libc.string cimport memcmp
 
 import numpy as np
 
+from fastgrad.runtime cimport room_for_one
 from fastgrad.tensor cimport Tensor
 
 cdef extern from *:
@@ -80,7 +81,6 @@ cdef extern from *:
     PyObject *fg_lookup(object type, object name)    # borrowed; NULL: none
 
 cdef extern from "Python.h":
-    bint PyCell_Check(object)
     PyObject *PyCell_GET(object)
     PyObject *PyDict_GetItemWithError(object, object) except? NULL
     PyObject *PyFunction_GetCode(object)
@@ -90,21 +90,19 @@ cdef extern from "Python.h":
     PyObject *PyCFunction_GET_SELF(object)
     bint PyCFunction_Check(object)
     PyObject *PyList_GET_ITEM(list, Py_ssize_t)    # borrowed
+    void *PyCapsule_GetPointer(object, const char *) except NULL
     int PyTrace_CALL, PyTrace_C_CALL
 
-cdef extern from "Python.h":
-    void *PyCapsule_GetPointer(object, const char *) except NULL
-
 cdef str package = os.path.dirname(os.path.abspath(__file__)) + os.sep
-cdef tuple libraries = (os.path.dirname(os.__file__) + os.sep, os.path.dirname(np.__file__) + os.sep, package,
-                        "<frozen")
 cdef tuple ours = (package, os.path.dirname(np.__file__) + os.sep, "<frozen")
-cdef str queue_file = os.path.join(os.path.dirname(os.__file__), "queue.py")
+cdef str standard = os.path.dirname(os.__file__) + os.sep
+cdef str queue_file = standard + "queue.py"
 cdef tuple views = (type({}.keys()), type({}.values()), type({}.items()))
 cdef tuple buffers = (bytearray, memoryview, arrays_of_python.array)
 cdef tuple doubtful_types = (ContextVar, threading.local, ctypes.Array, ctypes.Structure, ctypes.Union,
                              ctypes.c_int.__bases__[0], weakref.WeakValueDictionary, weakref.WeakKeyDictionary,
                              weakref.WeakSet)
+cdef frozenset nothing = frozenset()
 cdef frozenset openers = frozenset(("vars", "__dict__", "getattr", "hasattr", "attrgetter", "locals", "globals"))
 cdef dict followed = {}          # file name: is its code looked at?
 cdef dict mentions_by_code = {}  # id of code: Mentions
@@ -119,10 +117,8 @@ def is_followed(file) -> bool:
     """Is code of this file the user's?"""
     known = followed.get(file)
     if known is None:
-        inside = file.startswith(libraries)
-        if inside and not file.startswith(package):
-            inside = "site-packages" not in file[len(libraries[0]):] or file.startswith(libraries[1])
-        known = followed[file] = not inside
+        library = file.startswith(standard) and "site-packages" not in file[len(standard):]
+        known = followed[file] = not library and not file.startswith(ours)
     return known
 
 
@@ -132,6 +128,12 @@ def user_frame():
     while frame is not None and not is_followed(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
+
+
+def located(str what):
+    """A message, with the place in the user's code that is running."""
+    frame = user_frame()
+    return what if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}: {what}"
 
 
 def code_of(function):
@@ -158,10 +160,10 @@ cdef class Mentions:
     cdef bint everything      # attributes may be asked for by names that are not in the code
 
 
-cdef dict opcodes = {name: opcode.opmap.get(name, -1) for name in (
+cdef dict op_names = {opcode.opmap[name]: name for name in (
     "CACHE", "EXTENDED_ARG", "LOAD_GLOBAL", "LOAD_NAME", "LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_ATTR",
     "LOAD_METHOD", "STORE_ATTR", "STORE_FAST", "DELETE_FAST", "LOAD_FAST_LOAD_FAST", "STORE_FAST_LOAD_FAST",
-    "STORE_FAST_STORE_FAST", "COPY", "PRECALL", "PUSH_NULL", "NOP")}
+    "STORE_FAST_STORE_FAST", "COPY", "PRECALL", "NOP") if name in opcode.opmap}
 cdef bint known_code = sys.version_info < (3, 14)    # else every name may be a global's, and any object's attribute
 cdef int attribute_shift = 0 if sys.version_info < (3, 12) else 1
 
@@ -169,7 +171,7 @@ cdef int attribute_shift = 0 if sys.version_info < (3, 12) else 1
 cdef Mentions mentions_of(object code):
     cdef Mentions known = <Mentions>mentions_by_code.get(id(code))
     cdef bytes text
-    cdef int i, op, arg, high = 0
+    cdef int i, arg, high = 0
     if known is not None:
         return known
     if len(mentions_by_code) > 10000:
@@ -192,28 +194,28 @@ cdef Mentions mentions_of(object code):
     chain = None
     text = code.co_code
     for i in range(0, len(text), 2):
-        op = text[i]
+        op = op_names.get(text[i])
         arg = text[i + 1] | high << 8
-        if op == opcodes["EXTENDED_ARG"]:
+        if op == "EXTENDED_ARG":
             high = arg
             continue
         high = 0
-        if op == opcodes["CACHE"] or op == opcodes["COPY"] or op == opcodes["PRECALL"] or op == opcodes["NOP"]:
+        if op in ("CACHE", "COPY", "PRECALL", "NOP"):
             continue
-        if op == opcodes["LOAD_GLOBAL"]:
+        if op == "LOAD_GLOBAL":
             used.add(names[arg >> 1])
             chain = (names[arg >> 1], ())
-        elif op == opcodes["LOAD_NAME"]:
+        elif op == "LOAD_NAME":
             used.add(names[arg])
             chain = None
-        elif op == opcodes["LOAD_FAST"] or op == opcodes["LOAD_FAST_CHECK"] or op == opcodes["LOAD_DEREF"]:
+        elif op in ("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF"):
             chain = (slots[arg], ())
-        elif op == opcodes["LOAD_FAST_LOAD_FAST"]:
+        elif op == "LOAD_FAST_LOAD_FAST":
             chain = (slots[arg & 15], ())
-        elif op == opcodes["LOAD_ATTR"] or op == opcodes["LOAD_METHOD"] or op == opcodes["STORE_ATTR"]:
-            name = names[arg >> attribute_shift if op == opcodes["LOAD_ATTR"] else arg]
-            if chain is None and (op == opcodes["LOAD_METHOD"] or (
-                    op == opcodes["LOAD_ATTR"] and attribute_shift and arg & 1)):
+        elif op in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR"):
+            name = names[arg >> attribute_shift if op == "LOAD_ATTR" else arg]
+            if chain is None and (op == "LOAD_METHOD" or (
+                    op == "LOAD_ATTR" and attribute_shift and arg & 1)):
                 called.add(name)
             elif chain is None:
                 loose.add(name)
@@ -221,25 +223,26 @@ cdef Mentions mentions_of(object code):
                 chain = (chain[0], (*chain[1], name))
                 chains.append(chain)
         else:
-            if op == opcodes["STORE_FAST"] or op == opcodes["DELETE_FAST"]:
+            if op in ("STORE_FAST", "DELETE_FAST"):
                 stored.add(slots[arg])
-            elif op == opcodes["STORE_FAST_LOAD_FAST"]:
+            elif op == "STORE_FAST_LOAD_FAST":
                 stored.add(slots[arg >> 4])
-            elif op == opcodes["STORE_FAST_STORE_FAST"]:
+            elif op == "STORE_FAST_STORE_FAST":
                 stored.update((slots[arg >> 4], slots[arg & 15]))
             chain = None
-            if op == opcodes["STORE_FAST_LOAD_FAST"]:
+            if op == "STORE_FAST_LOAD_FAST":
                 chain = (slots[arg & 15], ())
     arguments = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
-    for name, path in chains:    # of a local variable: what it holds is not known when the function begins
+    firm = []
+    for name, path in chains:
         if name in used or name in code.co_freevars or (name in arguments and name not in stored):
-            continue
-        loose.update(path)
+            firm.append((name, path))
+        else:    # a local variable: what it holds is not known when the function begins
+            loose.update(path)
     known.names = frozenset(used)
     known.called = frozenset(called)
     known.loose = frozenset(loose) | (texts if known.everything else frozenset())
-    known.chains = tuple([(name, path) for name, path in chains
-                          if name in used or name in code.co_freevars or (name in arguments and name not in stored)])
+    known.chains = tuple(firm)
     return known
 
 
@@ -370,22 +373,15 @@ cdef class Watch:
 
     cdef int refuse(self, str what) except -1:
         if self.refused is None:
-            frame = user_frame()
-            self.refused = what if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}: {what}"
+            self.refused = located(what)
         return 0
 
     cdef int add(self, Kind kind, object space, object name, PyObject *value) except -1:
-        cdef Name *grown
         key = (id(space), name)
         if key in self.seen:
             return 0
         self.seen.add(key)
-        if self.n == self.room:
-            grown = <Name *>PyMem_Realloc(self.names, (2 * self.room + 8) * sizeof(Name))
-            if grown is NULL:
-                raise MemoryError("cannot keep what a captured function depends on")
-            self.names = grown
-            self.room = 2 * self.room + 8
+        self.names = <Name *>room_for_one(self.names, self.n, &self.room, sizeof(Name))
         self.names[self.n].kind = kind
         self.names[self.n].space = <PyObject *>space
         self.names[self.n].name = <PyObject *>name
@@ -410,12 +406,9 @@ cdef class Watch:
                             f"not do so again")
             return 0
         known = mentions_of(code)
-        if not known.called <= self.called:
-            self.called |= known.called
-            for thing in list(self.known.values()):
-                self.scan(thing, known.called - self.mentioned, 1)
-        if not known.loose <= self.mentioned or not known.asked <= self.asked or known.everything > self.everything:
-            self.mention(known.loose, known.asked, known.everything)
+        if not known.loose <= self.mentioned or not known.called <= self.called or not known.asked <= self.asked \
+                or known.everything > self.everything:
+            self.mention(known.loose, known.called, known.asked, known.everything)
         space = fg_globals_of(frame)
         for name in known.names:
             value = PyDict_GetItemWithError(space, name)
@@ -465,19 +458,32 @@ cdef class Watch:
                         slot = slot_of(thing, name)
                         value = <PyObject *>slot
             if value is NULL or type(<object>value) is property or hasattr(type(<object>value), "__set__"):
-                return self.mention(frozenset(path[i + 1:]), frozenset(), False) if i + 1 < len(path) else 0
+                return self.mention(frozenset(path[i + 1:])) if i + 1 < len(path) else 0
             thing = <object>value
         return 0
 
-    cdef int mention(self, names, asked, everything) except -1:
+    cdef int mention(self, names, called=nothing, asked=nothing, bint everything=False) except -1:
         """Names that have not been seen yet: they may be attributes of any object."""
-        new = names - self.mentioned
+        new = (names | called) - self.mentioned
         self.mentioned |= names
+        self.called |= called
         self.asked |= asked
         if everything:
             self.everything = True
         for thing in list(self.known.values()):
             self.scan(thing, None if everything and not isinstance(thing, (type, ModuleType)) else new, 1)
+        return 0
+
+    cdef object names_for(self, thing):
+        """Which attributes of an object the code that has run may ask for; None: any."""
+        if self.everything and not isinstance(thing, (type, ModuleType)):
+            return None
+        return self.mentioned | self.called
+
+    cdef int explore_all(self, things, int depth) except -1:
+        if len(things) <= 10000:
+            for thing in things:
+                self.explore(thing, depth)
         return 0
 
     cdef int closure(self, function) except -1:
@@ -519,7 +525,7 @@ cdef class Watch:
         if isinstance(thing, Tensor):
             if FG_HAS_DICT(thing) and PyObject_GenericGetDict(thing, NULL) and id(thing) not in self.known:
                 self.known[id(thing)] = thing
-                self.scan(thing, None if self.everything else self.mentioned, depth)
+                self.scan(thing, self.names_for(thing), depth)
             return 0
         if isinstance(thing, plain_values) or depth > 200:
             return 0
@@ -527,10 +533,7 @@ cdef class Watch:
             self.explore(thing.__func__, depth + 1)
             return self.explore(thing.__self__, depth + 1)
         if isinstance(thing, (tuple, frozenset)):
-            if len(thing) <= 10000:
-                for item in thing:
-                    self.explore(item, depth + 1)
-            return 0
+            return self.explore_all(thing, depth + 1)
         if id(thing) in self.known:
             return 0
         self.known[id(thing)] = thing
@@ -544,15 +547,12 @@ cdef class Watch:
                     if value is not NULL and callable(<object>value):
                         self.explore(<object>value, depth + 1)
             if thing.__dict__:
-                self.scan(thing, None if self.everything else self.mentioned | self.called, depth)
+                self.scan(thing, self.names_for(thing), depth)
             return 0
         if isinstance(thing, np.ndarray):
             small = thing.nbytes <= 1 << 26
             self.arrays.append((thing, (thing.tobytes(), thing.shape, thing.dtype) if small else None))
-            if thing.dtype.kind == "O" and thing.size <= 10000:
-                for item in thing.flat:
-                    self.explore(item, depth + 1)
-            return 0
+            return self.explore_all(thing.flat, depth + 1) if thing.dtype.kind == "O" else 0
         if isinstance(thing, buffers):
             self.arrays.append((thing, (bytes(thing),)))
             return 0
@@ -570,7 +570,7 @@ cdef class Watch:
             return self.explore(thing(), depth + 1)
         if isinstance(thing, operator.attrgetter):
             names = frozenset([part for text in thing.__reduce__()[1] for part in text.split(".")])
-            return self.mention(names, frozenset(), False)
+            return self.mention(names)
         if isinstance(thing, io.IOBase):
             if not thing.closed and thing.readable():
                 self.doubtful.append((thing, "may read from a file"))
@@ -585,13 +585,10 @@ cdef class Watch:
         items = contents(thing)
         if items is not None:
             self.containers.append((thing, items))
-            if len(items) <= 10000:
-                for item in items:
-                    self.explore(item, depth + 1)
+            self.explore_all(items, depth + 1)
         if type(thing).__name__ == "Captured" and hasattr(type(thing), "function"):
             return self.explore(thing.function, depth + 1)
-        return self.scan(thing, None if self.everything and not isinstance(thing, (type, ModuleType))
-                         else self.mentioned | self.called, depth)
+        return self.scan(thing, self.names_for(thing), depth)
 
     cdef int scan(self, thing, names, int depth) except -1:
         """Note attributes of an object: those of `names`; None: all."""
@@ -708,7 +705,7 @@ cdef class Watch:
                 things.append(thing)
                 what.append(f"sets or deletes attributes of a {type(thing).__name__} from outside")
         for generator, state in self.generators:
-            if not same_state(state, state_of(generator)):
+            if state != state_of(generator):
                 things.append(generator)
                 what.append("draws random numbers that are not fastgrad's own (fastgrad.rand and the like)")
         for array, copy in self.arrays:
@@ -756,19 +753,33 @@ cdef class Watch:
                 todo.extend(referents(gc, part))
         return [i for i in range(len(things)) if id(things[i]) in alive]
 
-    cdef object difference(self):
-        """What has changed since the function was recorded, in words; None: nothing."""
-        cdef int i
+    cdef Py_ssize_t first_change(self):
+        """Since the function was recorded: the index of what has changed, among names, containers and arrays; -1."""
+        cdef Py_ssize_t i
         for i in range(self.n):
             if not same_name(&self.names[i]):
-                return f"'{self.kept[i][1]}' changes"
+                return i
+        i = self.n
         for container, items in self.containers:
             if not same_items(<list>items, container):
-                return f"what a {type(container).__name__} holds changes"
+                return i
+            i += 1
         for array, copy in self.arrays:
             if not same_array(array, copy):
-                return "an array that the function reads changes"
-        return None
+                return i
+            i += 1
+        return -1
+
+    cdef object difference(self):
+        """What has changed since the function was recorded, in words; None: nothing."""
+        cdef Py_ssize_t i = self.first_change()
+        if i < 0:
+            return None
+        if i < self.n:
+            return f"'{self.kept[i][1]}' changes"
+        if i < self.n + len(self.containers):
+            return f"what a {type(self.containers[i - self.n][0]).__name__} holds changes"
+        return "an array that the function reads changes"
 
     cdef int prune(self) except -1:
         """Forget what the function made inside, so that it can go."""
@@ -810,20 +821,6 @@ cdef class Watch:
         self.seen = None
         return 0
 
-    cdef bint same(self):
-        """Is everything as it was when the function was recorded?"""
-        cdef int i
-        for i in range(self.n):
-            if not same_name(&self.names[i]):
-                return False
-        for container, items in self.containers:
-            if not same_items(<list>items, container):
-                return False
-        for array, copy in self.arrays:
-            if not same_array(array, copy):
-                return False
-        return True
-
 
 cdef object referents(gc, thing):
     if isinstance(thing, (type, ModuleType, Tensor, np.ndarray)):
@@ -853,10 +850,6 @@ cdef object state_of(generator):
     if type(bits) is np.random.MT19937:    # as `state`, without making arrays of it: 624 words and a position
         return (<char *>(<void **>PyCapsule_GetPointer(bits.capsule, "BitGenerator"))[0])[:2500]
     return str(bits.state)
-
-
-cdef bint same_state(a, b):
-    return a == b
 
 
 cdef bint same_array(array, tuple copy):

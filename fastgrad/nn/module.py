@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Self, TypeVar
 
-from fastgrad.autograd import no_grad
+from fastgrad.autograd import clear_gradient, no_grad
 from fastgrad.nn.parameter import Parameter
 from fastgrad.replay import module_changed, note_module
 from fastgrad.runtime import is_recording
@@ -278,12 +278,7 @@ class Module:
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of the parameters, or fill them with zeros."""
         for parameter in self.parameters():
-            if set_to_none:
-                parameter.grad = None
-            elif parameter.grad is not None:
-                if parameter.grad.grad_fn is not None:
-                    parameter.grad = parameter.grad.detach()
-                parameter.grad.zero_()
+            clear_gradient(parameter, set_to_none)
 
     def to(self, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False) -> Self:
         """Convert floating-point parameters, gradients and buffers to a dtype, in this module and below.

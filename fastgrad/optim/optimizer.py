@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 from warnings import warn
 
+from fastgrad.autograd import clear_gradient
 from fastgrad.tensor import Tensor
 
 __all__ = ["Optimizer"]
@@ -66,12 +67,7 @@ class Optimizer:
         """Drop the gradients of all parameters, or fill them with zeros."""
         for group in self.param_groups:
             for param in group["params"]:
-                if set_to_none:
-                    param.grad = None
-                elif param.grad is not None:
-                    if param.grad.grad_fn is not None:
-                        param.grad = param.grad.detach()
-                    param.grad.zero_()
+                clear_gradient(param, set_to_none)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters once, from their gradients."""
