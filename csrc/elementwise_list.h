@@ -1,5 +1,5 @@
 /* The elementwise kernels: one line each. An expression is over vectors x, y, z of T. The cost says from how many
- * elements on two threads are faster than one (loop.h).
+ * elements on two threads are faster than one (loop.h). UNARY_NEAR names functions of vmath.h instead.
  *
  *       name                 cost    expression
  */
@@ -13,14 +13,14 @@ UNARY(rsqrt, CHEAP, 1 / F(sqrtv)(x))
 UNARY(reciprocal, CHEAP, 1 / x)
 UNARY(relu, CHEAP, F(maxv)(F(splat)(0), x))
 UNARY(floor, CHEAP, F(vfloor)(x))
-UNARY_NEAR(exp, COSTLY, EXP_NEAR, F(exp_near)(x), F(vexp)(x))
-UNARY_NEAR(expm1, COSTLY, INFINITY, F(vexpm1)(x), F(vexpm1)(x))
+UNARY_NEAR(exp, COSTLY, EXP_NEAR, exp_near, vexp)
+UNARY_NEAR(expm1, COSTLY, INFINITY, vexpm1, vexpm1)
 UNARY(log, COSTLY, F(vlog)(x))
 UNARY(log1p, COSTLY, F(vlog1p)(x))
 UNARY(sin, COSTLY, F(vsin)(x))
 UNARY(cos, COSTLY, F(vcos)(x))
-UNARY_NEAR(tanh, COSTLY, INFINITY, F(vtanh)(x), F(vtanh)(x))
-UNARY_NEAR(sigmoid, COSTLY, LOGISTIC_NEAR, F(logistic)(-x), F(vsigmoid)(x))
+UNARY_NEAR(tanh, COSTLY, INFINITY, vtanh, vtanh)
+UNARY_NEAR(sigmoid, COSTLY, LOGISTIC_NEAR, sigmoid_near, vsigmoid)
 UNARY(erf, COSTLY, F(verf)(x))
 
 BINARY(add, CHEAP, x + y)

@@ -46,39 +46,6 @@
 #define SWEEP_CHEAP SWEEP
 #define SWEEP_COSTLY SWEEP_LONG
 
-/* Note [Blocks]: chains of forty cycles and more per vector fill the scheduler before it sees the next vector; the
- * compiler interleaves those of a block. Branches would prevent that, so a block asks once. */
-enum { F(block) = 4 };
-#define SWEEP_BLOCKS(NEAR, FAST, BODY) \
-    do { \
-        int64_t i = 0; \
-        for (; i + F(block) * LANES <= n; i += F(block) * LANES) { \
-            V v[F(block)]; \
-            for (int k = 0; k < F(block); k++) \
-                v[k] = F(load)(a + i + k * LANES); \
-            if (__builtin_expect(F(all_within)(v, NEAR), 1)) { \
-                for (int k = 0; k < F(block); k++) \
-                    v[k] = F(FAST)(v[k]); \
-                for (int k = 0; k < F(block); k++) \
-                    F(store)(o + i + k * LANES, v[k]); \
-            } else \
-                for (int k = 0; k < F(block); k++) \
-                    F(store)(o + i + k * LANES, F(BODY)(v[k])); \
-        } \
-        for (; i < n; i += LANES) { \
-            const int count = n - i < LANES ? (int)(n - i) : LANES; \
-            PUT(o, F(BODY)(TAKE(a))); \
-        } \
-    } while (0)
-
-FG_INLINE int F(all_within)(const V *v, T limit)
-{
-    V most = {0}; /* and never nan: nan passes */
-    for (int k = 0; k < F(block); k++)
-        most = F(maxv)(F(absv)(v[k]), most);
-    return !F(any)(most > limit);
-}
-
 #define UNARY(NAME, COST, EXPR) \
     OPERATION(NAME, EXPR, MAYBE V x) \
     ROW(NAME) \
@@ -89,15 +56,12 @@ FG_INLINE int F(all_within)(const V *v, T limit)
     } \
     KERNEL(NAME, COST, 2, UNIT_STEPS, sizeof(T), sizeof(T))
 
-/* For arguments up to NEAR, FAST gives the same bits as EXPR */
-#define UNARY_NEAR(NAME, COST, NEAR, FAST, EXPR) \
-    OPERATION(NAME, EXPR, MAYBE V x) \
-    OPERATION(NAME##_near, FAST, MAYBE V x) \
+/* By functions of vmath.h: Note [Blocks] */
+#define UNARY_NEAR(NAME, COST, NEAR, FAST, ANY) \
+    BLOCKS(NAME##_run, NEAR, FAST, ANY) \
     ROW(NAME) \
     { \
-        T *o = (T *)ptr[0]; \
-        const T *a = (const T *)ptr[1]; \
-        SWEEP_BLOCKS(NEAR, NAME##_near_of, NAME##_of); \
+        F(NAME##_run)((T *)ptr[0], (const T *)ptr[1], n); \
     } \
     KERNEL(NAME, COST, 2, UNIT_STEPS, sizeof(T), sizeof(T))
 
@@ -275,5 +239,4 @@ static void F(sgd)(const fg_call *call)
 #undef SWEEP_LONG
 #undef SWEEP_CHEAP
 #undef SWEEP_COSTLY
-#undef SWEEP_BLOCKS
 #undef BINARY_ROW

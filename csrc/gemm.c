@@ -108,16 +108,18 @@ enum {
     A_BYTES = 144 << 10, /* a block of A, in the second-level cache */
     B_BYTES = 4 << 20,   /* all packed panels of B, in the third */
     GROUP = 8,           /* panels that are packed at a time */
+    ROWS_AHEAD = 16,     /* that are fetched while they are */
     DIRECT_A_BYTES = 256 << 10,
-    DIRECT_B_BYTES = 32 << 10,
+    DIRECT_B_BYTES = 24 << 10,
     FEW_ROWS = 4,     /* so many rows of A do not pay for packing B */
     ROW_PAD = 16,     /* between copied rows of A, against their sharing cache sets */
     ROWS_AT_ONCE = 8, /* Note [One row] */
     ROW_BYTES = 1024, /* shorter rows of B go through tiles */
     GEMV_VECTORS = 4,
     GEMV_RUN_BYTES = 512,
-    SMALL_WORK = 48 * 48 * 48, /* m n k below which nothing is planned */
-    PARALLEL_WORK = 80 * 80 * 80
+    SMALL_WORK = 48 * 48 * 48,    /* m n k below which nothing is planned */
+    PARALLEL_WORK = 80 * 80 * 80, /* from which on a second thread pays */
+    ROW_WORK = 256 * 256          /* the same for one row: reading B takes longer than multiplying */
 };
 
 static inline int64_t min(int64_t a, int64_t b)
@@ -161,7 +163,9 @@ static grid make_grid(const fg_call *call, int64_t m, int64_t n, int64_t k, int6
     grid s = {.tasks = m > 0 && n > 0, .cuts = 1, .column_cuts = 1, .rows = m, .columns = n, .threads = 1};
     for (int d = 3; d < 3 + call->ndim; d++)
         s.tasks *= call->dim[d];
-    const double work = (double)m * (double)n * (double)(k + 1) * (double)s.tasks;
+    double work = (double)m * (double)n * (double)(k + 1) * (double)s.tasks;
+    if (m == 1)
+        work *= (double)PARALLEL_WORK / ROW_WORK;
     if (call->threads == 1 || work < PARALLEL_WORK)
         return s;
     const int64_t threads =

@@ -8,23 +8,18 @@ typedef struct {
     int flags, exchanged; /* Note [Transposed gemv]: a and b are the call's B and A */
 } F(problem);
 
-FG_INLINE V F(activation)(V x, int flags)
-{
-    return (flags & FG_ACT_MASK) == FG_ACT_SIGMOID ? F(vsigmoid)(x) : F(vtanh)(x);
-}
+BLOCKS(sigmoids, LOGISTIC_NEAR, sigmoid_near, vsigmoid)
+BLOCKS(tanhs, INFINITY, vtanh, vtanh)
 
 static void F(activate)(T *c, int64_t n, int flags)
 {
-    if ((flags & FG_ACT_MASK) == FG_ACT_RELU) {
+    if ((flags & FG_ACT_MASK) == FG_ACT_SIGMOID)
+        F(sigmoids)(c, c, n);
+    else if ((flags & FG_ACT_MASK) == FG_ACT_TANH)
+        F(tanhs)(c, c, n);
+    else
         for (int64_t i = 0; i < n; i++)
             c[i] = c[i] < 0 ? 0 : c[i];
-        return;
-    }
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        F(store)(c + i, F(activation)(F(load)(c + i), flags));
-    if (i < n)
-        F(store_part)(c + i, (int)(n - i), F(activation)(F(load_part)(c + i, (int)(n - i), 0), flags));
 }
 
 /* Adds the bias and applies the activation to a block of C that is complete and still in the cache. */
@@ -252,6 +247,7 @@ static void F(multiply)(const PROBLEM *g, const PLAN *plan, T *work)
                     a = work_a;
                 }
                 int columns;
+                int64_t finished = 0; /* columns; in groups, so that rows are long */
                 for (int64_t j = 0; j < nc; j += columns) {
                     columns = (int)min(nc - j,
                                        W * (plan->pack_b >= RING ? PANEL_VECTORS : F(panel_vectors)(plan->m, nc - j)));
@@ -273,8 +269,11 @@ static void F(multiply)(const PROBLEM *g, const PLAN *plan, T *work)
                     T *c = g->c + ic * g->ldc + jc + j;
                     t.k = kc, t.resume = pc > 0 || g->flags & FG_ACCUMULATE;
                     F(sweep)(&t, mc, columns, a, b, c);
-                    if (last && (g->bias || g->flags & FG_ACT_MASK))
-                        F(finish)(g, ic, mc, jc + j, columns);
+                    const int64_t ready = j + columns - finished;
+                    if (last && (g->bias || g->flags & FG_ACT_MASK) && (ready >= GROUP * NR || j + columns == nc)) {
+                        F(finish)(g, ic, mc, jc + finished, ready);
+                        finished += ready;
+                    }
                 }
             }
             pc += kc;
@@ -350,7 +349,7 @@ static void F(matmul)(const fg_call *call)
     PROBLEM g;
     F(set_problem)(&g, call);
     if (call->ndim == 0 && g.csb == 1 && g.m > 0 && g.n > 0 && (g.m | g.n | g.k) < 4096 &&
-        g.m * g.n * g.k < SMALL_WORK) {
+        g.m * g.n * g.k < (g.m == 1 && call->threads > 1 ? ROW_WORK : SMALL_WORK)) {
         if (F(is_row)(&g))
             F(multiply_row)(&g);
         else

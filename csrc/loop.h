@@ -27,7 +27,7 @@ typedef struct {
 } fg_loop;
 
 /* From how many elements on a second thread pays for the few microseconds that starting it costs. Measured. */
-enum { CHEAP = 131072, COSTLY = 16384 };
+enum { CHEAP = 65536, COSTLY = 16384 };
 enum { BUFFERED = 256 };
 
 /* Units of work to at most call->threads threads, in parts of whole grains */

@@ -25,6 +25,7 @@
 #undef SUBNORMAL_SHIFT
 #undef ERF_ONE
 #undef POLY
+#undef BLOCKS
 #if REAL == 32
 #define MANTISSA 23
 #define BIAS 127
@@ -168,9 +169,14 @@ FG_INLINE V F(logistic)(V y)
     return F(fma)(q, F(fnma)(q, d_low, F(residual)(q, d, F(splat)(1))), q);
 }
 
+FG_INLINE V F(sigmoid_near)(V x)
+{
+    return F(logistic)(-x);
+}
+
 FG_INLINE V F(vsigmoid)(V x)
 {
-    V result = F(logistic)(-x), a = F(absv)(x);
+    V result = F(sigmoid_near)(x), a = F(absv)(x);
     VI far = a > LOGISTIC_NEAR;
     if (__builtin_expect(F(any)(far), 0)) {
         /* z = e^-a is so small that 1 / (1 + z) = 1 - z and z / (1 + z) = z (1 - z) */
@@ -298,3 +304,39 @@ FG_INLINE V F(verf)(V x)
     V large = F(copysign)(1 - F(vexp)(POLY(t, l)), x);
     return F(choose)(a < C(0.9), small, large);
 }
+
+/* Note [Blocks]: chains of forty cycles and more per vector fill the scheduler before it sees the next vector; the
+ * compiler interleaves those of a block. Branches would prevent that, so a block asks once: for arguments up to NEAR,
+ * FAST gives the same bits as ANY. */
+enum { F(block) = 4 };
+
+FG_INLINE int F(all_within)(const V *v, T limit)
+{
+    V most = {0}; /* and never nan: nan passes */
+    for (int k = 0; k < F(block); k++)
+        most = F(maxv)(F(absv)(v[k]), most);
+    return !F(any)(most > limit);
+}
+
+#define BLOCKS(NAME, NEAR, FAST, ANY) \
+    static void F(NAME)(T * o, const T *a, int64_t n) \
+    { \
+        int64_t i = 0; \
+        for (; i + F(block) * LANES <= n; i += F(block) * LANES) { \
+            V v[F(block)]; \
+            for (int k = 0; k < F(block); k++) \
+                v[k] = F(load)(a + i + k * LANES); \
+            if (__builtin_expect(F(all_within)(v, NEAR), 1)) { \
+                for (int k = 0; k < F(block); k++) \
+                    v[k] = F(FAST)(v[k]); \
+                for (int k = 0; k < F(block); k++) \
+                    F(store)(o + i + k * LANES, v[k]); \
+            } else \
+                for (int k = 0; k < F(block); k++) \
+                    F(store)(o + i + k * LANES, F(ANY)(v[k])); \
+        } \
+        for (; i + LANES <= n; i += LANES) \
+            F(store)(o + i, F(ANY)(F(load)(a + i))); \
+        if (i < n) \
+            F(store_part)(o + i, (int)(n - i), F(ANY)(F(load_part)(a + i, (int)(n - i), 1))); \
+    }

@@ -377,6 +377,11 @@ cdef class InplaceForm:
 # ---------------------------------------------------------------------------------------------- shared by the kinds
 
 
+cdef inline int64_t product_work(Tensor out, Tensor a, Tensor b, int64_t k) noexcept:
+    """What a matrix product costs, in elements of cheap arithmetic: with few rows, reading is most of it."""
+    return out.numel_ * (k + 1) // 8 + (a.numel_ + b.numel_) // 4
+
+
 cdef int go(Kernel kernel, int column, fg_call *call, int64_t work, Tensor a, Tensor b, Tensor c, Tensor d) except -1:
     """Launch. While the GIL is released, another thread may rebind a tensor: the blocks in use are held."""
     cdef fg_block *held[4]
@@ -1269,7 +1274,7 @@ cdef object matmul(Primitive op, PyObject **args):
     if out.numel_:
         if nb > FG_BATCH_DIMS:
             raise RuntimeError(f"{op.name}: at most {FG_BATCH_DIMS} batch dimensions, got {nb}")
-        go(op.kernel, dt - FLOAT32, &call, out.numel_ * (k + 1) // 8, a, b, out, None)
+        go(op.kernel, dt - FLOAT32, &call, product_work(out, a, b, k), a, b, out, None)
     return finish(op, saved, 2, out)
 
 
@@ -1342,7 +1347,7 @@ cdef object linear(Primitive op, PyObject **args):
         call.stride[3][0] = 0
         call.stride[3][1] = 0 if c.numel_ == 1 else c.strides[0]
     if out.numel_:
-        go(op.kernel, dt - FLOAT32, &call, out.numel_ * (k + 1) // 8, a, b, c, out)
+        go(op.kernel, dt - FLOAT32, &call, product_work(out, a, b, k), a, b, c, out)
     return finish(op, saved, 3, out)
 
 # ---------------------------------------------------------------------------------------------- views

@@ -39,6 +39,7 @@ cdef class Plan:
     cdef int count_uses(self, int buffer)
 
 
+cdef int fuse_biases(Plan plan) except -1
 cdef int fuse_activations(Plan plan) except -1
 cdef int forward_copies(Plan plan) except -1
 cdef int drop_unread(Plan plan) except -1

@@ -20,6 +20,7 @@ cdef extern from "fastgrad.h":
         FG_ACT_MASK
 
 cdef const fg_entry *matmul = find_kernel("matmul").entry
+cdef const fg_entry *add = find_kernel("add").entry
 cdef const fg_entry *relu = find_kernel("relu").entry
 cdef const fg_entry *sigmoid = find_kernel("sigmoid").entry
 cdef const fg_entry *tanh = find_kernel("tanh").entry
@@ -77,6 +78,12 @@ cdef bint side_by_side(const Step *s) noexcept:
     return s.call.ndim == 1 and (s.call.stride[0][0] == 1 or s.call.dim[0] == 1)
 
 
+cdef bint full_rows(const Step *s, int k) noexcept:
+    """Does an operand of one or two dimensions hold one row after the other, without gaps?"""
+    cdef int last = s.call.ndim - 1
+    return s.call.stride[k][last] == 1 and (last == 0 or s.call.stride[k][0] == s.call.dim[last])
+
+
 cdef inline int column_of(const Step *s) noexcept:
     return s.call.fn == s.entry.fn[1]
 
@@ -105,38 +112,81 @@ cdef int writer_before(Plan plan, int step, int buffer, int place) noexcept:
     return -1
 
 
+cdef int product_before(Plan plan, int step, int source, int64_t numel) noexcept:
+    """The matrix product of which an elementwise step's operand `source` is the whole result, if nobody else reads it,
+    and it could be written where the step writes; -1: none."""
+    cdef Step *s = &plan.steps[step]
+    cdef Step *m
+    cdef int at
+    if s.place[source] < 0 or s.place[0] < 0 or plan.pinned[s.place[source]] or plan.pinned[s.place[0]]:
+        return -1
+    at = writer_before(plan, step, s.buffer[source], s.place[source])
+    if at < 0:
+        return -1
+    m = &plan.steps[at]
+    if product_size(m) != numel or m.call.flags & FG_ACT_MASK or column_of(m) != column_of(s) \
+            or m.offset[0] != s.offset[source]:
+        return -1
+    if s.buffer[0] == s.buffer[source]:
+        return at if s.offset[0] == s.offset[source] else -1
+    if plan.kept[s.buffer[source]] or plan.count_uses(s.buffer[source]) != 2 or plan.busy(s.place[0], at, step):
+        return -1
+    return at
+
+
+cdef int move_operand(Step *to, int k, const Step *source, int m) except -1:
+    to.place[k] = source.place[m]
+    to.buffer[k] = source.buffer[m]
+    to.offset[k] = source.offset[m]
+    to.call.ptr[k] = source.call.ptr[m]
+    return 0
+
+
+cdef int fuse_biases(Plan plan) except -1:
+    """A row that is added to a matrix product: the matmul kernel adds it itself, after the chain over k as here."""
+    cdef Step *s
+    cdef Step *m
+    cdef int i, at, bias
+    cdef int64_t rows, columns
+    for i in range(plan.n):
+        s = &plan.steps[i]
+        if s.entry != add or gone(plan.fate[i]) or s.call.ndim > 2:
+            continue
+        rows = s.call.dim[0] if s.call.ndim == 2 else 1
+        columns = s.call.dim[s.call.ndim - 1]
+        bias = s.place[2]
+        if bias < 0 or bias == s.place[0] or bias == s.place[1] or s.call.stride[2][s.call.ndim - 1] != 1 \
+                or not full_rows(s, 0) or not full_rows(s, 1) or (s.call.ndim == 2 and s.call.stride[2][0]):
+            continue
+        at = product_before(plan, i, 1, rows * columns)
+        if at < 0:
+            continue
+        m = &plan.steps[at]
+        if m.call.ptr[3] is not NULL or m.call.dim[1] != columns or plan.pinned[bias] or plan.busy(bias, at + 1, i):
+            continue
+        move_operand(m, 0, s, 0)
+        move_operand(m, 3, s, 2)
+        m.call.stride[3][0] = 0
+        m.call.stride[3][1] = 1
+        plan.fate[i] = FOLDED
+    return 0
+
+
 cdef int fuse_activations(Plan plan) except -1:
     """sigmoid, tanh or relu of a matrix product that nobody else reads: the matmul kernel applies it itself."""
     cdef Step *s
-    cdef Step *m
-    cdef int i, j, flag, result
+    cdef int i, at, flag
     for i in range(plan.n):
         s = &plan.steps[i]
         flag = FG_ACT_SIGMOID if s.entry == sigmoid else FG_ACT_TANH if s.entry == tanh \
             else FG_ACT_RELU if s.entry == relu else 0
-        if not flag or s.place[1] < 0 or not side_by_side(s) or s.call.stride[1][0] != s.call.stride[0][0] \
-                or gone(plan.fate[i]):
+        if not flag or gone(plan.fate[i]) or not side_by_side(s) or s.call.stride[1][0] != s.call.stride[0][0]:
             continue
-        result = s.place[0]
-        if plan.pinned[s.place[1]] or plan.pinned[result]:
+        at = product_before(plan, i, 1, s.call.dim[0])
+        if at < 0:
             continue
-        j = writer_before(plan, i, s.buffer[1], s.place[1])
-        if j < 0:
-            continue
-        m = &plan.steps[j]
-        if product_size(m) != s.call.dim[0] or m.call.flags & FG_ACT_MASK or column_of(m) != column_of(s) \
-                or m.offset[0] != s.offset[1]:
-            continue
-        if s.buffer[0] != s.buffer[1]:
-            if plan.kept[s.buffer[1]] or plan.count_uses(s.buffer[1]) != 2 or plan.busy(result, j, i):
-                continue
-            m.place[0] = result
-            m.buffer[0] = s.buffer[0]
-            m.offset[0] = s.offset[0]
-            m.call.ptr[0] = s.call.ptr[0]
-        elif s.offset[0] != s.offset[1]:
-            continue
-        m.call.flags |= flag
+        move_operand(&plan.steps[at], 0, s, 0)
+        plan.steps[at].call.flags |= flag
         plan.fate[i] = FOLDED
     return 0
 

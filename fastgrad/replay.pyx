@@ -36,7 +36,8 @@ from posix.unistd cimport usleep
 
 from fastgrad.dispatch cimport compute, set_recorded
 from fastgrad.passes cimport (
-    FOLDED, MERGED, NOTHING, OWN, UNREAD, Plan, Step, drop_unread, forward_copies, fuse_activations, merge_elementwise,
+    FOLDED, MERGED, NOTHING, OWN, UNREAD, Plan, Step, drop_unread, forward_copies, fuse_activations,
+    fuse_biases, merge_elementwise,
 )
 from fastgrad.runtime cimport (
     FLOAT64, RELEASE_GIL_ABOVE, Kernel, block_decref, block_incref, block_new, fg_block, fg_call, fg_entry, fg_pool,
@@ -1482,6 +1483,7 @@ cdef int optimise(Recorder recorder, Program program) except -1:
             for place in (data, grads):
                 if place is not None:
                     plan.pinned[recorder.places.index(place)] = True
+    fuse_biases(plan)
     fuse_activations(plan)
     forward_copies(plan)
     drop_unread(plan)
