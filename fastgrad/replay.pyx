@@ -1031,9 +1031,11 @@ cdef class Program:
         cdef Output out
         cdef Tensor t
         cdef list made
-        if copy and self.template_ is Ellipsis:
+        if self.template_ is Ellipsis:
             out = <Output>self.outputs[0]
-            if out.place is not None and out.shape.flags & CONTIGUOUS:
+            if out.same is None and out.place is None and out.number is None:
+                return None
+            if copy and out.place is not None and out.shape.flags & CONTIGUOUS:
                 t = new_tensor(out.shape.dt, out.shape.nd, out.shape.sizes)
                 memcpy(t.ptr, out.place.start + out.offset, t.numel_ * itemsize_of[t.dt])
                 return t
@@ -1151,7 +1153,11 @@ cdef object rebuild(object template, object leaves):
 
 cdef object of_kind(thing, list parts):
     """A list or tuple, or a named tuple, like another."""
-    return type(thing)(*parts) if hasattr(type(thing), "_fields") else type(thing)(parts)
+    if type(thing) is list:
+        return parts
+    if type(thing) is tuple:
+        return tuple(parts)
+    return type(thing)(*parts)
 
 
 cdef list to_arguments(Recorder recorder, list leaves, list passed):
