@@ -16,6 +16,6 @@ tape.set_roles(accumulate=add, sum_to_size=sum_to_size, cast=cast)
 if not TYPE_CHECKING:  # type checkers take every public name that the modules define
     __all__ = [
         name for name, value in list(globals().items())
-        if not name.startswith("_") and name not in ("op", "method", "TABLE")
+        if not name.startswith("_") and name not in ("op", "composite", "method", "Composite", "TABLE")
         and str(getattr(value, "__module__", "")).startswith("fastgrad.ops") and callable(value)
     ]

@@ -98,7 +98,7 @@ def _index_samples(rng: np.random.Generator) -> list[tuple]:
             (x, (slice(None), np.array([[1, 2], [2, 2]]))), (x, (x > 0,)), (x, (1, np.array([0, 0]), slice(None)))]
 
 
-@op(kind="python", ref=lambda x, key: x[key], sample=_index_samples, methods=())
+@op(kind="python", ref=lambda x, key: x[key], sample=_index_samples, methods=(), differs="x[key] as a function")
 def index(x: Tensor, key: Key) -> Tensor:
     """x[key]."""
     viewed = basic_index(x, key)

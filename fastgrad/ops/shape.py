@@ -439,7 +439,7 @@ def flip(x: Tensor, dims: Sequence[int]) -> Tensor:
     axes = tuple(normalize_dim(d, x.ndim) for d in dims)
     if len(set(axes)) != len(axes):
         raise RuntimeError(f"flip: a dim appears multiple times in the list of dims: {list(dims)}")
-    return _share(np.ascontiguousarray(np.flip(x.detach().numpy(), axes)))
+    return _share(np.flip(x.detach().numpy(), axes).copy(order="C"))
 
 
 @flip.vjp("x")

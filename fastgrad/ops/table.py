@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from fastgrad.dispatch import InplaceForm, Primitive
 from fastgrad.tensor import bind
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+Sample = Callable[[Any], list[tuple]]
+
+
+class Composite(NamedTuple):
+    """A function composed of ops, and what tests call it with."""
+
+    function: Callable[..., Any]
+    sample: Sample
+
+
 TABLE: dict[str, Primitive] = {}
+COMPOSITES: dict[str, Composite] = {}
+DIFFERS: dict[str, str] = {}  # what PyTorch's function of the name does otherwise, in words, for docs/coverage.md
 
 
 def op(
@@ -18,6 +30,7 @@ def op(
     kind: str,
     methods: tuple[str, ...] | None = None,
     inplace: bool = False,
+    differs: str | None = None,
     **spec: Any,
 ) -> Callable[[Callable[..., Any]], Primitive]:
     """Declare an op: the decorated function gives its name, parameters and documentation.
@@ -37,6 +50,7 @@ def op(
     integers: "float" turns integers into float32 first, "ref" lets NumPy compute them.
     methods: what Tensor calls it; by default, the op's name alone. Python's protocols (`__add__`) are methods.
     inplace: there is a `name_` form.
+    differs: where PyTorch's function of this name does something else, what. Tests compare all others with it.
     """
 
     def declare(body: Callable[..., Any]) -> Primitive:
@@ -45,6 +59,8 @@ def op(
         if name in TABLE:
             raise ValueError(f"op {name} is declared twice")
         TABLE[name] = primitive
+        if differs is not None:
+            DIFFERS[name] = differs
         for method in (name,) if methods is None else methods:
             bind(method, primitive)
         if inplace:
@@ -54,8 +70,33 @@ def op(
     return declare
 
 
+def composite(
+    *, sample: Sample, methods: tuple[str, ...] | None = None, differs: str | None = None
+) -> Callable[[Function], Function]:
+    """Declare a function of tensors that is composed of ops.
+
+    sample: a function of a NumPy generator that returns a list of argument tuples, in which arrays stand for tensors;
+        a dict at the end has keyword arguments. Tests compare results and derivatives with PyTorch's function of the
+        name.
+    methods, differs: as for `op`.
+    """
+
+    def declare(function: Function) -> Function:
+        name = function.__name__
+        if name in TABLE or name in COMPOSITES:
+            raise ValueError(f"{name} is declared twice")
+        COMPOSITES[name] = Composite(function, sample)
+        if differs is not None:
+            DIFFERS[name] = differs
+        for method in (name,) if methods is None else methods:
+            bind(method, function)
+        return function
+
+    return declare
+
+
 def method(*names: str) -> Callable[[Function], Function]:
-    """Make a function of tensors, composed of ops, a method of Tensor too."""
+    """Make a function a method of Tensor: where the method's arguments are not those of the op of its name."""
 
     def declare(function: Function) -> Function:
         for name in names or (function.__name__,):
