@@ -10,6 +10,7 @@
 
 #include <pthread.h>
 #include <string.h>
+#include <unistd.h>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -93,6 +94,32 @@ void fg_watch_fork(void)
 int fg_forked(void)
 {
     return forked;
+}
+
+/* Where the system does not tell: 32 KB, 512 KB and a share of 32 MB. */
+fg_blocking fg_blocks = {384, 144 << 10, 4 << 20, 256 << 10, 24 << 10};
+
+#ifdef _SC_LEVEL1_DCACHE_SIZE
+static int64_t cache_size(int name, int64_t least, int64_t most, int64_t otherwise)
+{
+    const int64_t size = sysconf(name);
+    return size <= 0 ? otherwise : size < least ? least : size > most ? most : size;
+}
+#endif
+
+void fg_measure_caches(void)
+{
+#ifdef _SC_LEVEL1_DCACHE_SIZE
+    const int64_t first = cache_size(_SC_LEVEL1_DCACHE_SIZE, 16 << 10, 64 << 10, 32 << 10);
+    const int64_t second = cache_size(_SC_LEVEL2_CACHE_SIZE, 256 << 10, 2 << 20, 512 << 10);
+    const int64_t third = cache_size(_SC_LEVEL3_CACHE_SIZE, 8 << 20, 32 << 20, 32 << 20);
+    const int64_t kc = first * 3 / 4 / 64; /* a row of a panel is 64 bytes with AVX2 */
+    fg_blocks = (fg_blocking){.kc = kc < FG_MOST_KC ? kc : FG_MOST_KC,
+                              .a = second * 9 / 32,
+                              .b = third / 8,
+                              .direct_a = second / 2,
+                              .direct_b = first * 3 / 4};
+#endif
 }
 
 int fg_omp_max_threads(void)

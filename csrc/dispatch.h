@@ -10,6 +10,8 @@ int fg_isa_supported(int isa);                      /* does this CPU run it? */
 const fg_entry *fg_find(int isa, const char *name); /* NULL: no such kernel */
 const fg_entry *fg_entry_at(int isa, int index);    /* NULL: past the last */
 
+void fg_measure_caches(void); /* once, at import: sets fg_blocks */
+
 void fg_watch_fork(void); /* once, at import */
 int fg_forked(void);      /* is this a forked child? */
 int fg_omp_max_threads(void);

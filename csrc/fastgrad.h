@@ -68,6 +68,18 @@ typedef struct {
     uint8_t element[2][FG_MAX_OPERANDS];
 } fg_entry;
 
+/* How matrix products are cut, in bytes but for kc. Written once, at import; then only read. */
+typedef struct {
+    int64_t kc;       /* k of a block: a panel of it stays in the first-level cache */
+    int64_t a, b;     /* a block of A, in the second; all packed panels of B, in the third */
+    int64_t direct_a; /* smaller A and B are read where they are */
+    int64_t direct_b;
+} fg_blocking;
+
+enum { FG_MOST_KC = 512 };
+
+extern fg_blocking fg_blocks;
+
 /* One source per family, compiled once per instruction set: FG_ISA is a name such as avx2. */
 #define FG_CAT_(a, b) a##_##b
 #define FG_CAT(a, b) FG_CAT_(a, b)

@@ -19,11 +19,11 @@
  * 8 loads. At least 8 sums are needed to hide the latency of one, so few rows get wide panels (1 x 8, 2 x 4, 4 x 3).
  * Rows are dealt out evenly: 8 rows are 4 + 4, 64 are 9 tiles of 6 and 2 of 5: a tail of 1 or 2 rows would only wait.
  *
- * Note [Packing]: B is read in place where a row of it is contiguous and it is small (DIRECT_B_BYTES), or where few
+ * Note [Packing]: B is read in place where a row of it is contiguous and it is small (direct_b), or where few
  * rows of A use it; beyond, panels of NR columns are packed, because rows that are a multiple of 512 bytes apart fall
  * into the same few sets of the first-level cache (128 x 128 in float64: 38 GFLOP/s unpacked, 45 packed). When all rows
  * of A are one block, GROUP panels are packed at a time and used at once; otherwise all panels of the block are. A is
- * copied only when it is large (DIRECT_A_BYTES). Columns of B are transposed on the way.
+ * copied only when it is large (direct_a). Columns of B are transposed on the way.
  *
  * Note [One row]: one row of A reads B once, so that what counts is the order of reading. ROWS_AT_ONCE rows of B are
  * walked side by side and the row of C is passed over once for each such group: the hardware prefetches eight long
@@ -102,15 +102,10 @@ static const signed char tallest[9] = {0, 8, 6, 4, 2, 0, 0, 0, 1};
 
 /* -- sizes: Note [Packing] ----------------------------------------------------------------------------------- */
 
-/* For caches of 32 KB, 512 KB and a share of a few MB; a machine with larger ones loses little. */
+/* What depends on the caches stands in fg_blocks. */
 enum {
-    KC = 384,            /* k of a block: a panel of KC x NR is 24 KB */
-    A_BYTES = 144 << 10, /* a block of A, in the second-level cache */
-    B_BYTES = 4 << 20,   /* all packed panels of B, in the third */
-    GROUP = 8,           /* panels that are packed at a time */
-    ROWS_AHEAD = 16,     /* that are fetched while they are */
-    DIRECT_A_BYTES = 256 << 10,
-    DIRECT_B_BYTES = 24 << 10,
+    GROUP = 8,        /* panels that are packed at a time */
+    ROWS_AHEAD = 16,  /* that are fetched while they are */
     FEW_ROWS = 4,     /* so many rows of A do not pay for packing B */
     ROW_PAD = 16,     /* between copied rows of A, against their sharing cache sets */
     ROWS_AT_ONCE = 8, /* Note [One row] */

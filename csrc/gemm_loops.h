@@ -184,26 +184,27 @@ typedef struct {
 static PLAN F(make_plan)(const PROBLEM *g)
 {
     PLAN p = {.m = g->m, .kc = g->k, .mc = g->m, .nc = g->n};
-    const int64_t mc_max = A_BYTES / (KC * (int64_t)sizeof(T)), nc_max = B_BYTES / (KC * (int64_t)sizeof(T));
+    const int64_t kc = fg_blocks.kc, row = kc * (int64_t)sizeof(T), mc_max = fg_blocks.a / row,
+                  nc_max = fg_blocks.b / row;
     const int few = g->m <= FEW_ROWS;
     if (g->csb != 1 && g->n > 1)
         p.pack_b = PANEL;
-    else if (!few && g->n * g->k * (int64_t)sizeof(T) > DIRECT_B_BYTES)
+    else if (!few && g->n * g->k * (int64_t)sizeof(T) > fg_blocks.direct_b)
         p.pack_b = RING;
     if (p.pack_b && g->m > mc_max)
         p.pack_b = ALL;
     if (p.pack_b == PANEL) {
         const int v = F(panel_vectors)(g->m, g->n);
-        p.kc = even_share(g->k, v > PANEL_VECTORS ? KC * PANEL_VECTORS / v : KC, 8);
+        p.kc = even_share(g->k, v > PANEL_VECTORS ? kc * PANEL_VECTORS / v : kc, 8);
     } else if (!few) {
-        p.kc = even_share(g->k, KC, 8);
+        p.kc = even_share(g->k, kc, 8);
         p.mc = even_share(g->m, mc_max, 2 * TILE_ROWS);
     }
     if (p.pack_b == ALL)
         p.nc = even_share(g->n, nc_max, NR);
     if (p.pack_b == RING || p.pack_b == ALL)
         p.b_items = (size_t)round_up(p.kc * round_up(p.pack_b == RING ? min(p.nc, GROUP * NR) : p.nc, NR), 16);
-    if (g->n > 2 * NR && g->m > 8 && g->m * g->k * (int64_t)sizeof(T) > DIRECT_A_BYTES) {
+    if (g->n > 2 * NR && g->m > 8 && g->m * g->k * (int64_t)sizeof(T) > fg_blocks.direct_a) {
         p.pack_a = 1;
         p.mc = even_share(g->m, mc_max, 2 * TILE_ROWS);
         p.a_items = (size_t)round_up((p.kc + ROW_PAD) * (p.mc + TILE_ROWS), 16);
@@ -222,7 +223,7 @@ static void F(multiply)(const PROBLEM *g, const PLAN *plan, T *work)
         F(multiply_row)(g);
         return;
     }
-    _Alignas(64) T stack[KC * NR];
+    _Alignas(64) T stack[FG_MOST_KC * NR];
     T *const work_a = work, *const work_b = work + plan->a_items;
     TILE t = {.ldc = g->ldc};
     for (int64_t jc = 0; jc < g->n; jc += plan->nc) {

@@ -33,6 +33,11 @@ cdef extern from "Python.h":
     PyObject *PyObject_Init(PyObject *object, AllocatedType *type)
     PyObject *PyErr_NoMemory()
 
+cdef extern from "fastgrad.h":
+    ctypedef struct fg_blocking:
+        int64_t kc, a, b, direct_a, direct_b
+    fg_blocking fg_blocks
+
 cdef extern from "dispatch.h" nogil:
     int fg_isa_count()
     const char *fg_isa_name(int isa)
@@ -41,6 +46,7 @@ cdef extern from "dispatch.h" nogil:
     const fg_entry *fg_entry_at(int isa, int index)
     void fg_watch_fork()
     int fg_forked()
+    void fg_measure_caches()
     int fg_omp_max_threads()
     void fg_omp_set_threads(int threads)
     void fg_merge_dims(fg_call *call, int operands)
@@ -242,6 +248,14 @@ def _choose_isa() -> int:
     return names.index(wanted)
 
 
+def blocking(sizes=None) -> tuple:
+    """How matrix products are cut (csrc/fastgrad.h). Tests set other sizes; nothing may run meanwhile."""
+    before = (fg_blocks.kc, fg_blocks.a, fg_blocks.b, fg_blocks.direct_a, fg_blocks.direct_b)
+    if sizes is not None:
+        fg_blocks.kc, fg_blocks.a, fg_blocks.b, fg_blocks.direct_a, fg_blocks.direct_b = sizes
+    return before
+
+
 def isa() -> str:
     """Name of the instruction set whose kernels run."""
     return fg_isa_name(_isa).decode()
@@ -381,5 +395,6 @@ cdef void set_grad_enabled(bint enabled) noexcept nogil:
 
 
 fg_watch_fork()
+fg_measure_caches()
 _limit = _available_threads()
 _isa = _choose_isa()

@@ -307,3 +307,23 @@ def test_batched_products(shape, dtype):
 
 if __name__ == "__main__":
     print(json.dumps(digests() | {"isa": runtime.isa()}))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_products_do_not_depend_on_the_sizes_of_caches(dtype, threads):
+    rng = np.random.default_rng(0)
+    shapes = [(150, 700, 130), (1, 900, 300), (300, 1000, 1), (7, 513, 65), (260, 64, 90)]
+    pairs = [[fg.tensor(rng.normal(size=s).astype(dtype)) for s in ((m, k), (k, n))] for m, k, n in shapes]
+    pairs += [(a, fg.tensor(np.asfortranarray(b.numpy()))) for a, b in pairs]
+    before, limit = runtime.blocking(), fg.get_num_threads()
+    fg.set_num_threads(threads)
+    try:
+        want = [bits(a @ b) for a, b in pairs]
+        for sizes in ((512, 576 << 10, 4 << 20, 1 << 20, 48 << 10), (64, 20 << 10, 40 << 10, 0, 0), before):
+            runtime.blocking(sizes)
+            for (a, b), expected in zip(pairs, want, strict=True):
+                np.testing.assert_array_equal(bits(a @ b), expected)
+    finally:
+        runtime.blocking(before)
+        fg.set_num_threads(limit)
