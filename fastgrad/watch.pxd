@@ -40,6 +40,7 @@ cdef class Watch:
     cdef bint everything       # some of it may ask for attributes by names that are not in it
     cdef profiler other        # that was there before
     cdef PyObject *other_self
+    cdef bint collects         # did the garbage collector run by itself before?
     cdef object error
     cdef object refused        # what the function does that cannot be repeated, with its place; None: nothing
 

@@ -81,6 +81,8 @@ cdef extern from *:
     PyObject *fg_lookup(object type, object name)    # borrowed; NULL: none
 
 cdef extern from "Python.h":
+    int PyGC_Enable()
+    int PyGC_Disable()    # was it enabled?
     PyObject *PyCell_GET(object)
     PyObject *PyDict_GetItemWithError(object, object) except? NULL
     PyObject *PyFunction_GetCode(object)
@@ -359,6 +361,7 @@ cdef class Watch:
         self.other = fg_profiler(&self.other_self)
         if self.other_self is not NULL:
             Py_INCREF(<object>self.other_self)
+        self.collects = PyGC_Disable()    # what it would call is not the function's
         fg_set_profiler(on_event, <PyObject *>self)
         return 0
 
@@ -368,6 +371,8 @@ cdef class Watch:
         if now != <PyObject *>self:
             self.refuse("a profiler was started or stopped while a captured function was being recorded: do so outside")
         fg_set_profiler(self.other, self.other_self)
+        if self.collects:
+            PyGC_Enable()
         if self.other_self is not NULL:
             Py_DECREF(<object>self.other_self)
 

@@ -1893,6 +1893,29 @@ def test_failed_recordings_leave_no_memory():
     assert runtime.memory_stats()["live"] <= before + 100_000
 
 
+collections_seen = 0
+
+
+def test_what_the_garbage_collector_calls_is_not_the_functions():
+    def note(phase, info):
+        global collections_seen
+        collections_seen += 1
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(note)
+    gc.set_threshold(1)
+    try:
+        captured = fg.capture(lambda x: [[part * 2] for part in x.unbind()][1][0])
+        before = collections_seen
+        for i in range(3):
+            same(captured(vector(i)), vector(i)[1] * 2)
+        assert gc.isenabled()
+        assert collections_seen > before
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(note)
+
+
 def test_an_interrupt_while_recording_and_while_replaying():
     interrupted = [True]
     w = fg.ones(3, requires_grad=True)
