@@ -95,6 +95,7 @@ cdef extern from "Python.h":
     void *PyCapsule_GetPointer(object, const char *) except NULL
     int PyTrace_CALL, PyTrace_C_CALL
 
+cdef object python_function = eval("lambda: None")
 cdef str package = os.path.dirname(os.path.abspath(__file__)) + os.sep
 cdef tuple ours = (package, os.path.dirname(np.__file__) + os.sep, "<frozen")
 cdef str standard = os.path.dirname(os.__file__) + os.sep
@@ -362,6 +363,7 @@ cdef class Watch:
         if self.other_self is not NULL:
             Py_INCREF(<object>self.other_self)
         self.collects = PyGC_Disable()    # what it would call is not the function's
+        python_function()                 # a collection that was due already takes place now
         fg_set_profiler(on_event, <PyObject *>self)
         return 0
 
@@ -834,7 +836,11 @@ cdef object referents(gc, thing):
         return (*(thing.__closure__ or ()), *(thing.__defaults__ or ()))
     if type(thing) is dict and "__builtins__" in thing:    # globals
         return ()
-    return gc.get_referents(thing)
+    space = PyObject_GenericGetDict(thing, NULL) if FG_HAS_DICT(thing) else None
+    found = gc.get_referents(thing)
+    if space is not None and all([part is not space for part in found]):
+        found.append(space)    # 3.13 gives what the dict holds, and the dict nowhere
+    return found
 
 
 cdef int count_attributes(thing, dict space) except -1:
