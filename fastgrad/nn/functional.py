@@ -9,6 +9,7 @@ from typing import Any
 from warnings import warn
 
 from fastgrad import ops
+from fastgrad.ops.shape import pad as pad
 from fastgrad.replay import check_values
 from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor, int64, uint8
@@ -22,6 +23,7 @@ __all__ = [
     "log_softmax",
     "mse_loss",
     "nll_loss",
+    "pad",
     "relu",
     "sigmoid",
     "softmax",
