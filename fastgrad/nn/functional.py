@@ -9,6 +9,7 @@ from typing import Any
 from warnings import warn
 
 from fastgrad import ops
+from fastgrad.ops.index import one_hot as one_hot
 from fastgrad.ops.shape import pad as pad
 from fastgrad.replay import check_values
 from fastgrad.runtime import is_recording
@@ -23,6 +24,7 @@ __all__ = [
     "log_softmax",
     "mse_loss",
     "nll_loss",
+    "one_hot",
     "pad",
     "relu",
     "sigmoid",

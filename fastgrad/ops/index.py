@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from fastgrad.dispatch import copy_into
 from fastgrad.ops.create import zeros
-from fastgrad.ops.shape import clone
-from fastgrad.ops.table import method, op
+from fastgrad.ops.shape import broadcast_tensors, clone, expand, ravel, reshape, tril, triu
+from fastgrad.ops.table import composite, op
 from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor, basic_index, bind, from_numpy, normalize_dim
 from fastgrad.tensor import as_tensor as _as_tensor
@@ -211,7 +213,7 @@ def gather(x: Tensor, dim: int, index: Tensor) -> Tensor:
     """
     if not isinstance(index, Tensor | np.ndarray):
         raise TypeError(f"gather(): argument 'index' must be Tensor, not {type(index).__name__}")
-    return from_numpy(x.detach().numpy()[_along(x.shape, dim, index)])
+    return from_numpy(np.asarray(x.detach().numpy()[_along(x.shape, dim, index)]))
 
 
 @gather.vjp("x")
@@ -253,7 +255,15 @@ def _along(shape: Sequence[int], dim: int, index: Tensor | np.ndarray) -> Key:
     return tuple(places if d == axis else grid for d, grid in enumerate(grids))
 
 
-@method()
+def _mask_samples(*rest: object) -> Callable[[np.random.Generator], list[tuple]]:
+    def sample(rng: np.random.Generator) -> list[tuple]:
+        x = rng.uniform(-1, 1, (3, 4))
+        return [(x, mask, *rest) for mask in (x > 0, x[0] > 0, x[:, :1] > 2, np.asarray(True), np.zeros(3, np.bool_))]
+
+    return sample
+
+
+@composite(sample=_mask_samples(2))
 def masked_fill(x: Tensor, mask: Tensor, value: float | Tensor) -> Tensor:
     """x with `value`, converted to its dtype, where `mask` (bool) is true."""
     from fastgrad.ops.elementwise import where
@@ -265,13 +275,17 @@ def masked_fill(x: Tensor, mask: Tensor, value: float | Tensor) -> Tensor:
     return where(mask, value, x)
 
 
-@method()
+@composite(sample=lambda rng: [
+    (rng.uniform(-1, 1, (3, 4)), dim, np.array(index)) for dim, index in
+    ((0, [2, 0, 0]), (0, [1]), (0, 2), (0, [-1]), (2, [0]), (0, [[0]]), (0, [0.5]))])
 def index_select(x: Tensor, dim: int, index: Tensor) -> Tensor:
     """The parts of x along `dim` that `index` (1-D, integers) names. IndexError outside, negative ones included."""
     if not isinstance(index, Tensor):
         raise TypeError(f"index_select(): argument 'index' must be Tensor, not {type(index).__name__}")
     if index.dtype.name not in ("int64", "int32"):
         raise RuntimeError(f"index_select(): Expected dtype int32 or int64 for index, got {index.dtype.name}")
+    if x.ndim == 0:
+        return reshape(index_select(reshape(x, (1,)), dim, index), ())
     if index.ndim > 1:
         raise IndexError("index_select(): Index is supposed to be a vector")
     if not is_recording() and index.numel() and index.amin().item() < 0:
@@ -280,10 +294,447 @@ def index_select(x: Tensor, dim: int, index: Tensor) -> Tensor:
     return getitem(x, (slice(None),) * normalize_dim(dim, x.ndim) + (index,))
 
 
-@method()
+@composite(sample=lambda rng: [
+    (np.asarray(np.rint(rng.uniform(-1, 1, s))), *k) for s in ((3, 4), (5,), ()) for k in ((), ({"as_tuple": True},))])
 def nonzero(x: Tensor, as_tuple: bool = False) -> Tensor | tuple[Tensor, ...]:
     """Where x is not zero: indices (int64) of shape (count, dimensions), or one tensor per dimension."""
     found = np.nonzero(np.atleast_1d(x.detach().numpy()))
     if as_tuple:
         return tuple(from_numpy(part) for part in found)
     return from_numpy(np.stack(found, 1)[:, :x.ndim].copy())
+
+
+@composite(sample=lambda rng: [(np.asarray(np.rint(rng.uniform(-1, 1, s))),) for s in ((3, 4), (5,), ())])
+def argwhere(x: Tensor) -> Tensor:
+    """Where x is not zero: indices (int64) of shape (count, dimensions)."""
+    found = nonzero(x)
+    assert isinstance(found, Tensor)
+    return found
+
+
+@composite(sample=_mask_samples())
+def masked_select(x: Tensor, mask: Tensor) -> Tensor:
+    """The elements of x where `mask` (bool) is true, in one dimension; the two are broadcast."""
+    if mask.dtype.name != "bool":
+        raise RuntimeError(f"masked_select: expected BoolTensor for mask, not {mask.dtype.name}")
+    x, mask = broadcast_tensors(x, mask)
+    return getitem(reshape(x, (x.numel(),)), (reshape(mask, (x.numel(),)),))
+
+
+@composite(sample=lambda rng: [(*given, rng.uniform(-1, 1, 14)) for given in _mask_samples()(rng)] + [
+    (np.zeros(3), np.ones(3, np.bool_), np.ones(2))])
+def masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+    """x with the elements of `source`, in order, where `mask` is true. RuntimeError if there are too few."""
+    if mask.dtype.name != "bool":
+        raise RuntimeError(f"masked_scatter: expected BoolTensor for mask, not {mask.dtype.name}")
+    if source.dtype is not x.dtype:
+        raise RuntimeError(f"masked_scatter: expected self and source to have same dtypes but got {x.dtype.name} and "
+                           f"{source.dtype.name}")
+    x, mask = broadcast_tensors(x, mask)
+    count = int(np.count_nonzero(mask.numpy()))
+    if source.numel() < count:
+        raise RuntimeError("Number of elements of source < number of ones in mask")
+    out = clone(x).contiguous()
+    assign(out, getitem(ravel(source), slice(0, count)), _key(mask))
+    return out
+
+
+@composite(sample=lambda rng: [
+    (rng.uniform(-1, 1, (3, 4)), np.array(i)) for i in ([[0, 11], [5, 5]], [-1, -12], 3, [12], [0.5])])
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """The elements of x at `index` (int64), which counts along the flattened tensor. IndexError outside."""
+    if index.dtype.name != "int64":
+        raise RuntimeError(f"take(): Expected a long tensor for index, but got {index.dtype.name}")
+    if x.numel() == 0 and index.numel():
+        raise IndexError("take(): tried to take from an empty tensor")
+    flat = ravel(x)
+    return reshape(getitem(flat, reshape(index, (index.numel(),))), index.shape)
+
+
+@composite(sample=lambda rng: [
+    (rng.uniform(-1, 1, (3, 4)), np.array(i), *d) for i, *d in
+    (([[0, 3], [1, 1], [2, 2]], 1), ([[2, 0, 0, 1]], 0), ([[1], [0], [3]], -1), ([0, 11, 5],), ([[4]], 1), ([0], 1))])
+def take_along_dim(x: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
+    """`gather` with x and `indices` broadcast apart from `dim`; without it, of the flattened tensors."""
+    if indices.dtype.name != "int64":
+        raise RuntimeError(f"take_along_dim(): dtype of indices should be Long but got {indices.dtype.name}")
+    if dim is None:
+        return gather(ravel(x), 0, ravel(indices))
+    if x.ndim != indices.ndim:
+        raise RuntimeError(f"take_along_dim(): input and indices should have the same number of dimensions, but got "
+                           f"{x.ndim} and {indices.ndim}")
+    axis = normalize_dim(dim, x.ndim)
+    try:
+        shape = np.broadcast_shapes(*((*t.shape[:axis], 1, *t.shape[axis + 1:]) for t in (x, indices)))
+    except ValueError as error:
+        raise RuntimeError(f"take_along_dim(): {error}") from None
+    given, places = (expand(t, (*shape[:axis], t.shape[axis], *shape[axis + 1:])) for t in (x, indices))
+    return gather(given, axis, places)
+
+
+# ---------------------------------------------------------------------------------------------- scatter
+
+
+def _put(x: np.ndarray, dim: int, index: np.ndarray, value: object) -> np.ndarray:
+    whole = x.copy()
+    whole[_along(x.shape, dim, index)] = value
+    return whole
+
+
+@op(kind="python", methods=(), ref=_put,
+    sample=lambda rng: [(rng.uniform(-1, 1, (3, 4)), 1, np.array([[0, 1], [3, 1]]), 0.5)])
+def scatter_value(x: Tensor, dim: int, index: Tensor, value: float) -> Tensor:
+    """x with one number along `dim` at `index`."""
+    return from_numpy(_put(x.detach().numpy(), dim, index.numpy(), value))
+
+
+@scatter_value.vjp("x")
+def _(grad, dim, index):
+    return scatter_value(grad, dim, index, 0.0)
+
+
+@op(kind="python", methods=(), ref=_put,
+    sample=lambda rng: [(rng.uniform(-1, 1, (3, 4)), 1, np.array([[0, 1], [3, 1]]), rng.uniform(-1, 1, (2, 2)))])
+def scatter_source(x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    """x with the elements of `src` along `dim` at `index`, which has src's shape."""
+    return from_numpy(_put(x.detach().numpy(), dim, index.numpy(), src.detach().numpy()))
+
+
+@scatter_source.vjp("x")
+def _(grad, dim, index):
+    return scatter_value(grad, dim, index, 0.0)
+
+
+@scatter_source.vjp("src")
+def _(grad, dim, index):
+    return gather(grad, dim, index)
+
+
+def _scattered(name: str, x: Tensor, index: Tensor, src: Tensor) -> Tensor:
+    """What of `src` is used: the first elements along each dimension, as many as `index` has."""
+    if src.dtype is not x.dtype:
+        raise RuntimeError(f"{name}(): Expected self.dtype to be equal to src.dtype")
+    if src.ndim != index.ndim or any(n > m for n, m in zip(index.shape, src.shape, strict=True)):
+        raise RuntimeError(f"{name}(): index of shape {list(index.shape)} is larger than src of {list(src.shape)}")
+    return src if src.shape == index.shape else getitem(src, tuple(slice(0, n) for n in index.shape))
+
+
+def _scatter_samples(*rest: tuple) -> Callable[[np.random.Generator], list[tuple]]:
+    def sample(rng: np.random.Generator) -> list[tuple]:
+        x, src = rng.uniform(-1, 1, (3, 4)), rng.uniform(-1, 1, (3, 4))
+        given = [(x, 1, np.array([[0, 1], [3, 2]]), src), (x, 0, np.array([[2, 0, 1, 1]]), src),
+                 (x, -1, np.array([[0], [3], [2]]), src), (x, 1, np.array([[4]]), src), (x, 1, np.array([[-1]]), src),
+                 (x, 2, np.array([[0]]), src), (x, 1, np.array([0]), src), (x, 0, np.array([[0, 1]] * 4), src),
+                 (np.asarray(x[0, 0]), 0, np.array(0), np.asarray(src[0, 0]))]
+        return [each + more for more in rest or ((),) for each in given]
+
+    return sample
+
+
+@composite(sample=lambda rng: [
+    *_scatter_samples()(rng), (rng.uniform(-1, 1, (3, 4)), 1, np.array([[0, 0], [3, 1]]), 2),
+    (rng.uniform(-1, 1, (3, 4)), 0, np.array([[0, 2]]), {"value": 2})])
+def scatter(x: Tensor, dim: int, index: Tensor, src: Tensor | float | None = None, *, value: float | None = None,
+            reduce: str | None = None) -> Tensor:
+    """x with elements of `src`, or with one number, along `dim` at the places that `index` (int64) holds.
+
+    `index` has as many dimensions as x and src, and is nowhere larger (than x apart from `dim`). Of several elements
+    for one place the last stays. reduce: "add" or "multiply" them. RuntimeError outside.
+    """
+    source = value if src is None else src
+    if source is None:
+        raise TypeError("scatter(): missing argument 'src' or 'value'")
+    if index.numel() == 0:
+        return clone(x)
+    if reduce is not None:
+        if reduce not in ("add", "multiply"):
+            raise RuntimeError("reduce argument must be either add or multiply.")
+        whole = source if isinstance(source, Tensor) else _as_tensor(np.full(index.shape, source), x.dtype, False)
+        return scatter_reduce(x, dim, index, whole, "sum" if reduce == "add" else "prod")
+    if isinstance(source, Tensor):
+        return scatter_source(x, dim, index, _scattered("scatter", x, index, source))
+    return scatter_value(x, dim, index, source)
+
+
+@composite(sample=_scatter_samples())
+def scatter_add(x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    """x with the elements of `src` added along `dim` at the places that `index` holds; shapes as for `scatter`."""
+    if index.numel() == 0:
+        return clone(x)
+    return x + scatter_zeros(_scattered("scatter_add", x, index, src), dim, index, tuple(x.shape))
+
+
+def _extreme(x: np.ndarray, dim: int, index: np.ndarray, src: np.ndarray, largest: bool) -> np.ndarray:
+    whole = x.copy()
+    (np.maximum if largest else np.minimum).at(whole, _along(x.shape, dim, index), src)
+    return whole
+
+
+@op(kind="python", methods=(), ref=_extreme,
+    sample=lambda rng: [(rng.uniform(-1, 1, (3, 4)), 1, np.array([[0, 0], [3, 1]]), rng.uniform(-1, 1, (2, 2)), largest)
+                        for largest in (True, False)])
+def scatter_extreme(x: Tensor, dim: int, index: Tensor, src: Tensor, largest: bool) -> Tensor:
+    """The larger or the smaller of x and what of `src` goes to a place. Equal elements share the gradient."""
+    return from_numpy(_extreme(x.detach().numpy(), dim, index.numpy(), src.detach().numpy(), largest))
+
+
+@scatter_extreme.vjp("x")
+def _(grad, out, x, dim, index, src):
+    chosen = (x == out).to(grad.dtype)
+    given = (src == gather(out, dim, index)).to(grad.dtype)
+    return grad / scatter_add(chosen, dim, index, given) * chosen
+
+
+@scatter_extreme.vjp("src")
+def _(grad, out, x, dim, index, src):
+    chosen = (x == out).to(grad.dtype)
+    given = (src == gather(out, dim, index)).to(grad.dtype)
+    return gather(grad / scatter_add(chosen, dim, index, given), dim, index) * given
+
+
+@composite(sample=_scatter_samples(*((how, {"include_self": own}) for how in ("sum", "mean", "amax", "amin")
+                                     for own in (True, False)), ("odd",)))
+def scatter_reduce(x: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *,
+                   include_self: bool = True) -> Tensor:
+    """x and what of `src` goes to each place (see `scatter`) reduced: "sum", "prod", "mean", "amax", "amin".
+
+    Without `include_self`, what x holds at places that receive something does not count. "prod" has no gradient:
+    NotImplementedError.
+    """
+    normalize_dim(dim, x.ndim)
+    if reduce not in ("sum", "prod", "mean", "amax", "amin"):
+        raise RuntimeError(f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}")
+    if index.numel() == 0:
+        return clone(x)
+    src = _scattered("scatter_reduce", x, index, src)
+    base = x
+    if not include_self:
+        info = np.iinfo(x.dtype.numpy) if x.dtype.numpy.kind in "iu" else None
+        low, high = (-np.inf, np.inf) if info is None else (int(info.min), int(info.max))
+        base = scatter_value(x, dim, index, {"prod": 1, "amax": low, "amin": high}.get(reduce, 0))
+    if reduce in ("amax", "amin"):
+        return scatter_extreme(base, dim, index, src, reduce == "amax")
+    if reduce == "prod":
+        if base.requires_grad or src.requires_grad:
+            raise NotImplementedError("scatter_reduce with reduce='prod' has no gradient")
+        whole = base.detach().numpy().copy()
+        np.multiply.at(whole, _along(x.shape, dim, index), src.detach().numpy())
+        return from_numpy(whole)
+    total = scatter_add(base, dim, index, src)
+    if reduce == "sum":
+        return total
+    ones = np.ones(tuple(index.shape), x.dtype.numpy)
+    own = np.ones(tuple(x.shape), x.dtype.numpy)
+    key = _along(x.shape, dim, index)
+    if not include_self:
+        own[key] = 0
+    count = from_numpy(np.asarray(np.maximum(_add_at(own, key, ones), 1)))
+    return total / count if x.is_floating_point() else total // count
+
+
+def _spread_index(name: str, x: Tensor, dim: int, index: Tensor, shape: Sequence[int],
+                  error: type[Exception] = IndexError) -> Tensor:
+    """A vector of indices along `dim` as an index of `shape` for gather and scatter."""
+    if index.dtype.name not in ("int64", "int32"):
+        raise RuntimeError(f"{name}(): Expected dtype int32 or int64 for index, got {index.dtype.name}")
+    if index.ndim > 1:
+        raise IndexError(f"{name}(): Index is supposed to be a vector")
+    axis = normalize_dim(dim, x.ndim)
+    if list(shape[:axis]) != list(x.shape[:axis]) or list(shape[axis + 1:]) != list(x.shape[axis + 1:]):
+        raise RuntimeError(f"{name}(): source of shape {list(shape)} does not fit {list(x.shape)} along dim {dim}")
+    count = index.numel()
+    if shape and shape[axis] != count:
+        raise error(f"{name}(): Number of indices ({count}) should be equal to source.size(dim): ({shape[axis]})")
+    if not is_recording() and count:
+        places = index.numpy()
+        if places.min() < 0 or places.max() >= (x.shape[axis] if x.ndim else 1):
+            raise error(f"{name}(): index out of range")
+    return expand(reshape(index, [count if d == axis else 1 for d in range(len(shape))]), shape)
+
+
+def _index_vector_samples(rng: np.random.Generator) -> list[tuple]:
+    x = rng.uniform(-1, 1, (3, 4))
+    return [(x, d, np.array(i), rng.uniform(-1, 1, s)) for d, i, s in (
+        (0, [2, 0], (2, 4)), (-1, [3, 0, 1], (3, 3)), (0, [4], (1, 4)), (2, [0], (1, 4)), (0, [[0]], (1, 4)))]
+
+
+@composite(sample=lambda rng: [*_index_vector_samples(rng), (*_index_vector_samples(rng)[0], {"alpha": 2}), (
+    rng.uniform(-1, 1, (3, 4)), 0, np.array([1, 1, 1]), rng.uniform(-1, 1, (3, 4)))])
+def index_add(x: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
+    """x with alpha times the parts of `source` along `dim` added at `index` (1-D)."""
+    if source.dtype is not x.dtype:
+        raise RuntimeError(f"index_add(): self ({x.dtype.name}) and source ({source.dtype.name}) must have the same "
+                           f"scalar type")
+    places = _spread_index("index_add", x, dim, index, tuple(source.shape), RuntimeError)
+    return x + scatter_zeros(source if alpha == 1 else source * alpha, dim, places, tuple(x.shape))
+
+
+@composite(sample=_index_vector_samples)
+def index_copy(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+    """x with the parts of `source` along `dim` in place of those at `index` (1-D)."""
+    if source.dtype is not x.dtype:
+        raise RuntimeError(f"index_copy(): self and source expected to have the same dtype, but got {x.dtype.name} "
+                           f"and {source.dtype.name}")
+    return scatter_source(x, dim, _spread_index("index_copy", x, dim, index, tuple(source.shape)), source)
+
+
+@composite(sample=lambda rng: [(rng.uniform(-1, 1, (3, 4)), d, np.array(i), 2) for d, i in (
+    (0, [2, 0]), (0, 2), (0, [3]), (2, [0]))])
+def index_fill(x: Tensor, dim: int, index: Tensor, value: float | Tensor) -> Tensor:
+    """x with `value` in the parts along `dim` at `index` (1-D)."""
+    if isinstance(value, Tensor):
+        value = value.item()
+    axis = normalize_dim(dim, x.ndim)
+    shape = [index.numel() if d == axis else n for d, n in enumerate(x.shape)]
+    return scatter_value(x, dim, _spread_index("index_fill", x, dim, index, shape), value)
+
+
+@composite(sample=lambda rng: [(rng.uniform(-1, 1, (3, 4)), i, rng.uniform(-1, 1, s), *accumulate) for i, s in (
+    ((np.array([0, 2]),), (2, 4)), ((np.array([0, 2]), np.array([1, 3])), (2,)), ((np.array([[0], [1]]),), (4,)))
+    for accumulate in ((), (True,))])
+def index_put(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False) -> Tensor:
+    """x with `values`, broadcast, at x[indices]; accumulate adds them."""
+    if values.dtype is not x.dtype:
+        raise RuntimeError(f"Index put requires the source and destination dtypes match, got {x.dtype.name} for the "
+                           f"destination and {values.dtype.name} for the source.")
+    key = _key(tuple(slice(None) if part is None else part for part in indices))
+    if accumulate:
+        try:
+            return x + index_backward(values, tuple(x.shape), key)
+        except ValueError as error:
+            raise RuntimeError(f"shape mismatch in index_put: {error}") from None
+    out = clone(x)
+    assign(out, values, key)
+    return out
+
+
+@composite(sample=lambda rng: [(rng.uniform(-1, 1, (3, 4)), rng.uniform(-1, 1, s), d, i) for s, d, i in (
+    ((4,), 0, 1), ((3,), -1, -2), ((4,), 0, 3), ((3,), 0, 0))])
+def select_scatter(x: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
+    """A copy of x with `src` at one index of `dim`."""
+    out = clone(x)
+    key = _key((slice(None),) * normalize_dim(dim, x.ndim) + (index,))
+    part = basic_index(out, key)
+    if part is None or part.shape != src.shape:
+        raise RuntimeError(f"expected src to have the size of the selected part, but got {list(src.shape)}")
+    assign(out, src, key)
+    return out
+
+
+@composite(sample=lambda rng: [(rng.uniform(-1, 1, (5, 4)), rng.uniform(-1, 1, s), *more) for s, *more in (
+    ((5, 4),), ((2, 4), 0, 3), ((2, 4), 0, 0, 4, 2), ((5, 1), -1, -1), ((5, 4), 0, 1))])
+def slice_scatter(x: Tensor, src: Tensor, dim: int = 0, start: int | None = None, end: int | None = None,
+                  step: int = 1) -> Tensor:
+    """A copy of x with `src` at a slice of `dim`."""
+    out = clone(x)
+    key = _key((slice(None),) * normalize_dim(dim, x.ndim) + (slice(start, end, step),))
+    part = basic_index(out, key)
+    if part is None or part.shape != src.shape:
+        raise RuntimeError(f"expected src to have the size of the slice, but got {list(src.shape)}")
+    assign(out, src, key)
+    return out
+
+
+def _fill_diagonal(x: Tensor, value: float, wrap: bool = False) -> Tensor:
+    """Set the main diagonal to a number, in place; `wrap` goes on below it in tall matrices."""
+    if x.ndim < 2:
+        raise RuntimeError("dimensions must larger than 1")
+    if x.ndim > 2 and len(set(x.shape)) != 1:
+        raise RuntimeError("all dimensions of input must be of equal length")
+    mask = np.zeros(tuple(x.shape), np.bool_)
+    if mask.size:
+        np.fill_diagonal(mask, True, wrap)
+    return masked_fill(x, from_numpy(mask), value)
+
+
+def _in_place(name: str, function: Callable[..., Tensor]) -> None:
+    """Bind the form of a function that writes its result into the first argument, with gradients."""
+
+    @functools.wraps(function)
+    def change(x: Tensor, *args: Any, **keywords: Any) -> Tensor:
+        return x.copy_(function(x, *args, **keywords))
+
+    change.__name__ = change.__qualname__ = name
+    bind(name, change)
+
+
+for _function in (masked_fill, masked_scatter, scatter, scatter_add, scatter_reduce, index_add, index_copy, index_fill,
+                  index_put, tril, triu):
+    _in_place(_function.__name__ + "_", _function)
+_in_place("fill_diagonal_", _fill_diagonal)
+
+
+# ---------------------------------------------------------------------------------------------- search, classes
+
+
+def _search_samples(rng: np.random.Generator) -> list[tuple]:
+    # integers: where a nan stands among boundaries, they are not sorted
+    rows, x = np.sort(rng.integers(-9, 9, (3, 5))), rng.integers(-9, 9, (3, 2))
+    return [(rows, x), (rows[0], x), (rows[0], np.asarray(x[0, 0])), (rows[0], rows[0], {"right": True}),
+            (rows, rows, {"side": "right"}), (rows, x, {"out_int32": True}), (rows, x[:2]), (rows[0], 0.5)]
+
+
+@composite(methods=(), sample=_search_samples)
+def searchsorted(sorted_sequence: Tensor, values: Tensor | float, *, out_int32: bool = False, right: bool = False,
+                 side: str | None = None, sorter: Tensor | None = None) -> Tensor:
+    """Where to put `values` into a sorted sequence, before equal elements (after them with `right`), as int64.
+
+    The sequence is a vector, or has the leading dimensions of `values`, and a row for each. `sorter` sorts it.
+    """
+    if side not in (None, "left", "right"):
+        raise RuntimeError(f"side can only be 'left' or 'right' but got {side}")
+    if right and side == "left":
+        raise RuntimeError("side and right can't be set to opposites, got side of left while right was True")
+    how: Any = "right" if right or side == "right" else "left"
+    rows = sorted_sequence.detach().numpy()
+    found = values.detach().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if found.dtype.kind == "f" and rows.dtype.kind == "f":
+        found = found.astype(rows.dtype)
+    if isinstance(values, Tensor) and values.dtype is not sorted_sequence.dtype:
+        raise RuntimeError(f"boundary tensor and input value tensor should have same dtype, but got "
+                           f"{sorted_sequence.dtype.name} and {values.dtype.name}")
+    if rows.ndim == 0:
+        raise RuntimeError("input value can be a scalar only when boundaries tensor dimension is 1")
+    if sorter is not None:
+        rows = np.take_along_axis(rows, sorter.numpy(), -1)
+    if rows.ndim == 1:
+        places = np.asarray(np.searchsorted(rows, found, how))
+    else:
+        if rows.shape[:-1] != found.shape[:-1] or found.ndim != rows.ndim:
+            raise RuntimeError(f"boundaries tensor should be 1 dimension or the first N-1 dimensions of boundaries "
+                               f"tensor and input value tensor must match, but got {list(rows.shape)} and "
+                               f"{list(found.shape)}")
+        places = np.empty(found.shape, np.int64)
+        for row in np.ndindex(rows.shape[:-1]):
+            places[row] = np.searchsorted(rows[row], found[row], how)
+    return from_numpy(places.astype(np.int32 if out_int32 else np.int64))
+
+
+@composite(methods=(), sample=lambda rng: [(x, b[0], *k) for b, x, *k in _search_samples(rng)[:1]] + [
+    (np.array([1, 3, 2]), np.array([1, 2]), {"right": True}), (0.5, np.array([0, 1]))])
+def bucketize(x: Tensor | float, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
+    """Which interval between sorted `boundaries` each number lies in; a boundary belongs below, above with `right`."""
+    if boundaries.ndim != 1:
+        raise RuntimeError(f"boundaries tensor must be 1 dimension, but got dim({boundaries.ndim})")
+    return searchsorted(boundaries, x, out_int32=out_int32, right=right)
+
+
+@composite(methods=(), sample=lambda rng: [(np.array(i), *k) for i, *k in (
+    ([0, 2, 1],), ([[1, 0]], 4), (2,), ([3], 2), ([-1],), ([0.5],), ([0, 1], 0), ([], 3))])
+def one_hot(x: Tensor, num_classes: int = -1) -> Tensor:
+    """int64 with a new last dimension: 1 at the number of the class, 0 elsewhere. RuntimeError for other numbers."""
+    if x.dtype.name != "int64":
+        raise RuntimeError("one_hot is only applicable to index tensor of type LongTensor.")
+    classes = x.numpy()
+    if classes.size == 0:
+        if num_classes <= 0:
+            raise RuntimeError("Can not infer total number of classes from empty tensor.")
+    elif classes.min() < 0:
+        raise RuntimeError("Class values must be non-negative.")
+    if num_classes == -1:
+        num_classes = int(classes.max()) + 1
+    elif num_classes < 1:
+        raise RuntimeError("num_classes should be positive")
+    if classes.size and classes.max() >= num_classes:
+        raise RuntimeError("Class values must be smaller than num_classes.")
+    return from_numpy((classes[..., None] == np.arange(num_classes)).astype(np.int64))
