@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastgrad.dispatch import fill
+from fastgrad.ops.table import method
 from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor, as_dtype, dtype, empty_tensor, float32, int64, strided_view
 from fastgrad.tensor import as_tensor as _as_tensor
@@ -95,22 +96,23 @@ def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool 
     return full(_size(size), 1, dtype=_default if dtype is None else dtype, requires_grad=requires_grad)
 
 
-def zeros_like(x: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def zeros_like(x: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros in the shape and dtype of x."""
     return full(x.shape, 0, dtype=dtype or x.dtype, requires_grad=requires_grad)
 
 
-def ones_like(x: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def ones_like(x: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones in the shape and dtype of x."""
     return full(x.shape, 1, dtype=dtype or x.dtype, requires_grad=requires_grad)
 
 
-def full_like(x: Tensor, fill_value: Any, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def full_like(x: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None,
+              requires_grad: bool = False) -> Tensor:
     """The shape and dtype of x, filled with one number."""
     return full(x.shape, fill_value, dtype=dtype or x.dtype, requires_grad=requires_grad)
 
 
-def empty_like(x: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def empty_like(x: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Uninitialised memory in the shape and dtype of x."""
     return empty(x.shape, dtype=dtype or x.dtype, requires_grad=requires_grad)
 
@@ -139,6 +141,79 @@ def linspace(start: float, end: float, steps: int, *, dtype: Any = None, device:
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
     return tensor(np.linspace(start, end, steps), dtype=dtype or _default, requires_grad=requires_grad)
+
+
+def logspace(start: float, end: float, steps: int, base: float = 10.0, *, dtype: Any = None, device: Any = None,
+             requires_grad: bool = False) -> Tensor:
+    """`steps` numbers from base^start to base^end, whose exponents are evenly spaced."""
+    if steps < 0:
+        raise RuntimeError("number of steps must be non-negative")
+    numbers = np.power(float(base), np.linspace(start, end, steps))
+    return tensor(numbers, dtype=dtype or _default, requires_grad=requires_grad)
+
+
+def empty_strided(size: Sequence[int], stride: Sequence[int], *, dtype: Any = None, device: Any = None,
+                  requires_grad: bool = False) -> Tensor:
+    """Uninitialised memory of a shape with these strides, in elements."""
+    if len(size) != len(stride):
+        raise RuntimeError(f"mismatch in length of strides and shape: {list(stride)} and {list(size)}")
+    if builtins.any(step < 0 for step in stride):
+        raise RuntimeError("empty_strided: negative strides are not allowed")
+    count = 0 if 0 in size else 1 + builtins.sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    return _finish(strided_view(empty(count, dtype=dtype), tuple(size), tuple(stride), 0), requires_grad)
+
+
+def _corner(row: int, col: int, dtype: Any, chosen: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Tensor:
+    if row < 0 or col < 0:
+        raise RuntimeError(f"row and col must be non-negative, got {row} and {col}")
+    i, j = np.indices((row, col))
+    return tensor(np.stack(np.nonzero(chosen(i, j))).astype(np.int64), dtype=dtype or int64)
+
+
+def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None) -> Tensor:
+    """The indices (i, j) with j <= i + offset of a (row, col) matrix, as two rows of int64."""
+    return _corner(row, col, dtype, lambda i, j: j <= i + offset)
+
+
+def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None) -> Tensor:
+    """The indices (i, j) with j >= i + offset of a (row, col) matrix, as two rows of int64."""
+    return _corner(row, col, dtype, lambda i, j: j >= i + offset)
+
+
+@method()
+def new_zeros(x: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros of a shape, in the dtype of x."""
+    return zeros(*size, dtype=dtype or x.dtype, requires_grad=requires_grad)
+
+
+@method()
+def new_ones(x: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones of a shape, in the dtype of x."""
+    return ones(*size, dtype=dtype or x.dtype, requires_grad=requires_grad)
+
+
+@method()
+def new_empty(x: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Uninitialised memory of a shape, in the dtype of x."""
+    return empty(*size, dtype=dtype or x.dtype, requires_grad=requires_grad)
+
+
+@method()
+def new_full(x: Tensor, size: Sequence[int], fill_value: Any, *, dtype: Any = None, device: Any = None,
+             requires_grad: bool = False) -> Tensor:
+    """A shape filled with one number, in the dtype of x."""
+    return full(size, fill_value, dtype=dtype or x.dtype, requires_grad=requires_grad)
+
+
+@method()
+def new_tensor(x: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor with a copy of `data`, in the dtype of x."""
+    return tensor(data, dtype=dtype or x.dtype, requires_grad=requires_grad)
+
+
+def is_tensor(obj: object) -> builtins.bool:
+    """Whether it is a tensor."""
+    return isinstance(obj, Tensor)
 
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -220,3 +295,63 @@ def randint(low: int, high: Any = None, size: Any = None, *, dtype: Any = None) 
 def randperm(n: int, *, dtype: Any = None) -> Tensor:
     """The integers below n in random order, int64."""
     return _draw((n,), dtype, lambda _: generator().permutation(n))
+
+
+@method()
+def bernoulli(x: Tensor, p: float | None = None) -> Tensor:
+    """1 with the probability that x holds (or with `p` everywhere), else 0, in the dtype of x."""
+    if p is not None and not 0 <= p <= 1:
+        raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")
+    chances: Any = p
+    if p is None:
+        if not x.is_floating_point():
+            raise RuntimeError(f"bernoulli is not implemented for {x.dtype.name}")
+        chances = x.detach().numpy()
+        if not np.all((chances >= 0) & (chances <= 1)):
+            raise RuntimeError("Expected p_in >= 0 && p_in <= 1 to be true")
+    return _draw(tuple(x.shape), x.dtype, lambda n: generator().random(n) < chances)
+
+
+@method()
+def multinomial(x: Tensor, num_samples: int, replacement: bool = False) -> Tensor:
+    """Indices (int64) drawn with the weights in x, a vector or rows: (num_samples,) or (rows, num_samples)."""
+    if not x.is_floating_point():
+        raise RuntimeError(f"multinomial only supports floating-point dtypes for input, got: {x.dtype.name}")
+    if x.ndim not in (1, 2):
+        raise RuntimeError("prob_dist must be 1 or 2 dim")
+    if num_samples <= 0:
+        raise RuntimeError("cannot sample n_sample <= 0 samples")
+    weights = np.atleast_2d(x.detach().numpy().astype(np.float64))
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
+    if not (weights.sum(1) > 0).all():
+        raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
+    if not replacement and num_samples > weights.shape[1]:
+        raise RuntimeError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
+    if not replacement and num_samples > np.count_nonzero(weights, 1).min(initial=num_samples):
+        raise RuntimeError("invalid multinomial distribution (with replacement=False, not enough non-negative "
+                           "category to sample)")
+
+    def draw(_: tuple) -> np.ndarray:
+        rows = [generator().choice(len(w), num_samples, replacement, w / w.sum()) for w in weights]
+        return np.array(rows, np.int64).reshape(shape)
+
+    shape = (num_samples,) if x.ndim == 1 else (weights.shape[0], num_samples)
+    return _draw(shape, int64, draw)
+
+
+def normal(mean: Any, std: Any = 1.0, size: Sequence[int] | None = None, *, dtype: Any = None) -> Tensor:
+    """Normal random numbers: of a mean and a deviation for each element (tensors, broadcast), or for a `size`."""
+    if size is not None:
+        return empty(tuple(size), dtype=dtype).normal_(mean, std)
+    tensors = [t for t in (mean, std) if isinstance(t, Tensor)]
+    if not tensors:
+        raise TypeError("normal(): mean and std are numbers, and there is no size")
+    if builtins.any((t.detach().numpy() < 0).any() for t in tensors if t is std):
+        raise RuntimeError("normal expects all elements of std >= 0.0")
+    a, b = (t.detach().numpy() if isinstance(t, Tensor) else t for t in (mean, std))
+    try:
+        shape = np.broadcast_shapes(np.shape(a), np.shape(b))
+    except ValueError as error:
+        raise RuntimeError(f"normal: mean and std do not broadcast: {error}") from None
+    return _draw(shape, tensors[0].dtype, lambda n: generator().standard_normal(n) * b + a)

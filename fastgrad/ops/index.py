@@ -351,9 +351,9 @@ def take(x: Tensor, index: Tensor) -> Tensor:
     return reshape(getitem(flat, reshape(index, (index.numel(),))), index.shape)
 
 
-@composite(sample=lambda rng: [
-    (rng.uniform(-1, 1, (3, 4)), np.array(i), *d) for i, *d in
-    (([[0, 3], [1, 1], [2, 2]], 1), ([[2, 0, 0, 1]], 0), ([[1], [0], [3]], -1), ([0, 11, 5],), ([[4]], 1), ([0], 1))])
+@composite(sample=lambda rng: [(rng.uniform(-1, 1, (3, 4)), np.array(i), *d) for i, *d in (
+    ([[0, 3], [1, 1], [2, 2]], 1), ([[2, 0, 0, 1]], 0), ([[1], [0], [3]], -1), ([[-1]], 1), ([0], 1))] + [
+    (rng.uniform(-1, 1, 12), np.array(i)) for i in ([0, 11, 5], [-2, 1])])
 def take_along_dim(x: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
     """`gather` with x and `indices` broadcast apart from `dim`; without it, of the flattened tensors."""
     if indices.dtype.name != "int64":
@@ -368,6 +368,9 @@ def take_along_dim(x: Tensor, indices: Tensor, dim: int | None = None) -> Tensor
         shape = np.broadcast_shapes(*((*t.shape[:axis], 1, *t.shape[axis + 1:]) for t in (x, indices)))
     except ValueError as error:
         raise RuntimeError(f"take_along_dim(): {error}") from None
+    from fastgrad.ops.elementwise import where
+
+    indices = where(indices < 0, indices + x.shape[axis], indices)
     given, places = (expand(t, (*shape[:axis], t.shape[axis], *shape[axis + 1:])) for t in (x, indices))
     return gather(given, axis, places)
 

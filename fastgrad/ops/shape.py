@@ -394,7 +394,7 @@ def _caster(name: str):
 
 
 for _method, _name in {"float": "float32", "double": "float64", "int": "int32", "long": "int64", "bool": "bool",
-                       "short": "int16"}.items():
+                       "short": "int16", "byte": "uint8", "char": "int8"}.items():
     bind(_method, _caster(_name))
 
 
@@ -408,6 +408,39 @@ def type_as(x: Tensor, other: Tensor) -> Tensor:
 def cpu(x: Tensor) -> Tensor:
     """x itself."""
     return x
+
+
+@composite(methods=(), sample=lambda rng: [*_drawn((2, 3))(rng), *_drawn(())(rng)])
+def numel(x: Tensor) -> int:
+    """How many elements x has."""
+    return x.numel()
+
+
+@composite(methods=(), sample=lambda rng: [*_drawn((2, 3))(rng), (np.zeros(2, np.bool_),)])
+def is_floating_point(x: Tensor) -> bool:
+    """Whether the dtype is one of floats."""
+    return x.is_floating_point()
+
+
+def can_cast(from_: dtype, to: dtype) -> bool:
+    """Whether a result of one dtype may be stored in the other: not floats as integers, nor anything as booleans."""
+    source, target = as_dtype(from_), as_dtype(to)
+    return (target.name != "bool" or source.name == "bool") and (target.is_floating_point or not
+                                                                 source.is_floating_point)
+
+
+def result_type(x: Any, y: Any) -> dtype:
+    """The dtype that arithmetic of the two gives: tensors, or numbers."""
+    from fastgrad.ops.create import tensor
+    from fastgrad.ops.elementwise import mul
+
+    def stand_in(thing: Any) -> Any:
+        return empty_tensor((0,) if thing.ndim else (), thing.dtype) if isinstance(thing, Tensor) else thing
+
+    x, y = stand_in(x), stand_in(y)
+    if not isinstance(x, Tensor) and not isinstance(y, Tensor):
+        x, y = tensor(x), tensor(y)
+    return mul(x, y).dtype
 
 
 # ---------------------------------------------------------------------------------------------- joins

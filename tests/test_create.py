@@ -1,0 +1,88 @@
+"""Functions that make tensors, and those that tell dtypes, against PyTorch's; random ones by their moments."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+import fastgrad as fg
+
+torch = pytest.importorskip("torch")
+
+MADE = {
+    "logspace": lambda m: m.logspace(-1, 2, 4), "logspace, base": lambda m: m.logspace(0, 3, 4, 2, dtype=m.float64),
+    "logspace of nothing": lambda m: m.logspace(0, 1, 0), "logspace, integers": lambda m: m.logspace(0, 3, 4, 2).int(),
+    "tril_indices": lambda m: m.tril_indices(3, 4), "triu_indices": lambda m: m.triu_indices(3, 2, -1),
+    "tril_indices, none": lambda m: m.tril_indices(0, 2), "triu_indices, int32": lambda m:
+        m.triu_indices(2, 3, 1, dtype=m.int32), "tril_indices, negative": lambda m: m.tril_indices(-1, 2),
+    "zeros_like": lambda m: m.zeros_like(m.ones(2, 3), dtype=m.int64, device="cpu"),
+    "full_like": lambda m: m.full_like(m.ones(2, 3), 7, device="cpu", requires_grad=True),
+    "new_zeros": lambda m: m.ones(1, dtype=m.float64).new_zeros(2, 3), "new_ones": lambda m: m.arange(3).new_ones((2,)),
+    "new_full": lambda m: m.ones(1).new_full((2, 2), 3), "new_full, bool": lambda m: m.ones(1).bool().new_full((2,), 1),
+    "new_tensor": lambda m: m.ones(1).new_tensor([1, 2]), "byte": lambda m: m.arange(4).byte(),
+    "char": lambda m: m.arange(4.0).char(), "new_ones, grad": lambda m: m.ones(1).new_ones(2, requires_grad=True),
+    "H": lambda m: m.arange(6).reshape(2, 3).H, "H of three": lambda m: m.ones(2, 2, 2).H,
+    "mH": lambda m: m.arange(6).reshape(1, 2, 3).mH, "unfold": lambda m: m.arange(7).unfold(0, 3, 2),
+    "unfold too much": lambda m: m.arange(7).unfold(0, 8, 2), "unfold, number": lambda m: m.tensor(2.0).unfold(0, 1, 1),
+    "scatter_": lambda m: m.zeros(2, 3).scatter_(1, m.tensor([[1], [2]]), 5.0),
+    "fill_diagonal_": lambda m: m.zeros(7, 3).fill_diagonal_(2.0, wrap=True),
+    "index_put_": lambda m: m.zeros(4).index_put_((m.tensor([1, 1]),), m.ones(2), accumulate=True),
+    "diagonal is a view": lambda m: (lambda x: (x.diagonal().zero_(), x)[1])(m.ones(3, 3)),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_as_in_pytorch(name):
+    try:
+        want = MADE[name](torch)
+    except (RuntimeError, IndexError) as error:
+        with pytest.raises(type(error)):
+            MADE[name](fg)
+        return
+    got = MADE[name](fg)
+    assert got.dtype.name == str(want.dtype).removeprefix("torch.")
+    assert got.requires_grad == want.requires_grad
+    np.testing.assert_allclose(got.detach().numpy(), want.detach().numpy(), rtol=1e-6)
+
+
+def test_empty_strided():
+    assert fg.empty_strided((2, 3), (1, 2)).stride() == torch.empty_strided((2, 3), (1, 2)).stride()
+    with pytest.raises(RuntimeError):
+        fg.empty_strided((2, 3), (1,))
+
+
+DTYPES = ("uint8", "int8", "int64", "float32", "float64", "bool")
+
+
+def test_dtypes_of_results():
+    def things(m):
+        return [*(m.ones(s, dtype=getattr(m, d)) for d in DTYPES for s in ((2,), ())), 1, 1.5, True]
+
+    for (a, b), (c, d) in zip(itertools.product(things(fg), repeat=2), itertools.product(things(torch), repeat=2),
+                              strict=True):
+        assert fg.result_type(a, b).name == str(torch.result_type(c, d)).removeprefix("torch."), (c, d)
+    for a, b in itertools.product(DTYPES, repeat=2):
+        assert fg.can_cast(getattr(fg, a), getattr(fg, b)) == torch.can_cast(getattr(torch, a), getattr(torch, b))
+    assert fg.is_tensor(fg.ones(1))
+    assert not fg.is_tensor(np.ones(1))
+
+
+def test_random_tensors():
+    fg.manual_seed(0)
+    assert abs(fg.full((20000,), 0.3).bernoulli().mean().item() - 0.3) < 0.02
+    assert fg.bernoulli(fg.ones(3), 0).tolist() == [0, 0, 0]
+    drawn = fg.multinomial(fg.tensor([1.0, 0.0, 3.0]), 20000, replacement=True)
+    assert np.bincount(drawn.numpy()).tolist()[1] == 0
+    assert abs((drawn == 2).float().mean().item() - 0.75) < 0.02
+    assert sorted(fg.multinomial(fg.ones(2, 4), 4)[1].tolist()) == [0, 1, 2, 3]
+    x = fg.normal(fg.full((20000,), 2.0), 3.0)
+    assert abs(x.mean().item() - 2) < 0.1
+    assert abs(float(x.numpy().std()) - 3) < 0.1
+    assert fg.normal(0.0, 1.0, (2, 3)).shape == (2, 3)
+    for call in (lambda m: m.multinomial(m.ones(3), 4), lambda m: m.multinomial(m.zeros(3), 1),
+                 lambda m: m.bernoulli(m.full((2,), 1.5)), lambda m: m.normal(m.ones(2), m.full((2,), -1.0))):
+        for module in (fg, torch):
+            with pytest.raises(RuntimeError):
+                call(module)
