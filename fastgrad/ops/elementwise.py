@@ -133,7 +133,15 @@ def _(grad):
     return -grad
 
 
-@op(kind="binary", kernel="pow", ref=np.power, domain=((0.2, 3), (-3, 3)), integers="ref", inplace=True, cost=16,
+def _power(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    if np.asarray(x).dtype.kind == "f" or np.asarray(y).dtype.kind == "f" or not np.any(np.asarray(y) < 0):
+        return np.power(x, y)
+    # An integer to a negative power is 0, except for 1 and -1.
+    whole = np.power(x, np.abs(y))
+    return np.where((np.asarray(y) < 0) & (np.abs(x) != 1), 0, whole).astype(whole.dtype)
+
+
+@op(kind="binary", kernel="pow", ref=_power, domain=((0.2, 3), (-3, 3)), integers="ref", inplace=True, cost=16,
     methods=("pow", "__pow__"))
 def pow(x: Tensor, y: Tensor) -> Tensor:
     """Power x ** y. A negative x with a fractional y gives nan."""

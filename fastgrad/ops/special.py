@@ -1,0 +1,256 @@
+"""Elementwise functions that NumPy computes: inverse and hyperbolic functions, logarithms, rounding, bounds.
+
+As in elementwise.py, operands broadcast, and integers become float32 where the function is not defined on them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fastgrad.dispatch import InplaceForm
+from fastgrad.ops.elementwise import atan, clamp, rsqrt
+from fastgrad.ops.table import composite, op
+from fastgrad.tensor import Tensor, bind
+
+
+@op(kind="unary", ref=np.tan, domain=(-1.2, 1.2), inplace=True)
+def tan(x: Tensor) -> Tensor:
+    """Tangent of an angle in radians."""
+
+
+@tan.vjp("x")
+def _(grad, out):
+    return grad * (out * out + 1)
+
+
+@op(kind="unary", ref=np.sinh, domain=(-4, 4), inplace=True)
+def sinh(x: Tensor) -> Tensor:
+    """Hyperbolic sine."""
+
+
+@sinh.vjp("x")
+def _(grad, x):
+    return grad * cosh(x)
+
+
+@op(kind="unary", ref=np.cosh, domain=(-4, 4), inplace=True)
+def cosh(x: Tensor) -> Tensor:
+    """Hyperbolic cosine."""
+
+
+@cosh.vjp("x")
+def _(grad, x):
+    return grad * sinh(x)
+
+
+@op(kind="unary", ref=np.arcsin, domain=(-0.9, 0.9), inplace=True, methods=("asin", "arcsin"))
+def asin(x: Tensor) -> Tensor:
+    """Inverse sine, between -pi/2 and pi/2; nan outside of [-1, 1]."""
+
+
+@asin.vjp("x")
+def _(grad, x):
+    return grad * rsqrt(1 - x * x)
+
+
+@op(kind="unary", ref=np.arccos, domain=(-0.9, 0.9), inplace=True, methods=("acos", "arccos"))
+def acos(x: Tensor) -> Tensor:
+    """Inverse cosine, between 0 and pi; nan outside of [-1, 1]."""
+
+
+@acos.vjp("x")
+def _(grad, x):
+    return -grad * rsqrt(1 - x * x)
+
+
+@op(kind="unary", ref=np.arcsinh, domain=(-4, 4), inplace=True, methods=("asinh", "arcsinh"))
+def asinh(x: Tensor) -> Tensor:
+    """Inverse hyperbolic sine."""
+
+
+@asinh.vjp("x")
+def _(grad, x):
+    return grad * rsqrt(x * x + 1)
+
+
+@op(kind="unary", ref=np.arccosh, domain=(1.2, 4), inplace=True, methods=("acosh", "arccosh"))
+def acosh(x: Tensor) -> Tensor:
+    """Inverse hyperbolic cosine; nan below 1."""
+
+
+@acosh.vjp("x")
+def _(grad, x):
+    return grad * rsqrt(x * x - 1)
+
+
+@op(kind="unary", ref=np.arctanh, domain=(-0.9, 0.9), inplace=True, methods=("atanh", "arctanh"))
+def atanh(x: Tensor) -> Tensor:
+    """Inverse hyperbolic tangent; nan outside of [-1, 1]."""
+
+
+@atanh.vjp("x")
+def _(grad, x):
+    return grad / (1 - x * x)
+
+
+@op(kind="unary", ref=np.exp2, domain=(-4, 4), inplace=True)
+def exp2(x: Tensor) -> Tensor:
+    """2 ** x."""
+
+
+@exp2.vjp("x")
+def _(grad, out):
+    return grad * out * math.log(2)
+
+
+@op(kind="unary", ref=np.log2, domain=(0.2, 4), inplace=True)
+def log2(x: Tensor) -> Tensor:
+    """Logarithm to base 2; -inf at zero, nan below."""
+
+
+@log2.vjp("x")
+def _(grad, x):
+    return grad / (x * math.log(2))
+
+
+@op(kind="unary", ref=np.log10, domain=(0.2, 4), inplace=True)
+def log10(x: Tensor) -> Tensor:
+    """Logarithm to base 10; -inf at zero, nan below."""
+
+
+@log10.vjp("x")
+def _(grad, x):
+    return grad / (x * math.log(10))
+
+
+@op(kind="unary", ref=np.ceil, domain=((0.1, 0.9), (1.1, 1.9)), inplace=True, integers="ref")
+def ceil(x: Tensor) -> Tensor:
+    """Smallest integer that is not less. Its derivative is 0 everywhere."""
+
+
+@ceil.vjp("x")
+def _(grad):
+    return grad * 0.0
+
+
+@op(kind="unary", ref=np.trunc, domain=((0.1, 0.9), (-1.9, -1.1)),
+    inplace=True, integers="ref", methods=("trunc", "fix"))
+def trunc(x: Tensor) -> Tensor:
+    """x rounded towards zero. Its derivative is 0 everywhere."""
+
+
+@trunc.vjp("x")
+def _(grad):
+    return grad * 0.0
+
+
+@op(kind="unary", ref=np.deg2rad, domain=(-4, 4), inplace=True)
+def deg2rad(x: Tensor) -> Tensor:
+    """Degrees to radians."""
+
+
+@deg2rad.vjp("x")
+def _(grad):
+    return grad * (math.pi / 180)
+
+
+@op(kind="unary", ref=np.rad2deg, domain=(-4, 4), inplace=True)
+def rad2deg(x: Tensor) -> Tensor:
+    """Radians to degrees."""
+
+
+@rad2deg.vjp("x")
+def _(grad):
+    return grad * (180 / math.pi)
+
+
+@op(kind="binary", ref=np.arctan2, domain=((0.2, 4), (-4, 4)), inplace=True, methods=("atan2", "arctan2"))
+def atan2(x: Tensor, y: Tensor) -> Tensor:
+    """The angle of the point (y, x), in radians between -pi and pi: the first argument is the ordinate."""
+
+
+@atan2.vjp("x")
+def _(grad, x, y):
+    return grad * y / (x * x + y * y)
+
+
+@atan2.vjp("y")
+def _(grad, x, y):
+    return -grad * x / (x * x + y * y)
+
+
+# Further names of the same ops.
+arcsin = asin
+arccos = acos
+arcsinh = asinh
+arccosh = acosh
+arctanh = atanh
+fix = trunc
+arctan = atan
+arctan2 = atan2
+bind("arctan", atan)
+for _name, _op in (
+    ("arcsin_", asin),
+    ("arccos_", acos),
+    ("arcsinh_", asinh),
+    ("arccosh_", acosh),
+    ("arctanh_", atanh),
+    ("fix_", trunc),
+    ("arctan_", atan),
+    ("arctan2_", atan2),
+):
+    bind(_name, InplaceForm(_op))
+
+
+def _bounded(rng: np.random.Generator) -> list[tuple]:
+    x = rng.normal(size=(2, 3))
+    return [(x, 0.1), (np.asarray(x[0, 0]), -0.2), (x, rng.normal(size=3))]
+
+
+@composite(sample=_bounded)
+def clamp_min(x: Tensor, min: float | Tensor) -> Tensor:
+    """x, or `min` where x is less."""
+    return clamp(x, min)
+
+
+@composite(sample=_bounded)
+def clamp_max(x: Tensor, max: float | Tensor) -> Tensor:
+    """x, or `max` where x is greater."""
+    return clamp(x, None, max)
+
+
+@composite(sample=lambda rng: [(rng.normal(size=(2, 3)), -0.3, 0.4), (rng.normal(size=3), {"max": 0.1})])
+def clip(x: Tensor, min: float | Tensor | None = None, max: float | Tensor | None = None) -> Tensor:
+    """`clamp` by another name."""
+    return clamp(x, min, max)
+
+
+@composite(sample=lambda rng: [(rng.uniform(1, 3, (2, 3)),), (np.asarray(-1.3),)])
+def frac(x: Tensor) -> Tensor:
+    """x - trunc(x): the part after the point, with the sign of x."""
+    return x - trunc(x)
+
+
+@composite(sample=lambda rng: [(rng.normal(size=(2, 3)), rng.normal(size=3), 0.3),
+                               (rng.normal(size=3), rng.normal(size=(2, 1)), rng.normal(size=3))])
+def lerp(x: Tensor, end: Tensor, weight: float | Tensor) -> Tensor:
+    """x + weight (end - x)."""
+    return x + weight * (end - x)
+
+
+@composite(sample=lambda rng: [tuple(rng.normal(size=(3, 2, 3))),
+                               (*rng.normal(size=(3, 4)), {"value": 2})])
+def addcmul(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+    """x + value tensor1 tensor2."""
+    return x + value * (tensor1 * tensor2)
+
+
+@composite(sample=lambda rng: [tuple(rng.uniform(1, 2, (3, 2, 3))),
+                               (*rng.uniform(1, 2, (3, 4)), {"value": 0.5})])
+def addcdiv(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+    """x + value tensor1 / tensor2."""
+    if not tensor1.is_floating_point() and not tensor2.is_floating_point():
+        raise RuntimeError("addcdiv: integers are not divided; cast them to float first")
+    return x + value * (tensor1 / tensor2)
