@@ -5,13 +5,31 @@ As in elementwise.py, operands broadcast, and integers become float32 where the 
 
 from __future__ import annotations
 
+import builtins
 import math
 
 import numpy as np
 
 from fastgrad.dispatch import InplaceForm
-from fastgrad.ops.elementwise import atan, clamp, rsqrt
-from fastgrad.ops.table import composite, op
+from fastgrad.ops.elementwise import (
+    abs,
+    atan,
+    clamp,
+    div,
+    eq,
+    exp,
+    ge,
+    gt,
+    le,
+    lt,
+    mul,
+    ne,
+    neg,
+    rsqrt,
+    sigmoid,
+    sub,
+)
+from fastgrad.ops.table import composite, method, op
 from fastgrad.tensor import Tensor, bind
 
 
@@ -254,3 +272,157 @@ def addcdiv(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) ->
     if not tensor1.is_floating_point() and not tensor2.is_floating_point():
         raise RuntimeError("addcdiv: integers are not divided; cast them to float first")
     return x + value * (tensor1 / tensor2)
+
+
+@method("clamp_", "clip_")
+def _clamp_(x: Tensor, min: float | Tensor | None = None, max: float | Tensor | None = None) -> Tensor:
+    """`clamp`, in x's place."""
+    return x.copy_(clamp(x, min, max))
+
+
+@method("clamp_min_")
+def _clamp_min_(x: Tensor, min: float | Tensor) -> Tensor:
+    """`clamp_min`, in x's place."""
+    return x.copy_(clamp(x, min))
+
+
+@method("clamp_max_")
+def _clamp_max_(x: Tensor, max: float | Tensor) -> Tensor:
+    """`clamp_max`, in x's place."""
+    return x.copy_(clamp(x, None, max))
+
+
+@method("lerp_")
+def _lerp_(x: Tensor, end: Tensor, weight: float | Tensor) -> Tensor:
+    """`lerp`, in x's place."""
+    return x.copy_(lerp(x, end, weight))
+
+
+@method("addcmul_")
+def _addcmul_(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+    """`addcmul`, in x's place."""
+    return x.copy_(addcmul(x, tensor1, tensor2, value=value))
+
+
+@method("addcdiv_")
+def _addcdiv_(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+    """`addcdiv`, in x's place."""
+    return x.copy_(addcdiv(x, tensor1, tensor2, value=value))
+
+
+_erfc_of = np.vectorize(math.erfc, otypes=[np.float64])
+
+
+def _erfc(x: np.ndarray) -> np.ndarray:
+    return np.asarray(_erfc_of(x)).astype(np.asarray(x).dtype)
+
+
+@op(kind="unary", ref=_erfc, domain=(-2, 2), inplace=True)
+def erfc(x: Tensor) -> Tensor:
+    """1 - erf(x), exact where erf is near 1."""
+
+
+@erfc.vjp("x")
+def _(grad, x):
+    return grad * (exp(-x * x) * (-2 / math.sqrt(math.pi)))
+
+
+@op(kind="binary", ref=np.hypot, domain=(0.2, 4), inplace=True)
+def hypot(x: Tensor, y: Tensor) -> Tensor:
+    """sqrt(x^2 + y^2), without overflow between."""
+
+
+@hypot.vjp("x")
+def _(grad, x, out):
+    return grad * (x / out)
+
+
+@hypot.vjp("y")
+def _(grad, y, out):
+    return grad * (y / out)
+
+
+@op(kind="binary", ref=np.logaddexp, domain=(-4, 4))
+def logaddexp(x: Tensor, y: Tensor) -> Tensor:
+    """log(exp(x) + exp(y)), without overflow between."""
+
+
+@logaddexp.vjp("x")
+def _(grad, x, y):
+    return grad * sigmoid(x - y)
+
+
+@logaddexp.vjp("y")
+def _(grad, x, y):
+    return grad * sigmoid(y - x)
+
+
+@op(kind="unary", ref=np.rint, domain=((0.1, 0.4), (0.6, 1.4)), integers="ref", methods=())
+def rint(x: Tensor) -> Tensor:
+    """The nearest integer; of two, the even one. Its derivative is 0 everywhere."""
+
+
+@rint.vjp("x")
+def _(grad):
+    return grad * 0.0
+
+
+@composite(sample=lambda rng: [(rng.uniform(-3, 3, (2, 3)),), (rng.uniform(-3, 3, 4), {"decimals": 1})])
+def round(x: Tensor, *, decimals: int = 0) -> Tensor:
+    """x to so many decimals; halves go to the even neighbour."""
+    if decimals == 0:
+        return rint(x) if x.is_floating_point() else x.clone()
+    if not x.is_floating_point():
+        raise NotImplementedError("round: integers have no decimals")
+    scale = 10.0 ** builtins.abs(decimals)
+    return rint(x * scale) / scale if decimals > 0 else rint(x / scale) * scale
+
+
+def _pairs(rng: np.random.Generator) -> list[tuple]:
+    x = rng.integers(-1, 2, (2, 3)) * 1.0
+    return [(x, np.array([1.0, 0.0, -1.0])), (x, x.copy())]
+
+
+@composite(sample=_pairs)
+def logical_and(x: Tensor, y: Tensor) -> Tensor:
+    """Where neither is 0 or false, as bool."""
+    return ne(x, 0) & ne(y, 0)
+
+
+@composite(sample=_pairs)
+def logical_or(x: Tensor, y: Tensor) -> Tensor:
+    """Where not both are 0 or false, as bool."""
+    return ne(x, 0) | ne(y, 0)
+
+
+@composite(sample=_pairs)
+def logical_xor(x: Tensor, y: Tensor) -> Tensor:
+    """Where just one is 0 or false, as bool."""
+    return ne(x, 0) ^ ne(y, 0)
+
+
+@composite(sample=_pairs)
+def isclose(x: Tensor, y: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
+    """Where |x - y| <= atol + rtol |y|, or both are equal, as bool. RuntimeError if the dtypes differ."""
+    if x.dtype != y.dtype:
+        raise RuntimeError(f"isclose: {x.dtype.name} is not compared with {y.dtype.name}")
+    distance = abs(x.detach() - y.detach())
+    close = eq(x, y) | ((distance < math.inf) & le(distance, atol + rtol * abs(y.detach())))
+    return close | (ne(x, x) & ne(y, y)) if equal_nan else close
+
+
+@composite(sample=_pairs)
+def allclose(x: Tensor, y: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
+    """Is `isclose` true everywhere?"""
+    return bool(isclose(x, y, rtol, atol, equal_nan).numpy().all())
+
+
+@composite(sample=_pairs)
+def equal(x: Tensor, y: Tensor) -> bool:
+    """Have both the same shape and elements?"""
+    return tuple(x.shape) == tuple(y.shape) and bool(eq(x, y).numpy().all())
+
+
+absolute, negative, subtract, multiply = abs, neg, sub, mul
+divide = true_divide = div
+not_equal, less, less_equal, greater, greater_equal = ne, lt, le, gt, ge
