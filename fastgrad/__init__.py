@@ -39,7 +39,9 @@ from fastgrad.tensor import (
 from fastgrad.tensor import bool_ as bool
 from fastgrad.autograd import (
     enable_grad as enable_grad,
+    inference_mode as inference_mode,
     is_grad_enabled as is_grad_enabled,
+    is_inference_mode_enabled as is_inference_mode_enabled,
     no_grad as no_grad,
     set_grad_enabled as set_grad_enabled,
 )
@@ -61,7 +63,7 @@ from fastgrad import memory as memory
 
 def __getattr__(name: str) -> object:
     """`fastgrad.nn` and the like are imported when first asked for: many programs need the tensors alone."""
-    if name in ("nn", "optim", "models", "data"):
+    if name in ("nn", "optim", "models", "data", "func", "utils"):
         import importlib
 
         return importlib.import_module(f"fastgrad.{name}")

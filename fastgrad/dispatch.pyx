@@ -1622,6 +1622,32 @@ def put_grad_enabled(bint enabled) -> None:
     set_grad_enabled(enabled)
 
 
+def generating(mode, function):
+    """A generator function whose body runs in a mode of recording."""
+    def generator(*args, **kwargs):
+        running = function(*args, **kwargs)
+        sent = None
+        try:
+            with mode():
+                item = next(running)
+            while True:
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    with mode():
+                        running.close()
+                    raise
+                except BaseException as error:
+                    with mode():
+                        item = running.throw(error)
+                else:
+                    with mode():
+                        item = running.send(sent)
+        except StopIteration as end:
+            return end.value
+    return generator
+
+
 cdef class GradMode:
     """A mode of recording: a context manager, and a decorator (with or without parentheses). Per thread."""
 
@@ -1633,6 +1659,9 @@ cdef class GradMode:
         self.mode = type(self).recording
         self.function = function
         if function is not None:
+            code = getattr(function, "__code__", None)
+            if code is not None and code.co_flags & 0x20:   # a generator: the mode holds while it runs, not between
+                self.function = generating(type(self), function)
             setattr(self, "__wrapped__", function)
             describe(self, getattr(function, "__name__", ""), getattr(function, "__doc__", None))
 

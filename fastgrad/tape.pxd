@@ -48,3 +48,4 @@ cdef long long _live             # nodes that exist
 cdef PyObject **_trash           # Note [Freeing]
 cdef Py_ssize_t _trash_count, _trash_capacity
 cdef bint _emptying
+cdef bint _anomaly, _anomaly_nan

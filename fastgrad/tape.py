@@ -34,6 +34,7 @@ from cython.cimports.fastgrad.runtime import (
 )
 from cython.cimports.fastgrad.tensor import (
     CONTIGUOUS,
+    HOOKED,
     RETAIN_GRAD,
     VIEW,
     Tensor,
@@ -51,6 +52,15 @@ from cython.cimports.fastgrad.tensor import (
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastgrad.tensor import dtypes_by_code
+
+# Hooks, by the id of what has them (a Node, a leaf): (of its gradient, after it was stored), each by number. Not in the
+# objects, which would grow by them; `hooked` and HOOKED say that there are any, and whoever dies with it removes them.
+_hooks: dict = {}
+_hook_numbers = 0
+# While anomalies are looked for: where each node was recorded, by its id.
+_traces: dict = {}
+_anomaly = False
+_anomaly_nan = True
 
 _SPECIAL = {"grad": GRAD, "grads": GRADS, "out": OUT, "outs": OUTS, "in_shape": IN_SHAPE}
 
@@ -209,6 +219,7 @@ class Node:
     grad_owned: uint8_t  # nobody else sees the gradient's memory: add in place
     dt: uint8_t
     n_words: uint8_t
+    hooked: uint8_t  # _hooks or _traces has something under its id
 
     def __dealloc__(self):
         global _live
@@ -221,6 +232,8 @@ class Node:
             _discard(self.grad)
         if self.n_outputs > 1:
             Py_XDECREF(_shapes(self)[0])
+        if self.hooked:
+            _unhook(id(self))
         _live -= 1
         _empty_trash()
 
@@ -379,6 +392,8 @@ def record(
     _numbers += 1
     node.number = _numbers
     node.dt = out.dt
+    if _anomaly:
+        _trace(node)
     if several:
         shapes = tuple([sizes_tuple(cython.cast(Tensor, t)) for t in outs])
         Py_INCREF(shapes)
@@ -540,6 +555,27 @@ def _value(node: Node, what: cython.int, grad, at: uint32_t, attach: cython.bint
 
 @cython.cfunc
 def _call_rule(node: Node, argument: cython.int, grad, at: uint32_t, attach: cython.bint):
+    """As `_rule`; where anomalies are looked for, also says where the op stood."""
+    if not _anomaly:
+        return _rule(node, argument, grad, at, attach)
+    try:
+        result = _rule(node, argument, grad, at, attach)
+    except Exception as error:
+        if id(node) in _traces:
+            error.add_note(_described(node))
+        raise
+    if _anomaly_nan:
+        for i, one in enumerate(result if isinstance(result, (tuple, list)) else (result,)):
+            if isinstance(one, Tensor) and _has_nan(one):
+                error = RuntimeError(f"Function '{node.op.node_name}' returned nan values in its {i}th output.")
+                if id(node) in _traces:
+                    error.add_note(_described(node))
+                raise error
+    return result
+
+
+@cython.cfunc
+def _rule(node: Node, argument: cython.int, grad, at: uint32_t, attach: cython.bint):
     """Run the rule for one argument. `grad` is the output's gradient; a list of them if there are several outputs."""
     rule = cython.cast(object, node.op.rule_of[argument])
     n: cython.int = node.op.takes[argument]
@@ -731,6 +767,7 @@ def _run(tensors: tuple, gradients: tuple, keep: cython.bint, attach: cython.bin
     global _tasks
     queue: Queue = Queue.__new__(Queue)
     captured: dict = None
+    late: dict = None  # gradients of leaves with hooks, which see the sum
     node: Node
     t: Tensor
     g: Tensor
@@ -759,6 +796,10 @@ def _run(tensors: tuple, gradients: tuple, keep: cython.bint, attach: cython.bin
             if t.node is not cython.NULL:
                 if captured is None or cython.cast(Node, t.node).mark == 2 * task + 1:
                     _arrive(queue, cython.cast(Node, t.node), t.out_index, g, task, attach)
+            elif t.flags & HOOKED:
+                if late is None:
+                    late = {}
+                _delay(late, t, g)
             elif captured is None:
                 _accumulate_leaf(t, _clone(g) if not attach else g, attach)
             elif _key(t) in captured:
@@ -770,6 +811,8 @@ def _run(tensors: tuple, gradients: tuple, keep: cython.bint, attach: cython.bin
             grad = cython.cast(object, node.grad)
             Py_DECREF(grad)  # the node's reference; `grad` holds its own
             node.grad = cython.NULL
+            if node.hooked:
+                grad = _run_hooks(node, grad, attach)
             if node.retained is not cython.NULL and captured is None:
                 t = cython.cast(Tensor, node.retained)
                 g = grad[t.out_index] if node.n_outputs > 1 else grad
@@ -803,6 +846,10 @@ def _run(tensors: tuple, gradients: tuple, keep: cython.bint, attach: cython.bin
                 result = None
                 if isinstance(cython.cast(object, target), Node):
                     _arrive(queue, cython.cast(Node, target), output, g, task, attach)
+                elif cython.cast(Tensor, target).flags & HOOKED:
+                    if late is None:
+                        late = {}
+                    _delay(late, cython.cast(Tensor, target), g)
                 elif captured is None:
                     _accumulate_leaf(cython.cast(Tensor, target), g, attach)
                 else:
@@ -810,6 +857,14 @@ def _run(tensors: tuple, gradients: tuple, keep: cython.bint, attach: cython.bin
                 g = None
             if not keep:
                 _release(node)
+        if late is not None:
+            for t, g in late.values():
+                g = _hooked_leaf(t, g)
+                if captured is None:
+                    _accumulate_leaf(t, g if attach else _clone(g), attach)
+                    _after(t)
+                else:
+                    _capture(captured, id(t), g)
     finally:
         set_grad_enabled(before)
     if captured is None:
@@ -820,6 +875,8 @@ def _run(tensors: tuple, gradients: tuple, keep: cython.bint, attach: cython.bin
     for t, grad in zip(inputs, found, strict=True):
         if grad is not None:
             _accumulate_leaf(t, grad if attach else _clone(grad), attach)
+            if t.flags & HOOKED and t.node is cython.NULL:
+                _after(t)
     return None
 
 
@@ -853,6 +910,155 @@ def _leads_on(target: cython.pointer(PyObject), task: uint64_t, captured: dict) 
     return id(cython.cast(object, target)) in captured
 
 
+@cython.cfunc
+def _unhook(key):
+    _hooks.pop(key, None)
+    _traces.pop(key, None)
+
+
+@cython.cfunc
+def _run_hooks(node: Node, grad, attach: cython.bint):
+    """The gradients that have arrived at a node, as its hooks want them."""
+    i: cython.int
+    found = _hooks.get(id(node))
+    if found is None:
+        return grad
+    several: cython.bint = node.n_outputs > 1
+    for output, hook in list(found[0].values()):
+        if output < 0:  # of the node
+            given = tuple(grad) if several else (grad,)
+            result = hook(given)
+            if result is not None:
+                result = (result,) if isinstance(result, Tensor) else tuple(result)
+                grad = list(result) if several else result[0]
+            continue
+        g = grad[output] if several else grad
+        if g is None:
+            continue
+        g = _replaced(hook, g)
+        if several:
+            grad = list(grad)
+            grad[output] = g
+        else:
+            grad = g
+    return grad
+
+
+@cython.cfunc
+def _replaced(hook, g: Tensor) -> Tensor:
+    result = hook(g)
+    if result is None:
+        return g
+    if not isinstance(result, Tensor):
+        raise TypeError(f"expected hook to return a Tensor or None, got {type(result).__name__}")
+    if not same_sizes(result, g):
+        raise RuntimeError(f"hook '{getattr(hook, '__name__', 'hook')}' has changed the size of value")
+    if cython.cast(Tensor, result).dt != g.dt:
+        raise RuntimeError(f"hook '{getattr(hook, '__name__', 'hook')}' has changed the type of value")
+    return result
+
+
+@cython.cfunc
+def _hooked_leaf(t: Tensor, g: Tensor) -> Tensor:
+    found = _hooks.get(id(t))
+    if found is not None:
+        for _, hook in list(found[0].values()):
+            g = _replaced(hook, g)
+    return g
+
+
+@cython.cfunc
+def _after(t: Tensor):
+    found = _hooks.get(id(t))
+    if found is not None:
+        for hook in list(found[1].values()):
+            hook(t)
+
+
+@cython.cfunc
+def _delay(late: dict, t: Tensor, g: Tensor):
+    before = late.get(id(t))
+    late[id(t)] = (t, g if before is None else _add.call2(before[1], g))
+
+
+def add_hook(thing, hook, output: cython.int, after: cython.bint):
+    """Call `hook` with the gradients of a tensor's output of its node, a node (output -1) or a leaf.
+
+    Returns the dict and the key that remove it. A hook that refers to its own tensor keeps it alive until removed.
+    """
+    global _hook_numbers
+    key = thing
+    if isinstance(thing, Tensor):
+        if cython.cast(Tensor, thing).node is cython.NULL:
+            cython.cast(Tensor, thing).flags |= HOOKED
+        else:
+            key = cython.cast(object, cython.cast(Tensor, thing).node)
+    if isinstance(key, Node):
+        cython.cast(Node, key).hooked = 1
+    found = _hooks.setdefault(id(key), ({}, {}))
+    _hook_numbers += 1
+    table: dict = found[1 if after else 0]
+    table[_hook_numbers] = hook if after else (output, hook)
+    return table, _hook_numbers
+
+
+def set_anomaly(on: cython.bint, check_nan: cython.bint):
+    """Remember where nodes are recorded, and check what rules return. Returns what was set before."""
+    global _anomaly, _anomaly_nan
+    before = bool(_anomaly), bool(_anomaly_nan)
+    _anomaly = on
+    _anomaly_nan = check_nan
+    return before
+
+
+def anomaly():
+    return bool(_anomaly), bool(_anomaly_nan)
+
+
+@cython.cfunc
+def _trace(node: Node):
+    import traceback
+
+    node.hooked = 1
+    _traces[id(node)] = "".join(traceback.format_stack())
+
+
+@cython.cfunc
+def _described(node: Node):
+    return f"Traceback of the forward call of {node.op.node_name}:\n{_traces[id(node)]}"
+
+
+@cython.cfunc
+def _has_nan(t: Tensor):
+    import numpy
+
+    return bool(numpy.isnan(t.detach().numpy()).any())
+
+
+def function_op(name, rule):
+    """The op of a Python function of tensors: `rule(context, grads)` gives all gradients of its inputs. With a third
+    parameter, `outs`, the rule gets the outputs."""
+    op: Op = Op()
+    op._declare(name, ("inputs", "context"), ("inputs",))
+    op.node_name = name
+    op.vjp("inputs")(rule)
+    return op
+
+
+def record_function(op: Op, inputs: tuple, context, outs: tuple):
+    """A node for `outs`, which a Python function computed of `inputs`; it keeps `context`."""
+    args: cython.pointer(PyObject)[2]
+    first: Tensor = None
+    t: Tensor
+    for t in outs:
+        if first is None and t.dt >= FLOAT32:
+            first = t
+    args[0] = cython.cast(cython.pointer(PyObject), inputs)
+    args[1] = cython.cast(cython.pointer(PyObject), context)
+    if first is not None and recording_mask(op, args, 2):
+        record(op, args, 2, 1, first, outs)
+
+
 def retain_grad(t: Tensor):
     """Keep the gradient of a tensor that is not a leaf in its `.grad` at backward. RuntimeError off the tape."""
     if not requires_grad(t):
@@ -870,8 +1076,11 @@ def retain_grad(t: Tensor):
 @cython.exceptval(check=False)
 def _forget(t: Tensor) -> cython.void:
     """The tensor dies, or another node computes it now: its old node must not write to it."""
-    if t.node is not cython.NULL:
+    if t.node is not cython.NULL and t.flags & RETAIN_GRAD:
         cython.cast(Node, t.node).retained = cython.NULL
+    if t.flags & HOOKED:
+        t.flags &= ~HOOKED
+        _unhook(id(t))
 
 
 @cython.cfunc

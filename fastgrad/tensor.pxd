@@ -15,6 +15,7 @@ cdef enum Flag:
     WRAPPED = 16      # a Python number in a buffer: promotes as a number does
     RETAIN_GRAD = 32
     ARGUMENT = 64     # of a captured function that is being recorded, or a view of one
+    HOOKED = 128      # a leaf with hooks, which the tape keeps
 
 
 cdef class dtype:

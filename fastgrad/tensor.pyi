@@ -1,12 +1,13 @@
 import builtins
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar, final, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import disjoint_base
 
+from fastgrad.autograd.graph import RemovableHandle
 from fastgrad.ops.reduce import MaxMin
 from fastgrad.tape import Node
 
@@ -134,6 +135,9 @@ class Tensor:
         inputs: Tensor | Sequence[Tensor] | None = None,
     ) -> None: ...
     def retain_grad(t) -> None: ...
+    # hooks
+    def register_hook(t, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle: ...
+    def register_post_accumulate_grad_hook(t, hook: Callable[[Tensor], None]) -> RemovableHandle: ...
 
     # conversions
     def item(self) -> _float: ...

@@ -289,7 +289,7 @@ cdef class Tensor:
             self.flags |= LEAF_REQUIRES_GRAD
 
     def __dealloc__(self):  # of subclasses, and of what has weak references; see `free_tensor`
-        if self.flags & RETAIN_GRAD:
+        if self.flags & (RETAIN_GRAD | HOOKED):
             forget(self)
         if self.block is not NULL:
             block_decref(self.block)
@@ -775,7 +775,7 @@ cdef void free_tensor(PyObject *self) noexcept:
     cdef PyObject *node
     cdef PyObject *grad
     if (Py_TYPE(self) != tensor_type or fg_weakrefs(self) or n_spare >= 256
-            or (<Tensor>self).flags & RETAIN_GRAD):
+            or (<Tensor>self).flags & (RETAIN_GRAD | HOOKED)):
         general_dealloc(self)
         return
     node = (<Tensor>self).node
@@ -990,7 +990,7 @@ cdef int check_writable(Tensor t) except -1:
 cdef void set_node(Tensor t, PyObject *node, int out_index) noexcept:
     """Make `node` (borrowed) what computed `t`."""
     cdef PyObject *old = t.node
-    if t.flags & RETAIN_GRAD:
+    if t.flags & (RETAIN_GRAD | HOOKED):
         forget(t)
     Py_INCREF(<object>node)
     t.node = node

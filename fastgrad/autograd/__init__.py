@@ -1,10 +1,14 @@
-"""Gradients of functions of tensors: grad, the modes of recording, and numerical checks.
+"""Gradients of functions of tensors: grad, the modes of recording, numerical checks; functions with derivatives of
+their own (function.py), hooks (graph.py), and Jacobians (functional.py).
 
 Plain Python over the tape's engine (fastgrad/tape.py).
 """
 
 from __future__ import annotations
 
+import functools
+import threading
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,12 +17,13 @@ import numpy as np
 from fastgrad import ops
 from fastgrad.dispatch import GradMode, get_grad_enabled, put_grad_enabled
 from fastgrad.tape import backward as _backward_of_one
-from fastgrad.tape import check_gradient, run_backward
+from fastgrad.tape import anomaly, check_gradient, run_backward, set_anomaly
 from fastgrad.tape import retain_grad as _retain_grad
 from fastgrad.tensor import Tensor, bind
 
-__all__ = ["backward", "enable_grad", "grad", "gradcheck", "gradgradcheck", "is_grad_enabled", "no_grad",
-           "set_grad_enabled"]
+__all__ = ["Function", "backward", "detect_anomaly", "enable_grad", "function", "functional", "grad", "gradcheck",
+           "gradgradcheck", "graph", "inference_mode", "is_anomaly_check_nan_enabled", "is_anomaly_enabled",
+           "is_grad_enabled", "is_inference_mode_enabled", "no_grad", "set_detect_anomaly", "set_grad_enabled"]
 
 is_grad_enabled = get_grad_enabled
 
@@ -46,17 +51,108 @@ class enable_grad(GradMode):
 
 
 class set_grad_enabled:
-    """Turn recording on or off: from the call on, or within `with set_grad_enabled(mode):`. Per thread."""
+    """Turn recording on or off: from the call on, within `with set_grad_enabled(mode):`, or in a function that it
+    decorates. Per thread."""
 
     def __init__(self, mode: bool) -> None:
         self._before = get_grad_enabled()
-        put_grad_enabled(bool(mode))
+        self.mode = bool(mode)
+        put_grad_enabled(self.mode)
+
+    def __enter__(self) -> None:
+        put_grad_enabled(self.mode)
+
+    def __exit__(self, *exception: object) -> None:
+        put_grad_enabled(self._before)
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        put_grad_enabled(self._before)
+        return enable_grad(function) if self.mode else no_grad(function)
+
+
+_inference = threading.local()
+
+
+def is_inference_mode_enabled() -> bool:
+    """Is this code within `inference_mode()`?"""
+    return getattr(_inference, "on", False)
+
+
+class inference_mode:
+    """As no_grad: a context manager and a decorator, with or without parentheses. Per thread.
+
+    Its tensors are like all others: they may be used where recording is on. `inference_mode(False)` does nothing by
+    itself, and turns recording on within another inference_mode.
+    """
+
+    def __new__(cls, mode: Any = True) -> Any:
+        return cls()(mode) if callable(mode) else super().__new__(cls)
+
+    def __init__(self, mode: Any = True) -> None:
+        self.mode = bool(mode)
+        self._before: list[tuple[bool, bool]] = []
+
+    def __enter__(self) -> None:
+        was = is_inference_mode_enabled()
+        self._before.append((get_grad_enabled(), was))
+        if self.mode or was:
+            put_grad_enabled(not self.mode)
+        _inference.on = self.mode
+
+    def __exit__(self, *exception: object) -> None:
+        enabled, _inference.on = self._before.pop()
+        put_grad_enabled(enabled)
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        mode = self.mode
+        if function.__code__.co_flags & 0x20 if hasattr(function, "__code__") else False:
+            return no_grad(function) if mode else function
+
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            with inference_mode(mode):
+                return function(*args, **kwargs)
+
+        return wrapper
+
+
+class set_detect_anomaly:
+    """Turn the search for anomalies on or off, from the call on or within `with`; see `detect_anomaly`."""
+
+    def __init__(self, mode: bool, check_nan: bool = True) -> None:
+        self._before = set_anomaly(bool(mode), bool(check_nan))
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *exception: object) -> None:
-        put_grad_enabled(self._before)
+        set_anomaly(*self._before)
+
+
+class detect_anomaly:
+    """Within: a derivative rule that raises, or returns nan (`check_nan`), is a RuntimeError in whose notes stands
+    where the forward called the op. Slow; for all threads."""
+
+    def __init__(self, check_nan: bool = True) -> None:
+        self._check_nan = bool(check_nan)
+        warnings.warn("Anomaly Detection has been enabled. This mode will increase the runtime and should only be "
+                      "enabled for debugging.", UserWarning, stacklevel=2)
+
+    def __enter__(self) -> None:
+        self._before = set_anomaly(True, self._check_nan)
+
+    def __exit__(self, *exception: object) -> None:
+        set_anomaly(*self._before)
+
+
+def is_anomaly_enabled() -> bool:
+    """Are anomalies looked for?"""
+    return anomaly()[0]
+
+
+def is_anomaly_check_nan_enabled() -> bool:
+    """Is nan one of them?"""
+    return anomaly()[1]
 
 
 Tensors = Tensor | Sequence[Tensor]
@@ -95,7 +191,7 @@ def backward(tensors: Tensors, grad_tensors: Any = None, retain_graph: bool | No
 
 
 def grad(outputs: Tensors, inputs: Tensors, grad_outputs: Any = None, retain_graph: bool | None = None,
-         create_graph: bool = False, allow_unused: bool | None = None,
+         create_graph: bool = False, allow_unused: bool | None = None, is_grads_batched: bool = False,
          materialize_grads: bool = False) -> tuple[Tensor | None, ...]:
     """The gradients of the sum of `outputs` with respect to each of `inputs`; no `.grad` is changed.
 
@@ -106,6 +202,11 @@ def grad(outputs: Tensors, inputs: Tensors, grad_outputs: Any = None, retain_gra
     >>> grad(x * x, x)
     (tensor([6.]),)
     """
+    if is_grads_batched:
+        raise NotImplementedError("grad: is_grads_batched=True is not supported; call grad once for each")
+    if materialize_grads and allow_unused is False:
+        raise ValueError("Expected allow_unused to be True or not passed when materialize_grads=True, but got: "
+                         "allow_unused=False.")
     outs, ins = _tuple(outputs), _tuple(inputs)
     if not ins:
         raise ValueError("grad requires non-empty inputs.")
@@ -220,3 +321,15 @@ def gradgradcheck(function: Callable[..., Any], inputs: Tensors, grad_outputs: A
 
 bind("backward", _backward_of_one)
 bind("retain_grad", _retain_grad)
+
+from fastgrad.autograd import function as function
+from fastgrad.autograd import graph as graph
+from fastgrad.autograd.function import Function as Function
+
+
+def __getattr__(name: str) -> Any:
+    if name == "functional":
+        import importlib
+
+        return importlib.import_module("fastgrad.autograd.functional")
+    raise AttributeError(f"module 'fastgrad.autograd' has no attribute {name!r}")

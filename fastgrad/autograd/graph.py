@@ -1,0 +1,61 @@
+"""The tape's nodes, seen from Python, and hooks on tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from fastgrad.tape import Node, add_hook
+from fastgrad.tensor import Tensor, bind
+
+__all__ = ["Node", "RemovableHandle", "increment_version"]
+
+
+class RemovableHandle:
+    """What a hook is removed with: `remove()`, or leaving a `with` statement."""
+
+    def __init__(self, hooks: dict[int, Any], key: int) -> None:
+        self._hooks = hooks
+        self.id = key
+
+    def remove(self) -> None:
+        """The hook is not called any more; to remove it twice is no error."""
+        self._hooks.pop(self.id, None)
+
+    def __enter__(self) -> RemovableHandle:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.remove()
+
+
+def register_hook(t: Tensor, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+    """Call `hook(gradient)` in backward, with the whole gradient of this tensor; a tensor it returns replaces it.
+
+    A hook that refers to its own tensor keeps it alive until removed. RuntimeError where no gradient is required.
+    """
+    if not t.requires_grad:
+        raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+    return RemovableHandle(*add_hook(t, hook, t.output_nr, False))
+
+
+def register_post_accumulate_grad_hook(t: Tensor, hook: Callable[[Tensor], None]) -> RemovableHandle:
+    """Call `hook(tensor)` in backward, after the tensor's `.grad` has its value. For leaves: RuntimeError otherwise."""
+    if not t.requires_grad:
+        raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+    if not t.is_leaf:
+        raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
+    return RemovableHandle(*add_hook(t, hook, 0, True))
+
+
+def increment_version(tensor: Tensor | Iterable[Tensor]) -> None:
+    """Say that tensors have been changed in place behind the tape's back."""
+    from fastgrad.autograd import no_grad
+
+    for t in (tensor,) if isinstance(tensor, Tensor) else tensor:
+        with no_grad():
+            t.detach().add_(0)
+
+
+bind("register_hook", register_hook)
+bind("register_post_accumulate_grad_hook", register_post_accumulate_grad_hook)

@@ -1,0 +1,428 @@
+"""autograd's interface, with PyTorch as the oracle: the same program runs with both."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+
+import fastgrad as fg
+from fastgrad import tape
+
+torch = pytest.importorskip("torch")
+LIBS = [fg, torch]
+
+
+def both(program):
+    """What `program(library)` gives with each, compared: nested sequences of tensors, numbers and strings."""
+    compare(program(fg), program(torch))
+
+
+def compare(ours, theirs):
+    if isinstance(theirs, torch.Tensor):
+        assert tuple(ours.shape) == tuple(theirs.shape)
+        assert ours.requires_grad == theirs.requires_grad
+        np.testing.assert_allclose(ours.detach().numpy(), theirs.detach().numpy(), rtol=1e-9, atol=1e-12)
+    elif isinstance(theirs, tuple | list):
+        assert type(ours) is type(theirs) and len(ours) == len(theirs)
+        for a, b in zip(ours, theirs, strict=True):
+            compare(a, b)
+    else:
+        assert ours == theirs
+
+
+def x3(m, requires_grad=True):
+    return m.tensor([0.5, -1.25, 2.0], dtype=m.float64, requires_grad=requires_grad)
+
+
+def cube(m):
+    class Cube(m.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x ** 3
+
+        @staticmethod
+        def backward(ctx, grad):
+            (x,) = ctx.saved_tensors
+            return grad * 3 * x ** 2
+
+    return Cube
+
+
+def test_function_to_third_order():
+    def program(m):
+        x = x3(m)
+        y = cube(m).apply(x)
+        (g,) = m.autograd.grad(y.sum(), x, create_graph=True)
+        (h,) = m.autograd.grad(g.sum(), x, create_graph=True)
+        (k,) = m.autograd.grad(h.sum(), x)
+        return y, g, h, k, y.grad_fn.name()
+    both(program)
+
+
+def test_function_that_saves_its_output():
+    def program(m):
+        class Exp(m.autograd.Function):
+            @staticmethod
+            def forward(ctx, x):
+                out = x.exp()
+                ctx.save_for_backward(out)
+                return out
+
+            @staticmethod
+            def backward(ctx, grad):
+                return grad * ctx.saved_tensors[0]
+
+        x = x3(m)
+        y = Exp.apply(x)
+        (g,) = m.autograd.grad(y.sum(), x, create_graph=True)
+        (h,) = m.autograd.grad(g.sum(), x)
+        return y, g, h
+    both(program)
+
+
+def test_setup_context_several_outputs_and_needs_input_grad():
+    def program(m):
+        seen = []
+
+        class Two(m.autograd.Function):
+            @staticmethod
+            def forward(x, y, scale):
+                return x * y * scale, x + y, x > 0
+
+            @staticmethod
+            def setup_context(ctx, inputs, output):
+                x, y, ctx.scale = inputs
+                ctx.save_for_backward(x, y)
+                ctx.mark_non_differentiable(output[2])
+
+            @staticmethod
+            def backward(ctx, a, b, c):
+                x, y = ctx.saved_tensors
+                seen.append(ctx.needs_input_grad)
+                return a * y * ctx.scale + b, a * x * ctx.scale + b, None
+
+        x, y = x3(m), x3(m, False) + 1
+        p, q, r = Two.apply(x, y, 3.0)
+        (g,) = m.autograd.grad(q.sum(), x)
+        p2, q2, _ = Two.apply(x, y, 3.0)
+        (h,) = m.autograd.grad((p2 + q2).sum(), x)
+        return p, q, r, g, h, seen
+    both(program)
+
+
+@pytest.mark.parametrize("materialize", [True, False])
+def test_materialize_grads(materialize):
+    def program(m):
+        seen = []
+
+        class Two(m.autograd.Function):
+            @staticmethod
+            def forward(ctx, x):
+                ctx.set_materialize_grads(materialize)
+                return x * 2, x * 3
+
+            @staticmethod
+            def backward(ctx, a, b):
+                seen.append((a is None, b is None))
+                return a * 2
+
+        x = x3(m)
+        Two.apply(x)[0].sum().backward()
+        return x.grad, seen
+    both(program)
+
+
+def test_mark_dirty():
+    def program(m):
+        class Double(m.autograd.Function):
+            @staticmethod
+            def forward(ctx, x):
+                x.mul_(2)
+                ctx.mark_dirty(x)
+                return x
+
+            @staticmethod
+            def backward(ctx, grad):
+                return grad * 2
+
+        x = x3(m)
+        y = x * 3
+        z = Double.apply(y)
+        assert z is y
+        (z * z).sum().backward()
+        return y, x.grad
+    both(program)
+
+
+def test_once_differentiable():
+    def program(m):
+        class F(m.autograd.Function):
+            @staticmethod
+            def forward(ctx, x):
+                ctx.save_for_backward(x)
+                return x * x
+
+            @staticmethod
+            @m.autograd.function.once_differentiable
+            def backward(ctx, grad):
+                return grad * 2 * ctx.saved_tensors[0]
+
+        x = x3(m)
+        (g,) = m.autograd.grad((F.apply(x) ** 2).sum(), x, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            g.sum().backward()
+        return g.detach()
+    both(program)
+
+
+@pytest.mark.parametrize("m", LIBS)
+def test_function_errors(m):
+    class Wrong(m.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 1
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad, grad
+
+    with pytest.raises(RuntimeError, match="incorrect number of gradients"):
+        Wrong.apply(x3(m)).sum().backward()
+    y = cube(m).apply(x3(m)).sum()
+    y.backward()
+    with pytest.raises(RuntimeError, match="second time"):
+        y.backward()
+    x = x3(m) * 1
+    y = cube(m).apply(x)
+    x.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+    class Lacks(m.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 1
+
+    with pytest.raises(NotImplementedError):
+        Lacks.apply(x3(m)).sum().backward()
+
+
+def test_function_leaves_no_nodes():
+    def run():
+        class Exp(fg.autograd.Function):
+            @staticmethod
+            def forward(ctx, x):
+                out = x.exp()
+                ctx.save_for_backward(out, x)
+                return out
+
+            @staticmethod
+            def backward(ctx, grad):
+                return grad * ctx.saved_tensors[0]
+
+        x = x3(fg)
+        y = Exp.apply(x * 2)
+        y.register_hook(lambda g: g * 2)
+        fg.autograd.grad(y.sum(), x, create_graph=True)
+    gc.collect()
+    before = tape.live_nodes()
+    for _ in range(3):
+        run()
+    assert tape.live_nodes() == before
+    gc.collect()
+
+
+def test_hooks():
+    def program(m):
+        seen = []
+        x = x3(m)
+        a = x * 2
+        loss = (a * a).sum() + a.sum()
+        handle = a.register_hook(lambda g: seen.append(("a", g.clone())))
+        a.register_hook(lambda g: g * 10)
+        x.register_hook(lambda g: seen.append(("x", g.clone())))
+        x.register_hook(lambda g: g + 1)
+        a.retain_grad()
+        loss.backward(retain_graph=True)
+        first = x.grad.clone(), a.grad.clone()
+        handle.remove()
+        (g,) = m.autograd.grad(loss, x, retain_graph=True)
+        (ga,) = m.autograd.grad(loss, a)
+        return first, g, ga, seen
+    both(program)
+
+
+def test_hook_of_a_leaf_sees_the_sum():
+    def program(m):
+        seen = []
+        x = x3(m)
+        x.register_hook(lambda g: seen.append(g.clone()))
+        x.register_post_accumulate_grad_hook(lambda t: seen.append(t.grad.clone()))
+        (x * x + x.exp() + x).sum().backward()
+        (x * 2).sum().backward()
+        return x.grad, seen
+    both(program)
+
+
+@pytest.mark.parametrize("m", LIBS)
+def test_hook_errors(m):
+    with pytest.raises(RuntimeError):
+        x3(m, False).register_hook(print)
+    with pytest.raises(RuntimeError):
+        (x3(m) * 2).register_post_accumulate_grad_hook(print)
+    x = x3(m)
+    x.register_hook(lambda g: g.sum())
+    with pytest.raises(RuntimeError, match="changed the size"):
+        x.sum().backward()
+    x = x3(m)
+    x.register_hook(lambda g: 3)
+    with pytest.raises(TypeError):
+        x.sum().backward()
+
+
+def test_hooks_of_dead_tensors_are_dropped():
+    for _ in range(50):  # ids come back
+        x = x3(fg)
+        x.register_hook(lambda g: g * 100)
+        y = x * 2
+        y.register_hook(lambda g: g * 100)
+        del x, y
+    x = x3(fg)
+    (x * 2).sum().backward()
+    assert x.grad.tolist() == [2, 2, 2]
+
+
+def test_grad_arguments():
+    def program(m):
+        x, y = x3(m), x3(m)
+        out = x * 2, (x * x).sum()
+        found = m.autograd.grad(out, [x, y], grad_outputs=[m.ones_like(x), None], allow_unused=True, retain_graph=True)
+        zeros = m.autograd.grad(out[1], [x, y], materialize_grads=True)
+        return found[0], found[1] is None, zeros
+    both(program)
+
+
+def test_modes():
+    def program(m):
+        x = x3(m)
+        states = []
+
+        @m.no_grad()
+        def off():
+            return (x * 2).requires_grad
+
+        @m.enable_grad()
+        def on():
+            return (x * 2).requires_grad
+
+        @m.no_grad()
+        def numbers():
+            states.append(m.is_grad_enabled())
+            got = yield 1
+            states.append((m.is_grad_enabled(), got))
+            yield 2
+            return 3
+
+        running = numbers()
+        states.append((next(running), m.is_grad_enabled(), running.send("a"), m.is_grad_enabled()))
+        with pytest.raises(StopIteration) as end:
+            next(running)
+        states.append(end.value.value)
+        with m.no_grad():
+            states.append(on())
+        with m.set_grad_enabled(False):
+            states.append(m.is_grad_enabled())
+        m.set_grad_enabled(False)
+        states.append(m.is_grad_enabled())
+        m.set_grad_enabled(True)
+
+        @m.set_grad_enabled(False)
+        def also_off():
+            return m.is_grad_enabled()
+
+        states.append((m.is_grad_enabled(), also_off()))
+        with m.inference_mode():
+            states.append((m.is_grad_enabled(), m.is_inference_mode_enabled()))
+
+        @m.inference_mode
+        def bare():
+            return m.is_grad_enabled()
+
+        states.append((bare(), m.is_grad_enabled(), m.is_inference_mode_enabled(), off()))
+        return states
+    both(program)
+
+
+@pytest.mark.parametrize("m", LIBS)
+def test_anomaly(m):
+    x = m.tensor([-1.0], requires_grad=True)
+    with pytest.warns(UserWarning), m.autograd.detect_anomaly():
+        y = (x * 0).sqrt() * 0
+        with pytest.raises(RuntimeError, match="returned nan values") as error:
+            y.backward()
+    if m is fg:
+        assert "test_anomaly" in error.value.__notes__[0]
+    assert not m.is_anomaly_enabled() if m is torch else not m.autograd.is_anomaly_enabled()
+
+
+FUNCTIONS = {
+    "square": lambda x: x * x,
+    "outer": lambda x: x.reshape(3, 1) * x.exp(),
+    "two": lambda x: (x.sum(), x * 2),
+    "fixed": lambda x: x.detach() * 2,
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_jacobian(name, create_graph):
+    both(lambda m: m.autograd.functional.jacobian(FUNCTIONS[name], x3(m), create_graph=create_graph))
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_products(create_graph):
+    def program(m):
+        f = m.autograd.functional
+        x, y, v = x3(m), x3(m) + 1, x3(m, False)
+        two = lambda x, y: ((x * y).exp(), x * x)  # noqa: E731
+        one = lambda x, y: (x ** 3 * y).sum()  # noqa: E731
+        options = {"create_graph": create_graph}
+        return (f.vjp(two, (x, y), (v, v), **options), f.jvp(two, (x, y), (v, v), **options),
+                f.hvp(one, (x, y), (v, v), **options), f.vhp(one, (x, y), (v, v), **options),
+                f.hessian(one, (x, y), **options), f.hessian(lambda x: (x ** 3).sum(), x, **options),
+                f.vjp(lambda x: x.sum(), x, **options), f.jacobian(two, (x, y), **options))
+    both(program)
+
+
+@pytest.mark.parametrize("m", LIBS)
+def test_functional_errors(m):
+    f = m.autograd.functional
+    with pytest.raises(RuntimeError):
+        f.jacobian(lambda x: x.detach() * 2, x3(m), strict=True)
+    with pytest.raises(RuntimeError):
+        f.vjp(lambda x: x * 2, x3(m))
+    with pytest.raises(RuntimeError):
+        f.hessian(lambda x: x * 2, x3(m))
+    with pytest.raises(TypeError):
+        f.jacobian(lambda x: 3, x3(m))
+    with pytest.raises(RuntimeError):
+        f.jvp(lambda x: x, x3(m), m.ones(2))
+
+
+def test_capture_replays_functions_and_hooks():
+    def step(x):
+        y = cube(fg).apply(x)
+        y.register_hook(lambda g: g * 2)
+        return fg.autograd.grad(y.sum(), x)[0]
+
+    captured = fg.capture(step)
+    for k in range(4):
+        x = fg.tensor([1.0, 2.0 + k], requires_grad=True)
+        try:
+            got = captured(x)
+        except fg.CaptureError:
+            return
+        np.testing.assert_allclose(got.detach().numpy(), step(x).detach().numpy())
