@@ -426,3 +426,118 @@ def test_capture_replays_functions_and_hooks():
         except fg.CaptureError:
             return
         np.testing.assert_allclose(got.detach().numpy(), step(x).detach().numpy())
+
+
+def functions_of(m):
+    if m is fg:
+        return fg.func
+    return torch.func
+
+
+def test_func():
+    def program(m):
+        f = functions_of(m)
+        x, y, v = x3(m, False), x3(m, False) + 1, x3(m, False) * 2
+        one = lambda x, y: (x ** 3 * y).sum()  # noqa: E731
+        many = lambda x, y: (x * y.exp(), (x * x).sum())  # noqa: E731
+        value, pull = f.vjp(many, x, y)
+        aux = f.grad(lambda d: ((d["a"] * d["b"][0]).sum(), d["a"] * 2), has_aux=True)({"a": x, "b": [y]})
+        return (f.grad(one)(x, y), f.grad(one, argnums=(0, 1))(x, y), f.grad(one, argnums=-1)(x, y),
+                f.grad(lambda s: f.grad(lambda t: t ** 3 * s)(s))(x[0]), f.grad_and_value(one)(x, y),
+                value, pull((v, x.sum())), f.jvp(many, (x, y), (v, v)), f.jacrev(many)(x, y),
+                f.jacrev(many, argnums=(0, 1))(x, y), f.hessian(one)(x, y), f.hessian(one, argnums=(0, 1))(x, y),
+                aux[0]["a"], aux[0]["b"][0], aux[1])
+    ours, theirs = [], []
+    compare_lists(program)
+    del ours, theirs
+
+
+def compare_lists(program):
+    def plain(tree):
+        return [plain(t) for t in tree] if isinstance(tree, tuple | list) else tree
+    compare(plain(program(fg)), plain(program(torch)))
+
+
+@pytest.mark.parametrize("m", LIBS)
+def test_func_errors(m):
+    f = functions_of(m)
+    with pytest.raises(RuntimeError):
+        f.grad(lambda x: x * 2)(x3(m, False))
+    with pytest.raises(RuntimeError):
+        f.grad(lambda x: x.sum(), argnums=2)(x3(m, False))
+
+
+def test_value_and_grad():
+    value, g = fg.func.value_and_grad(lambda x: (x * x).sum())(x3(fg, False))
+    assert value.item() == (x3(fg, False) ** 2).sum().item()
+    assert g.tolist() == [1.0, -2.5, 4.0] and not g.requires_grad
+
+
+def test_functional_call():
+    model = fg.nn.Sequential(fg.nn.Linear(3, 2), fg.nn.Tanh(), fg.nn.Linear(2, 1))
+    before = {name: p.tolist() for name, p in model.named_parameters()}
+    given = {name: fg.ones_like(p.detach()) for name, p in model.named_parameters()}
+    x = fg.ones(4, 3)
+    expected = (fg.tanh(x @ fg.ones(3, 2) + 1) @ fg.ones(2, 1) + 1)
+    np.testing.assert_allclose(fg.func.functional_call(model, given, x).detach().numpy(), expected.numpy(), rtol=1e-6)
+    grads = fg.func.grad(lambda p: fg.func.functional_call(model, p, (x,)).sum())(given)
+    assert set(grads) == set(given) and grads["2.bias"].tolist() == [4.0]
+    assert {name: p.tolist() for name, p in model.named_parameters()} == before
+    assert all(p.grad is None for p in model.parameters())
+    with pytest.raises(AttributeError):
+        fg.func.functional_call(model, {"nothing": x}, x)
+    with pytest.raises(RuntimeError):
+        fg.func.functional_call(model, {"0.weight": given["0.weight"]}, x, strict=True)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoint(reentrant):
+    from fastgrad.utils.checkpoint import checkpoint, checkpoint_sequential
+
+    w = x3(fg)
+    calls = []
+
+    def block(x, scale):
+        calls.append(1)
+        return (x * w).tanh() * scale
+
+    def run(call):
+        x = x3(fg)
+        y = call(block, x * 2, 3.0)
+        loss = (y * y).sum()
+        (g,) = fg.autograd.grad(loss, x, create_graph=True)
+        (h,) = fg.autograd.grad(g.sum(), x, retain_graph=True)
+        w.grad = None
+        loss.backward()
+        return loss, g, h, x.grad, w.grad
+
+    expected = run(lambda f, *args: f(*args))
+    calls.clear()
+    got = run(lambda f, *args: checkpoint(f, *args, use_reentrant=reentrant))
+    assert len(calls) > 1
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-12)
+    steps = [fg.tanh, fg.exp, fg.sin]
+    x = x3(fg)
+    checkpoint_sequential(steps, 2, x, use_reentrant=reentrant).sum().backward()
+    y = x3(fg)
+    fg.sin(fg.exp(fg.tanh(y))).sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), y.grad.numpy(), rtol=1e-12)
+
+
+def test_checkpoint_repeats_random_numbers():
+    from fastgrad.utils.checkpoint import checkpoint
+
+    fg.manual_seed(3)
+    masks = []
+
+    def block(x):
+        masks.append(fg.rand(3, dtype=fg.float64))
+        return x * masks[-1]
+
+    x = x3(fg)
+    y = checkpoint(block, x, use_reentrant=False)
+    later = fg.rand(2)
+    y.sum().backward()
+    assert masks[0].tolist() == masks[1].tolist() == x.grad.tolist()
+    assert later.tolist() != fg.rand(2).tolist()
