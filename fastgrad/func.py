@@ -10,6 +10,7 @@ from typing import Any
 from fastgrad import ops
 from fastgrad.autograd import enable_grad
 from fastgrad.autograd import grad as _grad
+from fastgrad.autograd.graph import leaves_of
 from fastgrad.tensor import Tensor
 
 __all__ = ["functional_call", "grad", "grad_and_value", "hessian", "jacrev", "jvp", "value_and_grad", "vjp"]
@@ -99,7 +100,7 @@ def grad_and_value(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0,
             found = _grad(out, xs, create_graph=True, materialize_grads=True) if out.requires_grad \
                 else tuple(ops.zeros_like(x) for x in xs)
         gradients = rebuild(list(found))
-        if not _on_outer_tape(leaves, args, kwargs):
+        if not _on_outer_tape(leaves, args, kwargs) and not leaves_of([out], xs):
             gradients, out, aux = _off(gradients), out.detach(), _off(aux)
         return gradients, ((out, aux) if has_aux else out)
 
@@ -150,7 +151,8 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
         xs = _fresh(leaves)
         result, aux = _apart(func(*rebuild(xs)), has_aux)
         outs, rebuild_out = _flatten(result)
-    outer = _outer(leaves)
+    tensors = [out for out in outs if isinstance(out, Tensor)]
+    outer = _outer(leaves) or bool(leaves_of(tensors, xs))
 
     def pull(*cotangents: Any) -> Any:
         given = _flatten(cotangents[0] if len(cotangents) == 1 else cotangents)[0]
@@ -178,15 +180,15 @@ def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool =
         outs, rebuild_out = _flatten(result)
         us = [ops.zeros_like(out).requires_grad_() for out in outs]
         on_tape = [i for i, out in enumerate(outs) if out.requires_grad]
-        products = [ops.zeros_like(out) for out in outs]
+        products: list[Any] = [ops.zeros_like(out) for out in outs]
         if on_tape:
             first = _grad([outs[i] for i in on_tape], xs, [us[i] for i in on_tape], create_graph=True,
                           materialize_grads=True)
-            pairs = [(g, v) for g, v in zip(first, vectors, strict=True) if g.requires_grad]
+            pairs = [(g, v) for g, v in zip(first, vectors, strict=True) if g is not None and g.requires_grad]
             if pairs:
                 products = list(_grad([g for g, _ in pairs], us, [v for _, v in pairs], create_graph=True,
                                       materialize_grads=True))
-    if not _outer(leaves) and not _outer(vectors):
+    if not _outer(leaves) and not _outer(vectors) and not leaves_of(outs, xs):
         products, outs, aux = [p.detach() for p in products], [out.detach() for out in outs], _off(aux)
     value = rebuild_out(outs), rebuild_out(products)
     return (*value, aux) if has_aux else value
@@ -205,12 +207,13 @@ def jacrev(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux
             xs = _fresh(leaves)
             result, aux = _apart(func(*_replaced(args, numbers, argnums, rebuild(xs)), **kwargs), has_aux)
             outs, rebuild_out = _flatten(result)
-            outer = _on_outer_tape(leaves, args, kwargs)
+            outer = _on_outer_tape(leaves, args, kwargs) or bool(leaves_of(outs, xs))
             jacobians = []
             for out in outs:
                 flat = out.reshape(-1)
-                rows = [_grad(flat[k], xs, retain_graph=True, create_graph=outer, materialize_grads=True)
-                        if out.requires_grad else tuple(ops.zeros_like(x) for x in xs) for k in range(out.numel())]
+                rows: list[Any] = [
+                    _grad(flat[k], xs, retain_graph=True, create_graph=outer, materialize_grads=True)
+                    if out.requires_grad else tuple(ops.zeros_like(x) for x in xs) for k in range(out.numel())]
                 jacobians.append(rebuild([
                     ops.stack([row[i] for row in rows]).reshape((*out.shape, *x.shape)) if rows
                     else ops.zeros((*out.shape, *x.shape), dtype=out.dtype) for i, x in enumerate(xs)]))

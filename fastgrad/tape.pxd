@@ -49,3 +49,4 @@ cdef PyObject **_trash           # Note [Freeing]
 cdef Py_ssize_t _trash_count, _trash_capacity
 cdef bint _emptying
 cdef bint _anomaly, _anomaly_nan
+cdef int _depth                  # backwards that run now, one within the other

@@ -717,7 +717,10 @@ def _release(node: Node):
 
 @cython.cfunc
 def _mark_needed(roots: list, wanted: set, task: uint64_t):
-    """Mark the nodes from which a wanted input can be reached (mark = 2 task + 1; others seen: 2 task)."""
+    """Mark the nodes from which a wanted input can be reached (mark = 2 task + 1; others seen: 2 task).
+
+    Returns what to put back: a derivative rule may ask for gradients of its own, over nodes that the backward around
+    it has marked."""
     node: Node
     i: uint32_t
     seen = []
@@ -726,14 +729,14 @@ def _mark_needed(roots: list, wanted: set, task: uint64_t):
         node = stack.pop()
         if node.mark == 2 * task:
             continue
+        seen.append((node.number, node, node.mark))
         node.mark = 2 * task
-        seen.append((node.number, node))
         for i in range(node.n_edges):
             target = cython.cast(object, _links(node)[i].object)
             if isinstance(target, Node) and cython.cast(Node, target).mark != 2 * task:
                 stack.append(target)
     seen.sort(key=_first)
-    for _, node in seen:  # inputs before outputs
+    for _, node, _mark in seen:  # inputs before outputs
         if id(node) in wanted:
             node.mark = 2 * task + 1
         for i in range(node.n_edges):
@@ -745,6 +748,7 @@ def _mark_needed(roots: list, wanted: set, task: uint64_t):
             ):
                 node.mark = 2 * task + 1
                 break
+    return seen
 
 
 def _first(pair):
@@ -764,7 +768,8 @@ def _run(tensors: tuple, gradients: tuple, keep: cython.bint, attach: cython.bin
     receive one; with `accumulate` false nothing is stored, and a list of their gradients (None: not reached) is
     returned instead.
     """
-    global _tasks
+    global _tasks, _depth
+    marked: list = None
     queue: Queue = Queue.__new__(Queue)
     captured: dict = None
     late: dict = None  # gradients of leaves with hooks, which see the sum
@@ -786,9 +791,10 @@ def _run(tensors: tuple, gradients: tuple, keep: cython.bint, attach: cython.bin
         for t in inputs:
             wanted.add(id(t) if t.node is cython.NULL else id(cython.cast(object, t.node)))
             captured[_key(t)] = None
-        _mark_needed([cython.cast(object, cython.cast(Tensor, t).node) for t in tensors
-                      if cython.cast(Tensor, t).node is not cython.NULL], wanted, task)
+        marked = _mark_needed([cython.cast(object, cython.cast(Tensor, t).node) for t in tensors
+                               if cython.cast(Tensor, t).node is not cython.NULL], wanted, task)
     set_grad_enabled(attach)
+    _depth += 1
     try:
         for k in range(len(tensors)):
             t = tensors[k]
@@ -812,7 +818,7 @@ def _run(tensors: tuple, gradients: tuple, keep: cython.bint, attach: cython.bin
             Py_DECREF(grad)  # the node's reference; `grad` holds its own
             node.grad = cython.NULL
             if node.hooked:
-                grad = _run_hooks(node, grad, attach)
+                grad = _run_hooks(node, grad)
             if node.retained is not cython.NULL and captured is None:
                 t = cython.cast(Tensor, node.retained)
                 g = grad[t.out_index] if node.n_outputs > 1 else grad
@@ -867,6 +873,10 @@ def _run(tensors: tuple, gradients: tuple, keep: cython.bint, attach: cython.bin
                     _capture(captured, id(t), g)
     finally:
         set_grad_enabled(before)
+        _depth -= 1
+        if _depth > 0 and captured is not None:
+            for _, node, mark in marked:
+                node.mark = mark
     if captured is None:
         return None
     found = [captured[_key(t)] for t in inputs]
@@ -917,9 +927,8 @@ def _unhook(key):
 
 
 @cython.cfunc
-def _run_hooks(node: Node, grad, attach: cython.bint):
+def _run_hooks(node: Node, grad):
     """The gradients that have arrived at a node, as its hooks want them."""
-    i: cython.int
     found = _hooks.get(id(node))
     if found is None:
         return grad

@@ -16,8 +16,8 @@ import numpy as np
 
 from fastgrad import ops
 from fastgrad.dispatch import GradMode, get_grad_enabled, put_grad_enabled
-from fastgrad.tape import backward as _backward_of_one
 from fastgrad.tape import anomaly, check_gradient, run_backward, set_anomaly
+from fastgrad.tape import backward as _backward_of_one
 from fastgrad.tape import retain_grad as _retain_grad
 from fastgrad.tensor import Tensor, bind
 
@@ -322,9 +322,9 @@ def gradgradcheck(function: Callable[..., Any], inputs: Tensors, grad_outputs: A
 bind("backward", _backward_of_one)
 bind("retain_grad", _retain_grad)
 
-from fastgrad.autograd import function as function
-from fastgrad.autograd import graph as graph
-from fastgrad.autograd.function import Function as Function
+from fastgrad.autograd import function as function  # noqa: E402, they use what stands above
+from fastgrad.autograd import graph as graph  # noqa: E402
+from fastgrad.autograd.function import Function as Function  # noqa: E402
 
 
 def __getattr__(name: str) -> Any:

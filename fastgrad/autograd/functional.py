@@ -35,9 +35,9 @@ def _check_on_tape(outputs: tuple[Tensor, ...], strict: bool, what: str = "outpu
     if strict:
         for i, out in enumerate(outputs):
             if not out.requires_grad:
-                raise RuntimeError(f"Output {i} of the {what} of the user-provided function does not require gradients. "
-                                   f"The outputs must be computed in a differentiable manner from the input when "
-                                   f"running in strict mode.")
+                raise RuntimeError(f"Output {i} of the {what} of the user-provided function does not require "
+                                   f"gradients. The outputs must be computed in a differentiable manner from the "
+                                   f"input when running in strict mode.")
 
 
 def _gradients(outputs: tuple[Tensor, ...], inputs: tuple[Tensor, ...], given: tuple[Any, ...], create_graph: bool,
@@ -137,8 +137,8 @@ def jacobian(func: Callable[..., Any], inputs: Tensors, create_graph: bool = Fal
         raise AssertionError('Expected strategy to be either "forward-mode" or "reverse-mode".')
     if strategy == "forward-mode":
         if create_graph:
-            raise NotImplementedError("torch.autograd.functional.jacobian: create_graph=True and "
-                                      "strategy=\"forward-mode\" are not both supported".replace("torch.", ""))
+            raise NotImplementedError("jacobian: create_graph=True and strategy='forward-mode' are not both "
+                                      "supported")
         if not vectorize:
             raise NotImplementedError("strategy='forward-mode' needs vectorize=True")
     with enable_grad():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fastgrad.tape import Node, add_hook
@@ -55,6 +55,25 @@ def increment_version(tensor: Tensor | Iterable[Tensor]) -> None:
     for t in (tensor,) if isinstance(tensor, Tensor) else tensor:
         with no_grad():
             t.detach().add_(0)
+
+
+def leaves_of(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The leaves other than `inputs` that a graph ends in, such as parameters that a function finds for itself."""
+    ends = {id(x) for x in inputs}
+    found: list[Tensor] = []
+    seen: set[int] = set()
+    stack: list[Any] = [out.grad_fn for out in outputs if out.grad_fn is not None]
+    stack += [out for out in outputs if out.grad_fn is None]
+    while stack:
+        thing = stack.pop()
+        if id(thing) in seen or id(thing) in ends:
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, Node):
+            stack.extend(target for target, _ in thing.next_functions)
+        elif thing.requires_grad:
+            found.append(thing)
+    return found
 
 
 bind("register_hook", register_hook)

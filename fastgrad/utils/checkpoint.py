@@ -8,32 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from fastgrad.autograd import Function, enable_grad, grad, is_grad_enabled
+from fastgrad.autograd.graph import leaves_of
 from fastgrad.ops import create
 from fastgrad.replay import refuse
 from fastgrad.runtime import is_recording
-from fastgrad.tape import Node
 from fastgrad.tensor import Tensor
 
 __all__ = ["checkpoint", "checkpoint_sequential"]
-
-
-def _leaves(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
-    """The leaves other than `inputs` that a graph ends in: parameters, which the function finds for itself."""
-    ends = {id(x) for x in inputs}
-    found: list[Tensor] = []
-    seen: set[int] = set()
-    stack: list[Any] = [out.grad_fn for out in outputs if out.grad_fn is not None]
-    stack += [out for out in outputs if out.grad_fn is None]
-    while stack:
-        thing = stack.pop()
-        if id(thing) in seen or id(thing) in ends:
-            continue
-        seen.add(id(thing))
-        if isinstance(thing, Node):
-            stack.extend(target for target, _ in thing.next_functions)
-        elif thing.requires_grad:
-            found.append(thing)
-    return found
 
 
 def _random_state() -> Any:
@@ -118,7 +99,7 @@ def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | N
     outputs = run(*inputs)
     several = isinstance(outputs, tuple | list)
     tensors = [t for t in (outputs if several else (outputs,)) if isinstance(t, Tensor)]
-    leaves = _leaves([t for t in tensors if t.requires_grad], [t for t in inputs if isinstance(t, Tensor)])
+    leaves = leaves_of([t for t in tensors if t.requires_grad], [t for t in inputs if isinstance(t, Tensor)])
     bare = [t.detach() if isinstance(t, Tensor) else t for t in (outputs if several else (outputs,))]
     return _Checkpoint.apply(run, state, tuple(bare) if several else bare[0], len(args), *args, *leaves)
 
