@@ -68,6 +68,13 @@ def _outer(tensors: list[Any]) -> bool:
     return any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
 
 
+def _finish(xs: list[Any]) -> None:
+    """Tensors to differentiate by, after that: for a function around, they are no variables in what it finds."""
+    for x in xs:
+        if x.is_leaf:
+            x.requires_grad_(False)
+
+
 def _off(tree: Any) -> Any:
     leaves, rebuild = _flatten(tree)
     return rebuild([t.detach() if isinstance(t, Tensor) else t for t in leaves])
@@ -102,6 +109,7 @@ def grad_and_value(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0,
         gradients = rebuild(list(found))
         if not _on_outer_tape(leaves, args, kwargs) and not leaves_of([out], xs):
             gradients, out, aux = _off(gradients), out.detach(), _off(aux)
+        _finish(xs)
         return gradients, ((out, aux) if has_aux else out)
 
     return wrapper
@@ -190,6 +198,7 @@ def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool =
                                       materialize_grads=True))
     if not _outer(leaves) and not _outer(vectors) and not leaves_of(outs, xs):
         products, outs, aux = [p.detach() for p in products], [out.detach() for out in outs], _off(aux)
+    _finish([*xs, *us])
     value = rebuild_out(outs), rebuild_out(products)
     return (*value, aux) if has_aux else value
 
@@ -220,6 +229,7 @@ def jacrev(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux
         found = rebuild_out(jacobians)
         if not outer:
             found, aux = _off(found), _off(aux)
+        _finish(xs)
         return (found, aux) if has_aux else found
 
     return wrapper
