@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from fastgrad import ops
 from fastgrad.dispatch import GradMode, get_grad_enabled
+from fastgrad.runtime import is_recording
 from fastgrad.tape import function_op, record_function
 from fastgrad.tensor import Tensor
 
@@ -126,6 +127,10 @@ class Function:
     @classmethod
     def apply(cls, *args: Any) -> Any:
         """Run forward, and put the result on the tape."""
+        if is_recording():
+            from fastgrad.replay import refuse
+
+            refuse(f"{cls.__name__}.apply(): a custom autograd.Function is not recorded. Call it outside")
         ctx = FunctionCtx()
         recorded = get_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args)
         ctx.needs_input_grad = tuple(isinstance(a, Tensor) and a.requires_grad for a in args)
