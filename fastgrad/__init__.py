@@ -54,10 +54,13 @@ short = int16
 
 from fastgrad import autograd as autograd
 from fastgrad import kernels as kernels
+from fastgrad.interop import from_dlpack as from_dlpack
 
 if _TYPE_CHECKING:
     from fastgrad.replay import CaptureError as CaptureError
     from fastgrad.replay import capture as capture
+    from fastgrad.serialization import load as load
+    from fastgrad.serialization import save as save
 from fastgrad import memory as memory
 
 
@@ -71,4 +74,8 @@ def __getattr__(name: str) -> object:
         from fastgrad import replay
 
         return getattr(replay, name)
+    if name in ("save", "load"):
+        from fastgrad import serialization
+
+        return getattr(serialization, name)
     raise AttributeError(f"module 'fastgrad' has no attribute {name!r}")

@@ -190,7 +190,8 @@ cdef class Primitive(Op):
             raise TypeError(f"{self.name}() takes {self.n_params} arguments but {len(bound)} were given")
         bound.extend(self.defaults[len(bound):])
         for name, value in keywords.items():
-            name = _SPELLINGS.get(name, name)
+            if name not in self.params:
+                name = _SPELLINGS.get(name, name)
             if name == "out":
                 if value is not None and not isinstance(value, Tensor):
                     raise TypeError(f"{self.name}(): argument 'out' must be Tensor, not {type(value).__name__}")
@@ -285,7 +286,8 @@ cdef void set_recorded(object (*function)(Op op, PyObject **args, int n, Tensor 
 
 
 _MISSING = object()
-_SPELLINGS = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's names, accepted as PyTorch accepts them
+# PyTorch's names of operands, and NumPy's names that PyTorch accepts.
+_SPELLINGS = {"input": "x", "other": "y", "exponent": "y", "axis": "dim", "keepdims": "keepdim"}
 
 
 cdef object scaled(object x, object y, object alpha):

@@ -271,7 +271,6 @@ cdef class Tensor:
     """
 
     __array_priority__ = 1000
-    __array_ufunc__ = None  # so that `ndarray * tensor` asks the tensor
 
     def __init__(self, *data, requires_grad=False):
         cdef Tensor source

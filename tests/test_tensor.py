@@ -146,8 +146,7 @@ def test_arrays_and_numpy_numbers_on_the_left_stay_on_the_tape():
     assert (np.float64(2) * fg.ones(1)).dtype is fg.float32
     assert (a * fg.ones(3)).dtype is fg.float64
     assert (a < fg.ones(3)).tolist() == [True, False, False]
-    with pytest.raises(TypeError):
-        np.sin(w)
+
 
 
 def test_views_share_and_copies_do_not():
