@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 import numpy as _np
 
-if int(_np.__version__.split(".")[0]) < 2:
+if _np.__version__.startswith(("0.", "1.")):
     raise ImportError(f"fastgrad needs NumPy 2.0 or newer, and this is {_np.__version__}: pip install -U numpy")
 
 from fastgrad import ops as ops

@@ -103,7 +103,7 @@ def with_nan(array):
 CHANGES = {
     "float64": lambda a: a,
     "float32": lambda a: a.astype(np.float32) if a.dtype == np.float64 else a,
-    "int64": lambda a: np.rint(a * 3).astype(np.int64) if a.dtype == np.float64 else a,
+    "int64": lambda a: np.rint(np.clip(np.nan_to_num(a), -99, 99) * 3).astype(np.int64) if a.dtype == np.float64 else a,
     "strided": strided,
     "empty": lambda a: a[..., :0] if a.ndim else a,
     "nan": with_nan,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from fastgrad import tape
 from fastgrad.ops.elementwise import *
 from fastgrad.ops.special import *
+from fastgrad.ops.gamma import *
 from fastgrad.ops.shape import *
 from fastgrad.ops.reduce import *
 from fastgrad.ops.create import *

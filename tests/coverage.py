@@ -1,0 +1,114 @@
+"""Which of PyTorch's names fastgrad has: `python tests/coverage.py > docs/coverage.md`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import fastgrad
+from fastgrad.ops.table import DIFFERS
+
+# Title, where to look, names
+GROUPS: list[tuple[str, str, str]] = [
+    ("Elementwise", "", """
+        abs absolute acos acosh add addcdiv addcmul arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh
+        atan atan2 atanh bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil
+        clamp clamp_max clamp_min clip copysign cos cosh deg2rad digamma div divide erf erfc erfinv exp exp2 expm1
+        fix float_power floor floor_divide fmax fmin fmod frac heaviside hypot ldexp lerp lgamma log log10 log1p
+        log2 logaddexp logaddexp2 logical_and logical_not logical_or logical_xor logit maximum minimum mul multiply
+        nan_to_num neg negative polygamma positive pow rad2deg reciprocal remainder round rsqrt rsub sgn sigmoid
+        sign signbit sin sinc sinh sqrt square sub subtract tan tanh true_divide trunc where xlogy"""),
+    ("Comparisons", "", """
+        allclose eq equal ge greater greater_equal gt isclose isfinite isinf isnan isneginf isposinf isreal le less
+        less_equal lt ne not_equal"""),
+    ("Reductions, scans and sorting", "", """
+        all amax amin aminmax any argmax argmin argsort count_nonzero cummax cummin cumprod cumsum kthvalue
+        logcumsumexp logsumexp max mean median min mode nanmean nansum norm prod quantile sort std std_mean sum topk
+        unique var var_mean"""),
+    ("Shape and index", "", """
+        argwhere atleast_1d atleast_2d atleast_3d broadcast_tensors broadcast_to bucketize cat chunk column_stack
+        concat diag diag_embed diagonal dsplit dstack expand flatten flip fliplr flipud gather hsplit hstack
+        index_add index_copy index_fill index_put index_select masked_fill masked_scatter masked_select meshgrid
+        moveaxis movedim mT narrow nonzero permute ravel repeat repeat_interleave reshape roll rot90 scatter
+        scatter_add scatter_reduce searchsorted select split squeeze stack swapaxes swapdims T take take_along_dim
+        tensor_split tile transpose tril triu unbind unflatten unfold unsqueeze view vsplit vstack"""),
+    ("Creation and random numbers", "", """
+        arange as_tensor bernoulli empty empty_like eye from_dlpack from_numpy full full_like Generator
+        get_rng_state linspace logspace manual_seed multinomial normal ones ones_like rand rand_like randint randn
+        randn_like randperm set_rng_state tensor tril_indices triu_indices zeros zeros_like save load"""),
+    ("Linear algebra", "", """
+        addbmm addmm addmv addr baddbmm bmm cdist chain_matmul cross dot einsum ger inner kron matmul matrix_power
+        mm mv outer tensordot trace vdot"""),
+    ("linalg", "linalg", """
+        cholesky cross det eigh eigvalsh inv lstsq matmul matrix_norm matrix_power matrix_rank multi_dot norm pinv
+        qr slogdet solve solve_triangular svd svdvals vector_norm"""),
+    ("nn.functional", "nn.functional", """
+        batch_norm bilinear binary_cross_entropy binary_cross_entropy_with_logits celu cosine_embedding_loss
+        cosine_similarity cross_entropy dropout elu embedding gaussian_nll_loss gelu glu group_norm hardshrink
+        hardsigmoid hardswish hardtanh hinge_embedding_loss huber_loss kl_div l1_loss layer_norm leaky_relu linear
+        log_softmax logsigmoid margin_ranking_loss mish mse_loss nll_loss normalize one_hot pad pairwise_distance
+        poisson_nll_loss prelu relu relu6 rms_norm scaled_dot_product_attention selu sigmoid silu smooth_l1_loss
+        softmax softmin softplus softshrink softsign tanh tanhshrink threshold triplet_margin_loss"""),
+    ("nn", "nn", """
+        BatchNorm1d BCELoss BCEWithLogitsLoss Bilinear CrossEntropyLoss Dropout ELU Embedding Flatten GELU GroupNorm
+        HuberLoss Identity KLDivLoss L1Loss LayerNorm LeakyReLU Linear LogSoftmax Module ModuleDict ModuleList
+        MSELoss MultiheadAttention NLLLoss Parameter ParameterDict ParameterList PReLU ReLU RMSNorm Sequential
+        Sigmoid SiLU SmoothL1Loss Softmax Softplus Tanh Unflatten"""),
+    ("nn.utils", "nn.utils", "clip_grad_norm_ clip_grad_value_ parameters_to_vector vector_to_parameters"),
+    ("nn.init", "nn.init", """
+        calculate_gain constant_ eye_ kaiming_normal_ kaiming_uniform_ normal_ ones_ orthogonal_ sparse_
+        trunc_normal_ uniform_ xavier_normal_ xavier_uniform_ zeros_"""),
+    ("optim", "optim", "Adadelta Adagrad Adam Adamax AdamW LBFGS NAdam Optimizer RAdam RMSprop SGD"),
+    ("optim.lr_scheduler", "optim.lr_scheduler", """
+        ChainedScheduler ConstantLR CosineAnnealingLR CosineAnnealingWarmRestarts ExponentialLR LambdaLR LinearLR
+        LRScheduler MultiplicativeLR MultiStepLR OneCycleLR PolynomialLR ReduceLROnPlateau SequentialLR StepLR"""),
+    ("utils.data", "utils.data", """
+        BatchSampler ConcatDataset DataLoader Dataset IterableDataset random_split RandomSampler Sampler
+        SequentialSampler Subset TensorDataset"""),
+    ("autograd", "autograd", "backward detect_anomaly Function grad gradcheck gradgradcheck set_detect_anomaly"),
+    ("autograd.functional", "autograd.functional", "hessian hvp jacobian jvp vhp vjp"),
+    ("func", "func", "functional_call grad grad_and_value hessian jacfwd jacrev jvp vjp vmap"),
+    ("Modes and checkpoints", "", "enable_grad inference_mode is_grad_enabled no_grad set_grad_enabled"),
+    ("utils.checkpoint", "utils.checkpoint", "checkpoint checkpoint_sequential"),
+]  # fmt: skip
+
+HEAD = """\
+# What there is of PyTorch
+
+Written by `python tests/coverage.py > docs/coverage.md`. What is there is compared with PyTorch, in values, shapes,
+dtypes, errors, gradients and second derivatives, by `tests/test_torch.py` and the tests of `nn` and `optim`. Where it
+differs on purpose, this page says how.
+"""
+
+
+def find(space: str, name: str) -> Any:
+    """The thing of that name, or None. Of the first level, a method of Tensor counts too."""
+    places: list[Any] = []
+    try:
+        places.append(importlib.import_module(f"fastgrad.{space}" if space else "fastgrad"))
+    except ImportError:
+        return None
+    if not space:
+        places.append(fastgrad.Tensor)
+    return next((getattr(place, name) for place in places if hasattr(place, name)), None)
+
+
+def page() -> str:
+    lines = [*HEAD.splitlines(), ""]
+    for title, space, names in GROUPS:
+        names_ = sorted(names.split(), key=str.lower)
+        there = [name for name in names_ if find(space, name) is not None]
+        missing = [name for name in names_ if name not in there]
+        differs = [(name, DIFFERS[key]) for name in there
+                   for key in ({name, f"{space}_{name}"} if space else {name}) if key in DIFFERS]  # fmt: skip
+        lines += [f"## {title}", "", f"{len(there)} of {len(names_)}.", ""]
+        if there:
+            lines += ["Yes: " + ", ".join(f"`{name}`" for name in there) + ".", ""]
+        lines += [f"Differs: `{name}`: {how}." for name, how in sorted(differs)] + ([""] if differs else [])
+        if missing:
+            lines += ["No: " + ", ".join(f"`{name}`" for name in missing) + ".", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    print(page(), end="")
