@@ -816,9 +816,16 @@ cdef class Program:
         return True
 
     cdef void move(self, Place place, fg_block *block):
-        """The memory of `place` is that of `block` from now on."""
+        """The memory of `place` is that of `block` from now on, for launches and for Python calls."""
         cdef fg_block *old = place.block
+        cdef Tensor t
         self.moved = True
+        for t in self.held:
+            if t.block == old:
+                t.ptr = <char *>block.data + (t.ptr - <char *>old.data)
+                block_incref(block)
+                block_decref(old)
+                t.block = block
         block_incref(block)
         if place.own:
             make_common(old)
@@ -827,6 +834,13 @@ cdef class Program:
         place.block = block
         self.point(place, <char *>block.data)
         place.start = <char *>block.data
+
+    cdef int count_held(self, fg_block *block):
+        cdef Tensor t
+        cdef int count = 0
+        for t in self.held:
+            count += t.block == block
+        return count
 
     cdef void point(self, Place place, char *start):
         cdef int i
@@ -863,7 +877,7 @@ cdef class Program:
                             and grad.block.refs == 2 and grad.node is NULL:
                         continue
                     grad = None
-                if g.new_grad.block.refs > 1:
+                if g.new_grad.block.refs > 1 + self.count_held(g.new_grad.block):
                     block = block_new(g.new_grad.block.nbytes)
                     self.move(g.new_grad, block)
                     block_decref(block)

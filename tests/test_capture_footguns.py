@@ -1893,6 +1893,21 @@ def test_failed_recordings_leave_no_memory():
     assert runtime.memory_stats()["live"] <= before + 100_000
 
 
+def test_what_numpy_computes_from_a_new_gradient():
+    w = fg.tensor([1.0, 2.0, 3.0], requires_grad=True)
+
+    def step(x):
+        w.grad = None
+        ((w * x) ** 2).sum().backward()
+        return w.grad.flip(0)
+
+    captured = fg.capture(step)
+    for i in range(5):
+        found = captured(vector(i))
+        same(found, step(vector(i)))
+    assert captured.program.replays >= 3
+
+
 collections_seen = 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,14 @@ def normal_(x: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
 def draw_(x: Tensor, draw: Callable[[tuple], np.ndarray]) -> Tensor:
     """Fill with what `draw` gives for x's shape: a function, so that a captured program can call it again."""
     copy_into(x, np.asarray(draw(tuple(x.shape))))
+
+
+@op(kind="inplace", methods=(), ref=None, sample=None)
+def optimize_(x: Tensor, rule: Callable[..., None], grad: Tensor, hyper: Tensor, state: Sequence[Tensor]) -> Tensor:
+    """One step of an optimiser that NumPy computes: `rule(x, grad, hyper, *state)` changes x and the state's arrays."""
+    rule(x.detach().numpy(), grad.detach().numpy(), hyper.numpy(), *[part.numpy() for part in state])
+    for part in state:
+        touch(part)
 
 
 def sgd_(param: Tensor, buffer: Tensor | None, grad: Tensor, hyper: Tensor) -> None:
