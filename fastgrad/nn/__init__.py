@@ -1,31 +1,55 @@
 """Modules, losses and their functions, with PyTorch's names."""
 
-from fastgrad.nn import functional, init
-from fastgrad.nn.activation import LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
-from fastgrad.nn.container import Sequential
+from fastgrad.nn import functional, init, utils
+from fastgrad.nn.activation import (
+    ELU,
+    GELU,
+    Dropout,
+    LeakyReLU,
+    LogSoftmax,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
+from fastgrad.nn.container import ModuleDict, ModuleList, Sequential
 from fastgrad.nn.linear import Flatten, Identity, Linear
 from fastgrad.nn.loss import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss
 from fastgrad.nn.module import Module
 from fastgrad.nn.parameter import Parameter
+from fastgrad.nn.weighted import Embedding, LayerNorm
 
 __all__ = [
+    "ELU",
+    "GELU",
     "BCELoss",
     "BCEWithLogitsLoss",
     "CrossEntropyLoss",
+    "Dropout",
+    "Embedding",
     "Flatten",
     "Identity",
     "L1Loss",
+    "LayerNorm",
+    "LeakyReLU",
     "Linear",
     "LogSoftmax",
     "MSELoss",
     "Module",
+    "ModuleDict",
+    "ModuleList",
     "NLLLoss",
     "Parameter",
     "ReLU",
     "Sequential",
+    "SiLU",
     "Sigmoid",
     "Softmax",
+    "Softplus",
     "Tanh",
     "functional",
     "init",
+    "utils",
 ]

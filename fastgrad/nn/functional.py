@@ -9,6 +9,57 @@ from typing import Any
 from warnings import warn
 
 from fastgrad import ops
+from fastgrad.nn.pointwise import (
+    dropout as dropout,
+)
+from fastgrad.nn.pointwise import (
+    elu as elu,
+)
+from fastgrad.nn.pointwise import (
+    embedding as embedding,
+)
+from fastgrad.nn.pointwise import (
+    gelu as gelu,
+)
+from fastgrad.nn.pointwise import (
+    hardtanh as hardtanh,
+)
+from fastgrad.nn.pointwise import (
+    layer_norm as layer_norm,
+)
+from fastgrad.nn.pointwise import (
+    leaky_relu as leaky_relu,
+)
+from fastgrad.nn.pointwise import (
+    logsigmoid as logsigmoid,
+)
+from fastgrad.nn.pointwise import (
+    mish as mish,
+)
+from fastgrad.nn.pointwise import (
+    normalize as normalize,
+)
+from fastgrad.nn.pointwise import (
+    relu6 as relu6,
+)
+from fastgrad.nn.pointwise import (
+    scaled_dot_product_attention as scaled_dot_product_attention,
+)
+from fastgrad.nn.pointwise import (
+    selu as selu,
+)
+from fastgrad.nn.pointwise import (
+    silu as silu,
+)
+from fastgrad.nn.pointwise import (
+    softplus as softplus,
+)
+from fastgrad.nn.pointwise import (
+    softsign as softsign,
+)
+from fastgrad.nn.pointwise import (
+    tanhshrink as tanhshrink,
+)
 from fastgrad.ops.index import one_hot as one_hot
 from fastgrad.ops.shape import pad as pad
 from fastgrad.replay import check_values
@@ -19,17 +70,34 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
+    "dropout",
+    "elu",
+    "embedding",
+    "gelu",
+    "hardtanh",
     "l1_loss",
+    "layer_norm",
+    "leaky_relu",
     "linear",
     "log_softmax",
+    "logsigmoid",
+    "mish",
     "mse_loss",
     "nll_loss",
+    "normalize",
     "one_hot",
     "pad",
     "relu",
+    "relu6",
+    "scaled_dot_product_attention",
+    "selu",
     "sigmoid",
+    "silu",
     "softmax",
+    "softplus",
+    "softsign",
     "tanh",
+    "tanhshrink",
 ]
 
 # ---------------------------------------------------------------------------------------------- layers, activations

@@ -492,7 +492,7 @@ class RMSprop(_Adaptive):
         return (group["lr"], group["alpha"], group["eps"], group["weight_decay"], group["momentum"], group["centered"])
 
     def _names(self, group: dict[str, Any]) -> tuple[str, ...]:
-        names = self._slots
+        names: tuple[str, ...] = self._slots
         if group["momentum"] > 0:
             names += ("momentum_buffer",)
         return (*names, "grad_avg") if group["centered"] else names

@@ -1,0 +1,202 @@
+"""Activations, normalisation, embedding, dropout and attention, composed of ops. fastgrad.nn.functional has them."""
+
+import math
+
+import numpy as np
+
+from fastgrad import ops
+from fastgrad.ops.table import composite
+from fastgrad.tensor import Tensor
+
+
+def _plain(rng: np.random.Generator) -> list[tuple]:
+    return [(rng.uniform(-4, 4, (2, 3)),), (np.array(0.7),), (rng.uniform(-30, 30, 20),)]
+
+
+@composite(sample=lambda rng: [*_plain(rng), (rng.uniform(-4, 4, 5), {"approximate": "tanh"})], methods=())
+def gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    """x times the normal distribution function of x, or its approximation by tanh: Hendrycks and Gimpel (2016)."""
+    if approximate == "tanh":
+        inner = math.sqrt(2 / math.pi) * (input + 0.044715 * input * input * input)
+        return 0.5 * input * (1 + ops.tanh(inner))
+    if approximate != "none":
+        raise RuntimeError("approximate argument must be either none or tanh.")
+    return input * (0.5 * ops.erfc(input * (-1 / math.sqrt(2))))
+
+
+@composite(sample=_plain, methods=())
+def silu(input: Tensor, inplace: bool = False) -> Tensor:
+    """x sigmoid(x)."""
+    out = input * ops.sigmoid(input)
+    return input.copy_(out) if inplace else out
+
+
+@composite(sample=lambda rng: [*_plain(rng), (rng.uniform(-4, 4, 5), 0.3)], methods=())
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    """x above 0, negative_slope x below."""
+    out = ops.where(input > 0, input, input * negative_slope)
+    return input.copy_(out) if inplace else out
+
+
+@composite(sample=lambda rng: [*_plain(rng), (rng.uniform(-4, 4, 5), 0.3)], methods=())
+def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """x above 0, alpha (e^x - 1) below: Clevert et al. (2016)."""
+    out = ops.where(input > 0, input, alpha * ops.expm1(ops.clamp(input, max=0.0)))
+    return input.copy_(out) if inplace else out
+
+
+@composite(sample=_plain, methods=())
+def selu(input: Tensor, inplace: bool = False) -> Tensor:
+    """elu with the two constants of Klambauer et al. (2017)."""
+    out = 1.0507009873554805 * elu(input, 1.6732632423543772)
+    return input.copy_(out) if inplace else out
+
+
+@composite(sample=lambda rng: [*_plain(rng), (rng.uniform(-4, 4, 5), 2.0, 3.0)], methods=())
+def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """log(1 + e^(beta x)) / beta; x where beta x exceeds the threshold."""
+    scaled = input * beta
+    far = scaled > threshold
+    return ops.where(far, input, ops.log1p(ops.exp(ops.where(far, 0.0, scaled))) / beta)
+
+
+@composite(sample=_plain, methods=())
+def logsigmoid(input: Tensor) -> Tensor:
+    """log sigmoid(x), without underflow."""
+    return ops.clamp(input, max=0.0) - ops.log1p(ops.exp(-ops.abs(input)))
+
+
+@composite(sample=lambda rng: [*_plain(rng), (rng.uniform(-4, 4, 5), -2.0, 3.0)], methods=())
+def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
+    """x between two bounds; the derivative at a bound is 0."""
+    if not input.is_floating_point():
+        return ops.clamp(input, int(min_val), int(max_val))
+    out = ops.where((input > min_val) & (input < max_val), input, ops.clamp(input.detach(), min_val, max_val))
+    return input.copy_(out) if inplace else out
+
+
+@composite(sample=_plain, methods=())
+def relu6(input: Tensor, inplace: bool = False) -> Tensor:
+    """x between 0 and 6."""
+    return hardtanh(input, 0.0, 6.0, inplace)
+
+
+@composite(sample=_plain, methods=())
+def softsign(input: Tensor) -> Tensor:
+    """x / (1 + |x|)."""
+    return input / (1 + ops.abs(input))
+
+
+@composite(sample=_plain, methods=())
+def tanhshrink(input: Tensor) -> Tensor:
+    """x - tanh(x)."""
+    return input - ops.tanh(input)
+
+
+@composite(sample=_plain, methods=())
+def mish(input: Tensor, inplace: bool = False) -> Tensor:
+    """x tanh(softplus(x)): Misra (2019)."""
+    out = input * ops.tanh(softplus(input))
+    return input.copy_(out) if inplace else out
+
+
+# ---------------------------------------------------------------------------------------------- normalisation
+
+
+def _norms(rng: np.random.Generator) -> list[tuple]:
+    x, w, b = rng.uniform(-4, 4, (2, 3, 4)), rng.uniform(0.5, 1, 4), rng.uniform(-1, 1, 4)
+    return [(x, (4,)), (x, (4,), w, b), (x, (3, 4), rng.uniform(0.5, 1, (3, 4)), None, 0.1)]
+
+
+@composite(sample=_norms, methods=())
+def layer_norm(
+    input: Tensor, normalized_shape: tuple[int, ...], weight: Tensor | None = None, bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """(x - mean) / sqrt(variance + eps) over the last dimensions, which have `normalized_shape`; then times weight,
+    plus bias: Ba et al. (2016). RuntimeError if the shapes do not fit."""
+    shape = tuple(normalized_shape)
+    if not shape or tuple(input.shape[input.ndim - len(shape):]) != shape:
+        raise RuntimeError(f"layer_norm: normalized_shape is {list(shape)}, and the input's shape {list(input.shape)}")
+    dims = tuple(range(-len(shape), 0))
+    centred = input - ops.mean(input, dims, True)
+    out = centred * ops.rsqrt(ops.mean(centred * centred, dims, True) + eps)
+    if weight is not None:
+        out = out * weight
+    return out if bias is None else out + bias
+
+
+@composite(sample=lambda rng: [(rng.uniform(-4, 4, (2, 4)),), (rng.uniform(-4, 4, (2, 3, 4)), {"dim": 2}),
+                               (rng.uniform(-4, 4, (2, 3)), {"p": 2.0, "dim": 0})], methods=())
+def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
+    """x / max(its p-norm along `dim`, eps), for p = 1 and 2."""
+    if p == 2:
+        length = ops.sqrt(ops.sum(input * input, dim, True))
+    elif p == 1:
+        length = ops.sum(ops.abs(input), dim, True)
+    else:
+        length = ops.sum(ops.abs(input) ** p, dim, True) ** (1 / p)
+    return input / ops.clamp(length, min=eps)
+
+
+# ---------------------------------------------------------------------------------------------- lookups and attention
+
+
+@composite(sample=lambda rng: [(np.array([[0, 2], [1, 1]]), rng.uniform(-1, 1, (3, 4)))], methods=())
+def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+    """Rows of `weight` (rows, size) by integers (...): (..., size). The row `padding_idx` gets no gradient. IndexError
+    out of range."""
+    rows = ops.reshape(ops.index_select(weight, 0, ops.reshape(input, (-1,))), (*input.shape, *weight.shape[1:]))
+    if padding_idx is None:
+        return rows
+    if not -weight.shape[0] <= padding_idx < weight.shape[0]:
+        raise AssertionError("Padding_idx must be within num_embeddings")
+    outside = ops.unsqueeze(input == padding_idx % weight.shape[0], -1)
+    return ops.where(outside, rows.detach(), rows)
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Each element with probability p set to 0, the others times 1 / (1 - p); x itself if not training. Random numbers
+    are those of `manual_seed`. ValueError for a p outside 0 to 1: Srivastava et al. (2014)."""
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+    if not training or p == 0.0:
+        return input
+    if p == 1.0:
+        out = input * 0.0
+    else:
+        kept = ops.rand_like(input.detach()) >= p
+        out = input * (kept.to(input.dtype) / (1.0 - p))
+    return input.copy_(out) if inplace else out
+
+
+def _attentions(rng: np.random.Generator) -> list[tuple]:
+    q, k, v = (rng.uniform(-1, 1, (2, 2, n, 4)) for n in (3, 5, 5))
+    mask = rng.uniform(-1, 1, (3, 5))
+    return [(q, k, v), (q, k, v, mask), (q, k, v, mask > -0.5), (k, k, v, {"is_causal": True}),
+            (q[0, 0], k[0, 0], v[0, 0]), (q, k, v, {"scale": 0.3})]  # fmt: skip
+
+
+@composite(sample=_attentions, methods=())
+def scaled_dot_product_attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+    is_causal: bool = False, scale: float | None = None,
+) -> Tensor:  # fmt: skip
+    """softmax(q k^T scale + mask) v: (.., l, e), (.., s, e), (.., s, f) -> (.., l, f); scale is 1 / sqrt(e) by default.
+
+    A boolean mask is true where a query may look at a key; `is_causal` allows the keys up to its own place. Vaswani et
+    al. (2017).
+    """
+    if not query.is_floating_point():
+        raise RuntimeError(f"scaled_dot_product_attention is not implemented for {query.dtype.name}")
+    factor = 1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else scale
+    scores = ops.matmul(query * factor, ops.transpose(key, -2, -1))
+    if is_causal:
+        if attn_mask is not None:
+            raise RuntimeError("scaled_dot_product_attention: attn_mask and is_causal exclude each other")
+        allowed = ops.tril(ops.ones(scores.shape[-2], scores.shape[-1], dtype=scores.dtype)) > 0
+        scores = ops.where(allowed, scores, -math.inf)
+    elif attn_mask is not None:
+        scores = ops.where(attn_mask, scores, -math.inf) if attn_mask.dtype.name == "bool" else scores + attn_mask
+    weights = ops.softmax(scores, -1)
+    return ops.matmul(dropout(weights, dropout_p) if dropout_p else weights, value)
