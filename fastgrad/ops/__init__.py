@@ -11,6 +11,8 @@ from fastgrad.ops.reduce import *
 from fastgrad.ops.create import *
 from fastgrad.ops.index import *
 from fastgrad.ops.linalg import *
+from fastgrad.ops.scan import *
+from fastgrad.ops.sort import *
 from fastgrad.ops.update import *
 
 tape.set_roles(accumulate=add, sum_to_size=sum_to_size, cast=cast)

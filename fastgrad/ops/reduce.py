@@ -15,9 +15,24 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastgrad.dispatch import sum_off_tape
-from fastgrad.ops.elementwise import exp, maximum, minimum
+from fastgrad.ops.elementwise import (
+    abs,
+    bitwise_not,
+    exp,
+    isfinite,
+    isnan,
+    log,
+    maximum,
+    minimum,
+    ne,
+    pow,
+    sign,
+    sqrt,
+    square,
+    where,
+)
 from fastgrad.ops.shape import expand, reshape, unsqueeze_all
-from fastgrad.ops.table import method, op
+from fastgrad.ops.table import composite, method, op
 from fastgrad.tensor import Tensor, bind
 from fastgrad.tensor import as_tensor as _as_tensor
 
@@ -188,6 +203,149 @@ def any(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
 
 def _array(x: Tensor) -> np.ndarray:
     return x.detach().numpy()
+
+
+# ---------------------------------------------------------------------------------------------- composed of these
+
+
+def _var_samples(rng: np.random.Generator) -> list[tuple]:
+    x = rng.uniform(-4, 4, (3, 4, 5))
+    return [(x,), (x, 1), (x, (0, -1), {"keepdim": True}), (x, 2, {"correction": 0}), (x, {"unbiased": False}),
+            (x, 0, False, True), (x, False), (x[0, 0], 0), (np.asarray(x[0, 0, 0]),)]
+
+
+def _count(x: Tensor, dim: Dim) -> int:
+    if dim is None or (not isinstance(dim, int) and not len(dim)):
+        return x.numel()
+    dims = (dim,) if isinstance(dim, int) else dim
+    return math.prod(x.shape[d] for d in dims) if x.ndim else 1
+
+
+def _var(x: Tensor, dim: Dim, unbiased: bool, keepdim: bool, correction: float | None) -> tuple[Tensor, Tensor]:
+    if isinstance(dim, bool):  # var(x, unbiased)
+        unbiased, dim = dim, None
+    lift = mean(x, dim, True)
+    count = _count(x, dim) - (float(unbiased) if correction is None else correction)
+    return sum(square(x - lift), dim, keepdim) / builtins.max(count, 0.0), (
+        lift if keepdim else reshape(lift, sum(x.detach(), dim).shape))
+
+
+def _root(x: Tensor) -> Tensor:
+    """sqrt(x), with derivative 0 at 0, as PyTorch's std and norm have."""
+    zero = x.detach() == 0
+    return where(zero, 0.0, sqrt(where(zero, 1.0, x)))
+
+
+@composite(sample=_var_samples)
+def var(x: Tensor, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *,
+        correction: float | None = None) -> Tensor:
+    """Variance over `dim`: squares about the mean, summed, over n - correction (1, or 0 if not `unbiased`)."""
+    return _var(x, dim, unbiased, keepdim, correction)[0]
+
+
+@composite(sample=_var_samples)
+def std(x: Tensor, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *,
+        correction: float | None = None) -> Tensor:
+    """Square root of `var`, with derivative 0 where it is 0."""
+    return _root(_var(x, dim, unbiased, keepdim, correction)[0])
+
+
+@composite(sample=_var_samples, methods=())
+def var_mean(x: Tensor, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *,
+             correction: float | None = None) -> tuple[Tensor, Tensor]:
+    """(`var`, `mean`)."""
+    return _var(x, dim, unbiased, keepdim, correction)
+
+
+@composite(sample=_var_samples, methods=())
+def std_mean(x: Tensor, dim: Dim = None, unbiased: bool = True, keepdim: bool = False, *,
+             correction: float | None = None) -> tuple[Tensor, Tensor]:
+    """(`std`, `mean`)."""
+    variance, center = _var(x, dim, unbiased, keepdim, correction)
+    return _root(variance), center
+
+
+class AMinMax(NamedTuple):
+    """What aminmax returns."""
+
+    min: Tensor
+    max: Tensor
+
+
+@composite(sample=lambda rng: [(x := rng.uniform(-4, 4, (3, 4)),), (x, {"dim": 1}), (x, {"dim": -2, "keepdim": True})])
+def aminmax(x: Tensor, *, dim: int | None = None, keepdim: bool = False) -> AMinMax:
+    """(min, max) of all elements, or along `dim`. RuntimeError for nothing."""
+    if not x.numel() and dim is None:
+        raise RuntimeError("aminmax(): cannot compute aminmax over nothing")
+    return AMinMax(amin(x, dim, keepdim), amax(x, dim, keepdim))
+
+
+@composite(sample=lambda rng: [(x := rng.uniform(-4, 4, (3, 4, 5)), 0), (x, (1, -1), True), (x, -1, {"keepdim": True}),
+                               (np.asarray(x[0, 0, 0]), 0)])
+def logsumexp(x: Tensor, dim: int | Sequence[int], keepdim: bool = False) -> Tensor:
+    """log(sum(exp(x))) over `dim`, without overflow."""
+    if not x.numel():
+        return log(sum(exp(x), dim, keepdim))
+    top = amax(x.detach().to(exp(x.detach()).dtype), dim, True)
+    top = where(isfinite(top), top, 0.0)
+    total = log(sum(exp(x - top), dim, True)) + top
+    return total if keepdim else reshape(total, sum(x.detach(), dim).shape)
+
+
+def _nan_samples(rng: np.random.Generator) -> list[tuple]:
+    x = rng.uniform(-4, 4, (3, 4, 5))
+    return [(x,), (x, 1), (x, (0, 2), True), (x, -1, {"keepdim": True})]
+
+
+@composite(sample=_nan_samples)
+def nansum(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """Sum over `dim` of what is not NaN."""
+    return sum(where(isnan(x.detach()), 0.0, x) if x.dtype.is_floating_point else x, dim, keepdim)
+
+
+@composite(sample=_nan_samples)
+def nanmean(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """Mean over `dim` of what is not NaN."""
+    if not x.dtype.is_floating_point:
+        raise RuntimeError(f"nanmean(): expected input to have floating point or complex dtype but got {x.dtype}")
+    return nansum(x, dim, keepdim) / sum(bitwise_not(isnan(x.detach())).to(x.dtype), dim, keepdim)
+
+
+@composite(sample=lambda rng: [(x := rng.integers(-1, 2, (3, 4)) * 1.0,), (x, 1), (x, (0, 1)), (x, {"dim": -2})])
+def count_nonzero(x: Tensor, dim: Dim = None) -> Tensor:
+    """How many elements are not zero, over `dim`, in int64."""
+    return sum(ne(x.detach(), 0), dim)
+
+
+def _norm_samples(rng: np.random.Generator) -> list[tuple]:
+    x = rng.uniform(-4, 4, (3, 4, 5))
+    return [(x,), (x, 2, 1), (x, 1, (0, 1), True), (x, 3, -1), (x, {"p": 2, "dim": -1, "keepdim": True}),
+            (x, np.inf, 0), (x, -np.inf, 1), (x, 0.5, 2), (x, 0, 1)]
+
+
+def power_norm(x: Tensor, p: float, dim: Dim, keepdim: bool) -> Tensor:
+    """sum(|x|^p)^(1/p) over `dim`; the largest (smallest) |x| for p = inf (-inf), and how many are not 0 for p = 0."""
+    if p == 2:
+        return _root(sum(square(x), dim, keepdim))
+    if p == 1:
+        return sum(abs(x), dim, keepdim)
+    if p == math.inf:
+        return amax(abs(x), dim, keepdim)
+    if p == -math.inf:
+        return amin(abs(x), dim, keepdim)
+    if p == 0:
+        return sum(where(isnan(x.detach()), 1.0, sign(abs(x))), dim, keepdim)
+    return pow(sum(pow(abs(x), p), dim, keepdim), 1 / p)
+
+
+@composite(sample=_norm_samples)
+def norm(x: Tensor, p: float | str | None = "fro", dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """sum(|x|^p)^(1/p) over `dim`; p is 2 for "fro". RuntimeError for integers."""
+    if not x.dtype.is_floating_point:
+        raise RuntimeError(f"norm(): expected a floating point dtype as input, got {x.dtype}")
+    if isinstance(p, str) and p != "fro":
+        raise NotImplementedError(f"norm: p={p!r}")
+    return power_norm(x, 2.0 if p is None or isinstance(p, str) else p, dim, keepdim)
 
 
 # ---------------------------------------------------------------------------------------------- softmax

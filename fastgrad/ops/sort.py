@@ -1,0 +1,167 @@
+"""Sorting, order statistics, and what is counted."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastgrad.ops.index import gather
+from fastgrad.ops.shape import narrow, reshape
+from fastgrad.ops.table import composite, op
+from fastgrad.tensor import Tensor, from_numpy, normalize_dim
+
+
+class Sorted(NamedTuple):
+    """What sort, topk, kthvalue and median along a dimension return."""
+
+    values: Tensor
+    indices: Tensor
+
+
+def _sort_index(x: np.ndarray, dim: int, descending: bool) -> np.ndarray:
+    if not x.ndim:
+        return np.zeros((), np.int64)
+    if not descending:
+        return np.argsort(x, dim, kind="stable").astype(np.int64)
+    # the other way round twice, so that equal elements keep their order
+    index = np.argsort(np.flip(x, dim), dim, kind="stable")
+    return np.ascontiguousarray(x.shape[dim] - 1 - np.flip(index, dim)).astype(np.int64)
+
+
+def _distinct(rng: np.random.Generator) -> np.ndarray:
+    return (rng.permutation(60) - 30.0).reshape(3, 4, 5)
+
+
+def _sort_samples(rng: np.random.Generator) -> list[tuple]:
+    x = _distinct(rng)
+    return [(x,), (x, 0), (x, 1, True), (x, {"dim": -2, "descending": True}), (x[0, 0],), (np.asarray(x[0, 0, 0]),),
+            (x, 3)]
+
+
+@op(kind="python", methods=(), ref=_sort_index,
+    sample=lambda rng: [(_distinct(rng), d, down) for d in (0, -1) for down in (False, True)])
+def sort_index(x: Tensor, dim: int, descending: bool) -> Tensor:
+    """The places (int64) that sort x along `dim`; equal elements keep their order, NaN counts as the largest."""
+    return from_numpy(_sort_index(x.detach().numpy(), normalize_dim(dim, x.ndim), descending))
+
+
+@composite(sample=_sort_samples)
+def sort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Sorted:
+    """(values, indices) in order along `dim`; equal elements keep their order, NaN counts as the largest."""
+    index = sort_index(x.detach(), dim, descending)
+    return Sorted(gather(x, dim, index) if x.ndim else x.clone(), index)
+
+
+@composite(sample=_sort_samples)
+def argsort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
+    """The indices (int64) of `sort`."""
+    return sort_index(x.detach(), dim, descending)
+
+
+@composite(sample=lambda rng: [(_distinct(rng),), (_distinct(rng)[0, 0],)])
+def msort(x: Tensor) -> Tensor:
+    """x in order along its first dimension."""
+    return sort(x, 0).values
+
+
+def _topk_samples(rng: np.random.Generator) -> list[tuple]:
+    x = _distinct(rng)
+    return [(x, 2), (x, 3, 0), (x, 2, {"dim": 1, "largest": False}), (x, 0), (x[0, 0], 5), (x, 9),
+            (np.asarray(x[0, 0, 0]), 1)]
+
+
+@composite(sample=_topk_samples)
+def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Sorted:
+    """(values, indices) of the k largest (smallest) elements along `dim`, in order. RuntimeError if k is too large."""
+    axis = normalize_dim(dim, x.ndim)
+    if not 0 <= k <= (x.shape[axis] if x.ndim else 1):
+        raise RuntimeError("selected index k out of range")
+    index = sort_index(x.detach(), dim, largest)
+    if not x.ndim:
+        return Sorted(x.clone(), index)
+    index = narrow(index, axis, 0, k).contiguous()
+    return Sorted(gather(x, axis, index), index)
+
+
+def _median_index(x: np.ndarray, dim: int, k: int) -> np.ndarray:
+    if not x.ndim:
+        return np.zeros((), np.int64)
+    index = np.take(np.argsort(x, dim, kind="stable"), [k], dim)
+    odd = x != x
+    return np.where(odd.any(dim, keepdims=True), np.expand_dims(odd.argmax(dim), dim), index).astype(np.int64)
+
+
+@op(kind="python", methods=(), ref=_median_index,
+    sample=lambda rng: [(_distinct(rng), 0, 1), (_distinct(rng), -1, 2)])
+def median_index(x: Tensor, dim: int, k: int) -> Tensor:
+    """Where element k in order is along `dim`, which stays with size 1; the first NaN if there is one."""
+    return from_numpy(_median_index(x.detach().numpy(), normalize_dim(dim, x.ndim), k))
+
+
+def _chosen(x: Tensor, dim: int, index: Tensor, keepdim: bool) -> Sorted:
+    if not x.ndim:
+        return Sorted(x.clone(), index)
+    values = gather(x, dim, index)
+    return Sorted(values, index) if keepdim else Sorted(values.squeeze(dim), index.squeeze(dim))
+
+
+def _median_samples(rng: np.random.Generator) -> list[tuple]:
+    x = _distinct(rng)
+    return [(x,), (x, 0), (x, 1, True), (x, {"dim": -1}), (x[0, 0], 0), (np.asarray(x[0, 0, 0]),)]
+
+
+@composite(sample=_median_samples)
+def median(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | Sorted:
+    """The middle element in order, the lower of two; with `dim`, (values, indices) along it. NaN if there is one."""
+    if dim is None:
+        flat = reshape(x, (-1,)) if x.numel() else reshape(x, (0,))
+        if not flat.numel():
+            return from_numpy(np.full((), np.nan if x.dtype.is_floating_point else np.iinfo(x.dtype.numpy).min,
+                                      x.dtype.numpy))
+        return _chosen(flat, 0, median_index(flat.detach(), 0, (flat.numel() - 1) // 2), False).values
+    axis = normalize_dim(dim, x.ndim)
+    if x.ndim and x.shape[axis] == 0:
+        raise IndexError(f"median(): Expected reduction dim {axis} to have non-zero size.")
+    size = x.shape[axis] if x.ndim else 1
+    return _chosen(x, axis, median_index(x.detach(), axis, (size - 1) // 2), keepdim)
+
+
+@composite(sample=lambda rng: [(_distinct(rng), 2), (_distinct(rng), 1, 0, True), (_distinct(rng)[0, 0], 5),
+                               (_distinct(rng), 9)])
+def kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Sorted:
+    """(values, indices) of the k-th smallest element (from 1) along `dim`. RuntimeError for other k."""
+    axis = normalize_dim(dim, x.ndim)
+    if x.ndim and not x.shape[axis]:
+        raise IndexError(f"kthvalue(): Expected reduction dim {axis} to have non-zero size.")
+    if not 1 <= k <= (x.shape[axis] if x.ndim else 1):
+        raise RuntimeError(f"kthvalue(): selected number k out of range for dimension {dim}")
+    if not x.ndim:
+        return Sorted(x.clone(), sort_index(x.detach(), 0, False))
+    return _chosen(x, axis, narrow(sort_index(x.detach(), axis, False), axis, k - 1, 1).contiguous(), keepdim)
+
+
+def _unique_samples(rng: np.random.Generator) -> list[tuple]:
+    x = rng.integers(-3, 3, (4, 5)) * 1.0
+    return [(x,), (x, {"return_inverse": True}), (x, {"return_inverse": True, "return_counts": True}),
+            (x, {"return_counts": True, "dim": 0}), (x[0].astype(np.int64), {"return_inverse": True, "dim": -1})]
+
+
+@composite(sample=_unique_samples)
+def unique(
+    x: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
+) -> Tensor | tuple[Tensor, ...]:
+    """The different elements in order (or slices along `dim`); then where each is found, then how often. No gradient.
+    """
+    array = x.detach().numpy()
+    axis = None if dim is None else normalize_dim(dim, x.ndim)
+    if axis is not None and 0 in x.shape[:axis] + x.shape[axis + 1:]:
+        raise RuntimeError("unique: there are dimensions of size 0 beside the selected one")
+    values, inverse, counts = np.unique(array, return_inverse=True, return_counts=True, axis=axis, equal_nan=False)
+    found = [values]
+    if return_inverse:
+        found.append(inverse.reshape(array.shape) if axis is None else inverse.reshape(-1))
+    if return_counts:
+        found.append(counts)
+    tensors = [from_numpy(np.ascontiguousarray(part)) for part in found]
+    return tensors[0] if len(tensors) == 1 else tuple(tensors)
