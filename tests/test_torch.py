@@ -25,7 +25,7 @@ assert nn.functional  # its functions declare themselves
 
 def counterpart(name):
     """PyTorch's function of the name, or None."""
-    for space in SPACES:
+    for space in (torch.linalg,) if name.startswith("linalg_") else SPACES:
         if callable(found := getattr(space, name.removeprefix("linalg_"), None)):
             return found
     if callable(getattr(torch.Tensor, name, None)):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import builtins
+import math
+
 import numpy as np
 
+from fastgrad.ops.create import eye
 from fastgrad.ops.elementwise import mul
 from fastgrad.ops.reduce import sum
-from fastgrad.ops.shape import reshape, transpose, unsqueeze
-from fastgrad.ops.table import method, op
-from fastgrad.tensor import Tensor
+from fastgrad.ops.shape import expand, permute, reshape, transpose, unsqueeze
+from fastgrad.ops.table import composite, method, op
+from fastgrad.tensor import Tensor, from_numpy
 
 
 def _matmul_samples(rng: np.random.Generator) -> list[tuple]:
@@ -119,3 +123,342 @@ def outer(x: Tensor, y: Tensor) -> Tensor:
     """Products of every pair of two vectors' elements."""
     _check_dims("outer", x, y, 1, 1)
     return mul(unsqueeze(x, 1), y)
+
+
+# ---------------------------------------------------------------------------------------------- composed of these
+
+
+def _uniform(rng: np.random.Generator, *shapes: tuple[int, ...]) -> tuple:
+    return tuple(rng.uniform(-2, 2, shape) for shape in shapes)
+
+
+def _scaled(x: Tensor, product: Tensor, beta: float, alpha: float) -> Tensor:
+    if alpha != 1:
+        product = mul(product, alpha)
+    if beta == 0:
+        return product  # what x holds does not matter, NaN included
+    return (x if beta == 1 else mul(x, beta)) + product
+
+
+@composite(sample=lambda rng: [(*_uniform(rng, (2, 4), (2, 3), (3, 4)), {"beta": 2, "alpha": 3}),
+                               _uniform(rng, (4,), (2, 3), (3, 4)), _uniform(rng, (2, 4), (2, 3), (2, 4))])
+def addmm(x: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """beta x + alpha (mat1 mat2); x is broadcast. With beta = 0, x is not read."""
+    return _scaled(x, mm(mat1, mat2), beta, alpha)
+
+
+@composite(sample=lambda rng: [(*_uniform(rng, (2,), (2, 3), (3,)), {"beta": 2, "alpha": 3}),
+                               _uniform(rng, (1,), (2, 3), (3,))])
+def addmv(x: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """beta x + alpha (mat vec)."""
+    return _scaled(x, mv(mat, vec), beta, alpha)
+
+
+@composite(sample=lambda rng: [(*_uniform(rng, (2, 3), (2,), (3,)), {"beta": 2, "alpha": 3}),
+                               _uniform(rng, (3,), (2,), (3,))])
+def addr(x: Tensor, vec1: Tensor, vec2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """beta x + alpha times the outer product."""
+    return _scaled(x, outer(vec1, vec2), beta, alpha)
+
+
+@composite(sample=lambda rng: [(*_uniform(rng, (5, 2, 4), (5, 2, 3), (5, 3, 4)), {"beta": 2, "alpha": 3}),
+                               _uniform(rng, (4,), (5, 2, 3), (5, 3, 4))])
+def baddbmm(x: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """beta x + alpha (batch1 batch2), a batch of products."""
+    return _scaled(x, bmm(batch1, batch2), beta, alpha)
+
+
+@composite(sample=lambda rng: [(*_uniform(rng, (2, 4), (5, 2, 3), (5, 3, 4)), {"beta": 2, "alpha": 3})])
+def addbmm(x: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """beta x + alpha times the sum of a batch of products."""
+    return _scaled(x, sum(bmm(batch1, batch2), 0), beta, alpha)
+
+
+@composite(sample=lambda rng: [_uniform(rng, (3,), (4,)), _uniform(rng, (3, 1), (4,))])
+def ger(x: Tensor, y: Tensor) -> Tensor:
+    """`outer`."""
+    return outer(x, y)
+
+
+@composite(sample=lambda rng: [_uniform(rng, (3,), (3,)), _uniform(rng, (3,), (4,))])
+def vdot(x: Tensor, y: Tensor) -> Tensor:
+    """`dot`."""
+    return dot(x, y)
+
+
+@composite(sample=lambda rng: [_uniform(rng, (3, 3)), _uniform(rng, (3, 5)), _uniform(rng, (3,))])
+def trace(x: Tensor) -> Tensor:
+    """Sum of a matrix's diagonal."""
+    if x.ndim != 2:
+        raise RuntimeError("trace: expected a matrix")
+    n = builtins.min(x.shape)
+    return sum(x[np.arange(n), np.arange(n)])
+
+
+def _contract(parts: list[tuple[Tensor, list]], out: list) -> Tensor:
+    """Products of all tensors, whose dimensions have labels, summed over the labels that are not in `out`."""
+    def merged(x: Tensor, labels: list) -> tuple[Tensor, list]:
+        for label in dict.fromkeys(labels):  # a label that stands twice takes the diagonal
+            while labels.count(label) > 1:
+                a = labels.index(label)
+                b = labels.index(label, a + 1)
+                if x.shape[a] != x.shape[b]:
+                    raise RuntimeError(f"einsum(): sizes {x.shape[a]} and {x.shape[b]} of one subscript differ")
+                order = [d for d in range(x.ndim) if d not in (a, b)]
+                x = permute(x, [a, b, *order])[np.arange(x.shape[a]), np.arange(x.shape[a])]
+                labels = [label, *(labels[d] for d in order)]
+        return x, labels
+
+    def without(x: Tensor, labels: list, kept: set) -> tuple[Tensor, list]:
+        gone = tuple(d for d, label in enumerate(labels) if label not in kept)
+        return (sum(x, gone), [label for label in labels if label in kept]) if gone else (x, labels)
+
+    sizes: dict = {}
+    parts = [merged(x, list(labels)) for x, labels in parts]
+    for x, labels in parts:
+        for label, size in zip(labels, x.shape, strict=True):
+            if sizes.setdefault(label, size) != size and 1 not in (size, sizes[label]):
+                raise RuntimeError(f"einsum(): operands do not broadcast: sizes {sizes[label]} and {size}")
+            sizes[label] = size if sizes[label] == 1 else sizes[label]
+    x, left = parts[0]
+    for number, (y, right) in enumerate(parts[1:], 1):
+        later = set(out).union(*(labels for _, labels in parts[number + 1:]))
+        x, left = without(x, left, later | set(right))
+        y, right = without(y, right, later | set(left))
+        x = expand(x, [sizes[label] for label in left])
+        y = expand(y, [sizes[label] for label in right])
+        batch = [label for label in left if label in right and label in later]
+        inner = [label for label in left if label in right and label not in later]
+        rows = [label for label in left if label not in right]
+        columns = [label for label in right if label not in left]
+
+        def length(labels: list) -> int:
+            return math.prod(sizes[label] for label in labels)
+
+        a = permute(x, [left.index(label) for label in batch + rows + inner])
+        b = permute(y, [right.index(label) for label in batch + inner + columns])
+        a = reshape(a, (length(batch), length(rows), length(inner)))
+        b = reshape(b, (length(batch), length(inner), length(columns)))
+        left = batch + rows + columns
+        x = reshape(matmul(a, b), tuple(sizes[label] for label in left))
+    x, left = without(x, left, set(out))
+    return permute(x, [left.index(label) for label in out]) if len(out) > 1 else x
+
+
+def _einsum_samples(rng: np.random.Generator) -> list[tuple]:
+    a, b, c, s, v = _uniform(rng, (3, 4), (4, 5), (2, 3, 4), (3, 3), (4,))
+    return [("ij,jk->ik", a, b), ("ij,jk", a, b), ("ii", s), ("ii->i", s), ("ij->ji", a), ("ij->", a),
+            ("...ij,jk->...ik", c, b), ("b i j, j -> b i", c, v), ("i,j->ij", v, v), ("bij,bij->b", c, c),
+            ("ij,kj,j->ik", a, a, v), ("ba", a), ("...j,j", c, v), ("ij,ij->ij", a, a), ("ij,jk->iz", a, b),
+            ("ij,k", a), ("ijk", a)]
+
+
+@composite(sample=_einsum_samples, methods=())
+def einsum(equation: str, *operands: Tensor) -> Tensor:
+    """Products of tensors, summed over the subscripts that the result lacks: einsum("bij,jk->bik", x, y).
+
+    A subscript that stands twice in one operand takes its diagonal, "..." stands for further dimensions in front, which
+    broadcast, and without "->" the result has the subscripts that stand once, in alphabetical order. RuntimeError if
+    subscripts and sizes do not fit.
+    """
+    if len(operands) == 1 and isinstance(operands[0], list | tuple):
+        operands = tuple(operands[0])
+    inputs, arrow, output = equation.replace(" ", "").partition("->")
+    terms = inputs.split(",")
+    if len(terms) != len(operands):
+        raise RuntimeError(f"einsum(): {len(terms)} subscripts for {len(operands)} operands")
+    parts = []
+    widest = 0
+    for term, x in zip(terms, operands, strict=True):
+        head, dots, tail = term.partition("...")
+        more = x.ndim - len(head) - len(tail)
+        if more < 0 or (more and not dots) or (head + tail and not (head + tail).isalpha()):
+            raise RuntimeError(f"einsum(): subscripts {term!r} do not fit a tensor of {x.ndim} dimensions")
+        parts.append((x, [*head, *range(-more, 0), *tail]))
+        widest = builtins.max(widest, more)
+    if arrow:
+        head, dots, tail = output.partition("...")
+        out = [*head, *(range(-widest, 0) if dots else ()), *tail]
+    else:
+        letters = inputs.replace(",", "").replace(".", "")
+        out = [*range(-widest, 0), *sorted(c for c in set(letters) if letters.count(c) == 1)]
+    known = {label for _, labels in parts for label in labels}
+    if len(set(out)) != len(out) or not known.issuperset(out):
+        raise RuntimeError(f"einsum(): output subscripts {output!r} are not among the operands', each once")
+    return _contract(parts, out)
+
+
+def _tensordot_samples(rng: np.random.Generator) -> list[tuple]:
+    a, b = _uniform(rng, (2, 3, 4), (3, 4, 5))
+    return [(a, b), (a, b, 2), (a, b, {"dims": ([1, 2], [0, 1])}), (a, b, ([-1], [1])), (a, b, 0)]
+
+
+@composite(sample=_tensordot_samples, methods=())
+def tensordot(a: Tensor, b: Tensor, dims: int | tuple[list[int], list[int]] = 2) -> Tensor:
+    """Products summed over the last `dims` dimensions of a and the first of b, or over pairs of lists of dimensions."""
+    first, second = (range(a.ndim - dims, a.ndim), range(dims)) if isinstance(dims, int) else dims
+    if len(first) != len(second):
+        raise RuntimeError("tensordot: both dimension lists should have the same length")
+    left, right = list(range(a.ndim)), [a.ndim + d for d in range(b.ndim)]
+    for i, j in zip(first, second, strict=True):
+        right[j] = left[i]
+    both = {left[i] for i in first}
+    return _contract([(a, left), (b, right)], [d for d in left + right if d not in both])
+
+
+@composite(sample=lambda rng: [_uniform(rng, (2, 3), (4, 3)), _uniform(rng, (3,), (3,)), _uniform(rng, (), (2, 3)),
+                               _uniform(rng, (2, 3, 4), (4,)), _uniform(rng, (2, 3), (2, 4))])
+def inner(x: Tensor, y: Tensor) -> Tensor:
+    """Products summed over both last dimensions; with a 0-d tensor, the product. RuntimeError if they differ."""
+    if not x.ndim or not y.ndim:
+        return mul(x, y)
+    if x.shape[-1] != y.shape[-1]:
+        raise RuntimeError(f"inner(): the last dimensions differ: {x.shape[-1]} and {y.shape[-1]}")
+    return tensordot(x, y, ([-1], [-1]))
+
+
+@composite(sample=lambda rng: [_uniform(rng, (2, 3), (4, 5)), _uniform(rng, (4,), (3,)), _uniform(rng, (), (2,))])
+def kron(x: Tensor, y: Tensor) -> Tensor:
+    """Kronecker product: y once for every element of x, times it."""
+    n = builtins.max(x.ndim, y.ndim)
+    first, second = (1,) * (n - x.ndim) + x.shape, (1,) * (n - y.ndim) + y.shape
+    a = reshape(x, tuple(s for size in first for s in (size, 1)))
+    b = reshape(y, tuple(s for size in second for s in (1, size)))
+    return reshape(mul(a, b), tuple(s * t for s, t in zip(first, second, strict=True)))
+
+
+@composite(sample=lambda rng: [(np.array([[1.0, 2.0], [0.5, -1.0]]), n) for n in (1, 2, 3, 5)])
+def matrix_power(x: Tensor, n: int) -> Tensor:
+    """x multiplied by itself n times; by its inverse for n < 0."""
+    if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
+        raise RuntimeError(f"matrix_power: expected square matrices, got shape {list(x.shape)}")
+    if n < 0:
+        x, n = linalg_inv(x), -n
+    power = None
+    while n:
+        if n % 2:
+            power = x if power is None else matmul(power, x)
+        n //= 2
+        x = matmul(x, x) if n else x
+    return expand(eye(x.shape[-1], dtype=x.dtype), x.shape).clone() if power is None else power
+
+
+# ---------------------------------------------------------------------------------------------- fastgrad.linalg
+
+
+class LinAlgError(RuntimeError):
+    """A matrix is singular, or not positive definite."""
+
+
+def _square(name: str, x: Tensor) -> np.ndarray:
+    if x.ndim < 2:
+        raise RuntimeError(f"linalg.{name}: The input tensor A must have at least 2 dimensions.")
+    if x.shape[-1] != x.shape[-2]:
+        raise RuntimeError(f"linalg.{name}: A must be batches of square matrices, not of shape {list(x.shape)}")
+    if not x.dtype.is_floating_point:
+        raise RuntimeError(f"linalg.{name}: Expected a floating point tensor as input, got {x.dtype}")
+    return x.detach().numpy()
+
+
+def _nan_throughout(result: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """`result`, with NaN alone where a matrix of x has one: elimination reaches some elements only by pivoting."""
+    odd = np.isnan(x).any((-2, -1))
+    return np.where(odd[..., None, None], np.nan, result).astype(result.dtype) if odd.any() else result
+
+
+def _matrices(rng: np.random.Generator) -> list[tuple]:
+    return [(rng.uniform(-1, 1, shape) + 3 * np.eye(3),) for shape in ((3, 3), (2, 3, 3))]
+
+
+def _solvable(rng: np.random.Generator) -> list[tuple]:
+    (a,), (batch,) = _matrices(rng)
+    return [(a, rng.uniform(-1, 1, (3, 2))), (batch, rng.uniform(-1, 1, (2, 3, 4))),
+            (batch, rng.uniform(-1, 1, (3, 2)))]
+
+
+@op(kind="python", methods=(), ref=np.linalg.inv, sample=_matrices)
+def linalg_inv(x: Tensor) -> Tensor:
+    """Inverse of square matrices. LinAlgError for singular ones. Derivative: Giles 2008, 2.2.3."""
+    array = _square("inv", x)
+    try:
+        return from_numpy(_nan_throughout(np.linalg.inv(array), array))
+    except np.linalg.LinAlgError as error:
+        raise LinAlgError("linalg.inv: the input matrix is singular") from error
+
+
+@linalg_inv.vjp("x")
+def _(grad, out):
+    inverse = transpose(out, -2, -1)
+    return -matmul(matmul(inverse, grad), inverse)
+
+
+@op(kind="python", methods=(), ref=np.linalg.det, sample=_matrices)
+def linalg_det(x: Tensor) -> Tensor:
+    """Determinant. Derivative, for invertible matrices alone: Giles 2008, 2.2.4."""
+    return from_numpy(np.asarray(np.linalg.det(_square("det", x))))
+
+
+@linalg_det.vjp("x")
+def _(grad, x, out):
+    return mul(reshape(mul(grad, out), (*out.shape, 1, 1)), transpose(linalg_inv(x), -2, -1))
+
+
+@op(kind="python", methods=(), ref=np.linalg.solve, sample=_solvable)
+def solve_matrices(a: Tensor, b: Tensor) -> Tensor:
+    """The matrices x with a x = b; batches broadcast. Derivative: Giles 2008, 2.3.1."""
+    array = _square("solve", a)
+    try:
+        return from_numpy(_nan_throughout(np.linalg.solve(array, b.detach().numpy()), array))
+    except np.linalg.LinAlgError as error:
+        raise LinAlgError("linalg.solve: The solver failed because the input matrix is singular.") from error
+
+
+@solve_matrices.vjp("a")
+def _(grad, a, out):
+    return -matmul(solve_matrices(transpose(a, -2, -1), grad), transpose(out, -2, -1))
+
+
+@solve_matrices.vjp("b")
+def _(grad, a):
+    return solve_matrices(transpose(a, -2, -1), grad)
+
+
+@composite(methods=(), sample=lambda rng: [*_solvable(rng), (_matrices(rng)[0][0], rng.uniform(-1, 1, 3)),
+                                           (_matrices(rng)[1][0], rng.uniform(-1, 1, (2, 3)))])
+def linalg_solve(a: Tensor, b: Tensor) -> Tensor:
+    """The x with a x = b, for matrices or vectors b. LinAlgError for singular a."""
+    if b.ndim == 1 or (b.ndim == a.ndim - 1 and b.shape == a.shape[:-1]):
+        return solve_matrices(a, unsqueeze(b, -1)).squeeze(-1)
+    return solve_matrices(a, b)
+
+
+def _lower_half(x: Tensor) -> Tensor:
+    """The lower triangle of x, its diagonal halved."""
+    n = x.shape[-1]
+    return mul(x, from_numpy((np.tri(n) - 0.5 * np.eye(n)).astype(x.dtype.numpy)))
+
+
+@op(kind="python", methods=(), ref=lambda x: np.linalg.cholesky((x + x.swapaxes(-1, -2)) / 2), sample=_matrices)
+def cholesky_symmetric(x: Tensor) -> Tensor:
+    """The lower triangular L with L L^T = (x + x^T) / 2. Derivative: Murray 2016, 3.1."""
+    array = _square("cholesky", x)
+    try:
+        if np.isnan(array).any():
+            raise np.linalg.LinAlgError
+        return from_numpy(np.linalg.cholesky((array + array.swapaxes(-1, -2)) / 2))
+    except np.linalg.LinAlgError as error:
+        raise LinAlgError("linalg.cholesky: the input is not positive-definite") from error
+
+
+@cholesky_symmetric.vjp("x")
+def _(grad, out):
+    inner_part = _lower_half(matmul(transpose(out, -2, -1), grad))
+    inverse = linalg_inv(out)
+    whole = matmul(matmul(transpose(inverse, -2, -1), inner_part), inverse)
+    return (whole + transpose(whole, -2, -1)) * 0.5
+
+
+@composite(methods=(), sample=lambda rng: [(a @ a.swapaxes(-1, -2),) for (a,) in _matrices(rng)])
+def linalg_cholesky(x: Tensor) -> Tensor:
+    """The lower triangular L with L L^T = x, symmetric and positive definite; LinAlgError if it is not."""
+    return cholesky_symmetric(x)
