@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import builtins
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from fastgrad.ops.create import eye
+from fastgrad.ops.create import eye, zeros
 from fastgrad.ops.elementwise import mul
-from fastgrad.ops.reduce import sum
+from fastgrad.ops.reduce import power_norm, sum
 from fastgrad.ops.shape import expand, permute, reshape, transpose, unsqueeze
 from fastgrad.ops.table import composite, method, op
 from fastgrad.tensor import Tensor, from_numpy
@@ -462,3 +464,119 @@ def _(grad, out):
 def linalg_cholesky(x: Tensor) -> Tensor:
     """The lower triangular L with L L^T = x, symmetric and positive definite; LinAlgError if it is not."""
     return cholesky_symmetric(x)
+
+
+# ---------------------------------------------------------------------------------------------- eigenvectors, norms
+
+
+def _symmetric(x: np.ndarray) -> np.ndarray:
+    """The symmetric matrix of x's lower triangle, which is all that eigh reads."""
+    lower = np.tril(x)
+    return lower + np.tril(x, -1).swapaxes(-1, -2)
+
+
+@op(kind="python", methods=(), ref=lambda x: np.linalg.eigh(x)[1],
+    sample=lambda rng: [(np.diag([1.0, 2.0, 4.0]) + 0.1,)], differs="the eigenvectors of eigh alone")
+def eigenvectors(x: Tensor) -> Tensor:
+    """Eigenvectors of symmetric matrices, as columns, by growing eigenvalue. Derivative: Giles 2008, 3.1."""
+    array = _symmetric(_square("eigh", x))
+    try:
+        return from_numpy(np.ascontiguousarray(np.linalg.eigh(array)[1]))
+    except np.linalg.LinAlgError as error:
+        raise LinAlgError("linalg.eigh: The algorithm failed to converge") from error
+
+
+@eigenvectors.vjp("x")
+def _(grad, x, out):
+    n = x.shape[-1]
+    one = eye(n, dtype=x.dtype)
+    inverse = transpose(out, -2, -1)
+    values = sum(mul(out, matmul(_mirrored(x), out)), -2)
+    gaps = (unsqueeze(values, -2) - unsqueeze(values, -1) + one).reciprocal() * (1 - one)
+    whole = matmul(matmul(out, mul(gaps, matmul(inverse, grad))), inverse)
+    return _to_lower(whole)
+
+
+def _mirrored(x: Tensor) -> Tensor:
+    lower = from_numpy(np.tri(x.shape[-1]).astype(x.dtype.numpy))
+    strict = from_numpy(np.tri(x.shape[-1], k=-1).astype(x.dtype.numpy))
+    return mul(x, lower) + transpose(mul(x, strict), -2, -1)
+
+
+def _to_lower(whole: Tensor) -> Tensor:
+    """What reaches the lower triangle, which both halves are made of."""
+    lower = from_numpy(np.tri(whole.shape[-1]).astype(whole.dtype.numpy))
+    strict = from_numpy(np.tri(whole.shape[-1], k=-1).astype(whole.dtype.numpy))
+    return mul(whole, lower) + mul(transpose(whole, -2, -1), strict)
+
+
+class Eigen(NamedTuple):
+    """What eigh returns."""
+
+    eigenvalues: Tensor
+    eigenvectors: Tensor
+
+
+@composite(methods=(), sample=lambda rng: [], differs="eigenvectors' signs are free")
+def linalg_eigh(x: Tensor) -> Eigen:
+    """(eigenvalues, eigenvectors) of symmetric matrices, by growing eigenvalue; the lower triangle is read."""
+    vectors = eigenvectors(x)
+    return Eigen(sum(mul(vectors, matmul(_mirrored(x), vectors)), -2), vectors)
+
+
+@composite(methods=(), differs="the gradient is in the lower triangle, which is read; PyTorch's is symmetric",
+           sample=lambda rng: [(np.diag([1.0, 2.0, 4.0]) + 0.1,)])
+def linalg_eigvalsh(x: Tensor) -> Tensor:
+    """Eigenvalues of symmetric matrices, growing."""
+    return linalg_eigh(x).eigenvalues
+
+
+def _vector_samples(rng: np.random.Generator) -> list[tuple]:
+    (x,) = _uniform(rng, (3, 4, 5))
+    return [(x,), (x, 1, 0), (x, 3, (0, -1), True), (x, {"ord": np.inf, "dim": 1}), (x, 2, -1), (x, 0, 1)]
+
+
+@composite(methods=(), sample=_vector_samples)
+def linalg_vector_norm(x: Tensor, ord: float = 2, dim: int | Sequence[int] | None = None,
+                       keepdim: bool = False) -> Tensor:
+    """sum(|x|^ord)^(1/ord) over `dim`. RuntimeError for integers."""
+    if not x.dtype.is_floating_point:
+        raise RuntimeError(f"linalg.vector_norm: Expected a floating point tensor as input. Got {x.dtype}")
+    return power_norm(x, ord, dim, keepdim)
+
+
+@composite(methods=(), sample=lambda rng: [(np.array([[3.0, 1], [0.5, -2]]),),
+                                            (np.stack([np.eye(3) * 2, -np.eye(3)]),)])
+def linalg_slogdet(x: Tensor) -> SlogDet:
+    """(sign, log of the absolute value) of the determinant."""
+    return SlogDet(determinant_sign(x), log_determinant(x))
+
+
+class SlogDet(NamedTuple):
+    """What slogdet returns."""
+
+    sign: Tensor
+    logabsdet: Tensor
+
+
+@op(kind="python", methods=(), ref=lambda x: np.linalg.slogdet(x)[0], sample=_matrices)
+def determinant_sign(x: Tensor) -> Tensor:
+    """The determinant's sign, 0 for singular matrices and with NaN; its derivative is 0."""
+    found, size = np.linalg.slogdet(_square("slogdet", x))
+    return from_numpy(np.asarray(np.where(np.isnan(size), 0, found).astype(found.dtype)))
+
+
+@determinant_sign.vjp("x")
+def _(grad, in_shape):
+    return zeros(in_shape, dtype=grad.dtype)
+
+
+@op(kind="python", methods=(), ref=lambda x: np.linalg.slogdet(x)[1], sample=_matrices)
+def log_determinant(x: Tensor) -> Tensor:
+    """log(|det(x)|). Derivative: Giles 2008, 2.2.4."""
+    return from_numpy(np.asarray(np.linalg.slogdet(_square("slogdet", x))[1]))
+
+
+@log_determinant.vjp("x")
+def _(grad, x):
+    return mul(reshape(grad, (*grad.shape, 1, 1)), transpose(linalg_inv(x), -2, -1))
