@@ -12,7 +12,7 @@ import numpy as np
 from fastgrad.ops.create import eye, zeros
 from fastgrad.ops.elementwise import mul
 from fastgrad.ops.reduce import power_norm, sum
-from fastgrad.ops.shape import expand, permute, reshape, transpose, unsqueeze
+from fastgrad.ops.shape import broadcast_tensors, expand, permute, reshape, stack, transpose, unbind, unsqueeze
 from fastgrad.ops.table import composite, method, op
 from fastgrad.tensor import Tensor, from_numpy
 
@@ -580,3 +580,30 @@ def log_determinant(x: Tensor) -> Tensor:
 @log_determinant.vjp("x")
 def _(grad, x):
     return mul(reshape(grad, (*grad.shape, 1, 1)), transpose(linalg_inv(x), -2, -1))
+
+
+# ---------------------------------------------------------------------------------------------- vectors, chains
+
+
+@composite(sample=lambda rng: [_uniform(rng, (4, 3), (4, 3)), (*_uniform(rng, (3, 2), (3, 2)), {"dim": 0}),
+                               _uniform(rng, (4, 3), (1, 3)), _uniform(rng, (4, 2), (4, 2))], methods=())
+def linalg_cross(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
+    """Cross products of vectors of three along `dim`; the other dimensions broadcast."""
+    if x.ndim != y.ndim or x.shape[dim] != 3 or y.shape[dim] != 3:
+        raise RuntimeError(f"linalg.cross: inputs must have size 3 along dimension {dim}, and as many dimensions: "
+                           f"{list(x.shape)}, {list(y.shape)}")
+    x, y = broadcast_tensors(x, y)
+    a, b = unbind(x, dim), unbind(y, dim)
+    return stack([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]], dim)
+
+
+@composite(sample=lambda rng: [(list(_uniform(rng, (2, 3), (3, 4), (4, 5))),),
+                               (list(_uniform(rng, (3,), (3, 4), (4,))),)], methods=())
+def linalg_multi_dot(tensors: Sequence[Tensor]) -> Tensor:
+    """The product of matrices, from the left; the first and the last may be vectors."""
+    if len(tensors) < 2:
+        raise RuntimeError("multi_dot(): expected at least 2 tensors")
+    product = tensors[0]
+    for y in tensors[1:]:
+        product = matmul(product, y)
+    return product

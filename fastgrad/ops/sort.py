@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastgrad.ops.elementwise import isnan, where
 from fastgrad.ops.index import gather
 from fastgrad.ops.shape import narrow, reshape
 from fastgrad.ops.table import composite, op
@@ -165,3 +166,36 @@ def unique(
         found.append(counts)
     tensors = [from_numpy(np.ascontiguousarray(part)) for part in found]
     return tensors[0] if len(tensors) == 1 else tuple(tensors)
+
+
+def _quantile_samples(rng: np.random.Generator) -> list[tuple]:
+    x = _distinct(rng)
+    return [(x, 0.3), (x, 0.5, 1), (x, 0.9, 0, True), (x[0, 0], 1.0, 0), (x, 0.0, {"dim": -1}), (x, 1.5)]
+
+
+@composite(sample=_quantile_samples)
+def quantile(x: Tensor, q: float, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The value below which a part q of the elements lies, between two of them by a straight line; NaN with NaN."""
+    if not x.dtype.is_floating_point:
+        raise RuntimeError("quantile() input tensor must be either float or double dtype")
+    if not 0 <= q <= 1:
+        raise RuntimeError("quantile() q values must be in the range [0, 1]")
+    if not x.numel():
+        raise RuntimeError("quantile() input tensor must be non-empty")
+    ndim = x.ndim
+    if dim is None:
+        x, dim = reshape(x, (-1,)), 0
+    whole = not x.ndim
+    x = reshape(x, (1,)) if whole else x
+    axis = normalize_dim(dim, x.ndim)
+    ordered = sort(x, axis).values
+    last = x.shape[axis] - 1
+    place = q * last
+    low = int(place)
+    first, second = (narrow(ordered, axis, k, 1) for k in (low, min(low + 1, last)))
+    found = first + (second - first) * (place - low)
+    top = narrow(ordered, axis, last, 1).detach()
+    found = where(isnan(top), top, found)
+    if found.numel() == 1 and x.ndim == 1:
+        return reshape(found, (1,) * ndim if keepdim else ())
+    return found if keepdim else found.squeeze(axis)
