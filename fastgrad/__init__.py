@@ -66,8 +66,7 @@ from fastgrad import memory as memory
 
 def __getattr__(name: str) -> object:
     """`fastgrad.nn` and the like are imported when first asked for: many programs need the tensors alone."""
-    if name in ("nn", "optim", "models", "data", "func", "utils"):
-    if name in ("nn", "optim", "models", "data", "linalg"):
+    if name in ("nn", "optim", "models", "data", "func", "linalg", "utils"):
         import importlib
 
         return importlib.import_module(f"fastgrad.{name}")

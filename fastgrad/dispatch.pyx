@@ -1319,7 +1319,8 @@ cdef object linear(Primitive op, PyObject **args):
     if bias is not None:
         dt = promote(dt, bias.dt)
     if dt < FLOAT32:
-        raise RuntimeError(f"{op.name} is not implemented for {dtypes_by_code[dt].name}")
+        return tensor_of(np.asarray(op.ref(array_of(cast(x, dt)), array_of(cast(weight, dt)),
+                                           None if bias is None else array_of(cast(bias, dt)))), True)
     a = contiguous(cast(x, dt))
     b = cast(weight, dt)
     if not (b.strides[1] == 1 or b.strides[0] == 1 or b.sizes[0] == 1 or b.sizes[1] == 1):

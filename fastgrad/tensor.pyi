@@ -8,7 +8,6 @@ from numpy.typing import DTypeLike, NDArray
 from typing_extensions import disjoint_base
 
 from fastgrad.autograd.graph import RemovableHandle
-from fastgrad.ops.reduce import MaxMin
 from fastgrad.ops.reduce import AMinMax, MaxMin
 from fastgrad.ops.scan import Running
 from fastgrad.ops.sort import Sorted

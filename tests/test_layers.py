@@ -111,6 +111,18 @@ def test_lists_and_dicts_of_modules():
     assert len(named) == 1
 
 
+@pytest.mark.parametrize("boolean", [False, True])
+def test_attention_with_a_mask_is_pytorchs(boolean):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.uniform(-1, 1, (2, 2, n, 4)) for n in (3, 5, 5))
+    mask = rng.uniform(-1, 1, (3, 5))
+    mask = mask > -0.5 if boolean else mask
+    got = fg.nn.functional.scaled_dot_product_attention(*map(fg.tensor, (q, k, v, mask)))
+    want = torch.nn.functional.scaled_dot_product_attention(*map(torch.tensor, (q, k, v, mask)))
+    np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-12)
+
+
 def test_a_small_transformer_captured():
     class Net(fg.nn.Module):
         def __init__(self):

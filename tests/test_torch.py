@@ -25,7 +25,8 @@ assert nn.functional  # its functions declare themselves
 
 def counterpart(name):
     """PyTorch's function of the name, or None."""
-    for space in (torch.linalg,) if name.startswith("linalg_") else SPACES:
+    of_nn = name in COMPOSITES and COMPOSITES[name].function.__module__.startswith("fastgrad.nn")
+    for space in (torch.linalg,) if name.startswith("linalg_") else SPACES[1:] if of_nn else SPACES:
         if callable(found := getattr(space, name.removeprefix("linalg_"), None)):
             return found
     if callable(getattr(torch.Tensor, name, None)):

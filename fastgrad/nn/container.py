@@ -37,7 +37,7 @@ class _Sequence(Module):
         return iter(self._modules_list())
 
     def _like(self, named: list[tuple[str, Module]]) -> Any:
-        return type(self)(OrderedDict(named))
+        raise NotImplementedError
 
     def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
@@ -99,6 +99,9 @@ class Sequential(_Sequence, UnaryModule):
         named = args[0].items() if len(args) == 1 and isinstance(args[0], OrderedDict) else enumerate(args)
         for name, module in named:
             self.add_module(str(name), module)
+
+    def _like(self, named: list[tuple[str, Module]]) -> Any:
+        return type(self)(OrderedDict(named))
 
     def forward(self, input: Any) -> Any:
         for module in self.__dict__.values():

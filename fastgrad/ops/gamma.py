@@ -28,7 +28,7 @@ from fastgrad.ops.elementwise import (
 from fastgrad.ops.shape import clone
 from fastgrad.ops.special import logaddexp, trunc
 from fastgrad.ops.table import composite, op
-from fastgrad.tensor import Tensor, float64, from_numpy
+from fastgrad.tensor import Tensor, as_tensor, float64, from_numpy
 
 # ---------------------------------------------------------------------------------------------- gamma
 
@@ -238,6 +238,11 @@ def _(grad, x, out):
     return grad * where(zero, 0.0, sign(out) * sign(x))
 
 
+@copysign.vjp("y")
+def _(grad):
+    return grad * 0.0
+
+
 @op(kind="binary", ref=np.fmax, domain=(-4, 4), integers="ref")
 def fmax(x: Tensor, y: Tensor) -> Tensor:
     """The larger of both, and of a number and nan the number. At a tie the gradient is x's."""
@@ -271,7 +276,8 @@ def _(grad, x, y):
 @composite(sample=lambda rng: [(rng.uniform(0.2, 3, (2, 3)), rng.uniform(-3, 3, 3)), (rng.uniform(0.2, 3, 3), 2)])
 def float_power(x: Tensor, y: Tensor | float) -> Tensor:
     """x ** y in float64."""
-    return pow(x.to(float64), y.to(float64) if isinstance(y, Tensor) else y)
+    return pow(as_tensor(x, float64, False) if not isinstance(x, Tensor) else x.to(float64),
+               y.to(float64) if isinstance(y, Tensor) else y)
 
 
 @composite(sample=lambda rng: [(rng.uniform(-1, 1, 3), rng.uniform(-1, 1, (2, 3))), (rng.uniform(-1, 1, 3), 2.5),
