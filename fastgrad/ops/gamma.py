@@ -28,7 +28,8 @@ from fastgrad.ops.elementwise import (
 from fastgrad.ops.shape import clone
 from fastgrad.ops.special import logaddexp, trunc
 from fastgrad.ops.table import composite, op
-from fastgrad.tensor import Tensor, as_tensor, float64, from_numpy
+from fastgrad.tensor import Tensor, float64, from_numpy
+from fastgrad.tensor import as_tensor as _as_tensor
 
 # ---------------------------------------------------------------------------------------------- gamma
 
@@ -276,7 +277,7 @@ def _(grad, x, y):
 @composite(sample=lambda rng: [(rng.uniform(0.2, 3, (2, 3)), rng.uniform(-3, 3, 3)), (rng.uniform(0.2, 3, 3), 2)])
 def float_power(x: Tensor, y: Tensor | float) -> Tensor:
     """x ** y in float64."""
-    return pow(as_tensor(x, float64, False) if not isinstance(x, Tensor) else x.to(float64),
+    return pow(_as_tensor(x, float64, False) if not isinstance(x, Tensor) else x.to(float64),
                y.to(float64) if isinstance(y, Tensor) else y)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from fastgrad.dispatch import copy_into
+from fastgrad.ops import shape as _shape
 from fastgrad.ops.create import zeros
-from fastgrad.ops.shape import broadcast_tensors, clone, expand, ravel, reshape, tril, triu
+from fastgrad.ops.shape import broadcast_tensors, clone, expand, ravel, reshape
 from fastgrad.ops.table import composite, op
 from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor, basic_index, bind, from_numpy, normalize_dim
@@ -662,8 +663,10 @@ def _in_place(name: str, function: Callable[..., Tensor]) -> None:
 
 
 for _function in (masked_fill, masked_scatter, scatter, scatter_add, scatter_reduce, index_add, index_copy, index_fill,
-                  index_put, tril, triu):
+                  index_put):
     _in_place(_function.__name__ + "_", _function)
+for _name in ("tril", "triu"):
+    _in_place(_name + "_", getattr(_shape, _name))
 _in_place("fill_diagonal_", _fill_diagonal)
 
 
