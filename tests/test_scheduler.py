@@ -19,7 +19,9 @@ CASES = {
     "CosineAnnealingLR": lambda s, o: s.CosineAnnealingLR(o, 11, 0.003),
     "CosineAnnealingWarmRestarts": lambda s, o: s.CosineAnnealingWarmRestarts(o, 5, 2, 0.002),
     "OneCycleLR": lambda s, o: s.OneCycleLR(o, 0.5, total_steps=40),
-    "OneCycleLR linear": lambda s, o: s.OneCycleLR(o, [0.5, 0.7], epochs=8, steps_per_epoch=5, anneal_strategy="linear"),
+    "OneCycleLR linear": lambda s, o: s.OneCycleLR(
+        o, [0.5, 0.7], epochs=8, steps_per_epoch=5, anneal_strategy="linear"
+    ),
     "OneCycleLR three": lambda s, o: s.OneCycleLR(o, 0.5, total_steps=40, three_phase=True, cycle_momentum=False),
     "SequentialLR": lambda s, o: s.SequentialLR(
         o, [s.ConstantLR(o, 0.1, 4), s.ExponentialLR(o, 0.9), s.StepLR(o, 3, 0.5)], [4, 17]
@@ -113,7 +115,8 @@ def test_wrong_arguments():
     for make, error in (
         (lambda o: lr_scheduler.LambdaLR(o, [lambda i: 1.0]), ValueError),
         (lambda o: lr_scheduler.ConstantLR(o, 2.0), ValueError), (lambda o: lr_scheduler.StepLR(5, 1), TypeError),
-        (lambda o: lr_scheduler.OneCycleLR(o, 1.0), ValueError), (lambda o: lr_scheduler.StepLR(o, 1, 0.1, 3), KeyError),
+        (lambda o: lr_scheduler.OneCycleLR(o, 1.0), ValueError),
+        (lambda o: lr_scheduler.StepLR(o, 1, 0.1, 3), KeyError),
         (lambda o: lr_scheduler.ReduceLROnPlateau(o, factor=1.5), ValueError),
         (lambda o: lr_scheduler.SequentialLR(o, [lr_scheduler.StepLR(o, 1)], [1]), ValueError),
     ):  # fmt: skip

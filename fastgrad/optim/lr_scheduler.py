@@ -197,7 +197,7 @@ class PolynomialLR(LRScheduler):
 
 
 class CosineAnnealingLR(LRScheduler):
-    """From the learning rate to `eta_min` in `T_max` steps, along half a cosine, and back: Loshchilov, Hutter (2017)."""
+    """From the rate to `eta_min` in `T_max` steps along half a cosine, and back: Loshchilov and Hutter (2017)."""
 
     def __init__(self, optimizer: Optimizer, T_max: float, eta_min: float = 0.0, last_epoch: int = -1) -> None:
         self.T_max, self.eta_min = T_max, eta_min
@@ -215,7 +215,7 @@ class CosineAnnealingLR(LRScheduler):
 
 
 class CosineAnnealingWarmRestarts(LRScheduler):
-    """Half a cosine from the first learning rate to `eta_min` in T_0 steps, and again, T_mult times as long each time."""
+    """Half a cosine from the first rate to `eta_min` in T_0 steps, and again, T_mult times as long each time."""
 
     def __init__(
         self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0, last_epoch: int = -1
@@ -266,7 +266,7 @@ class OneCycleLR(LRScheduler):
         if anneal_strategy not in ("cos", "linear"):
             raise ValueError(f"anneal_strategy must be one of 'cos' or 'linear', instead got {anneal_strategy}")
         groups = optimizer.param_groups
-        tops = list(max_lr) if isinstance(max_lr, (list, tuple)) else [max_lr] * len(groups)
+        tops: list[Any] = list(max_lr) if isinstance(max_lr, (list, tuple)) else [max_lr] * len(groups)
         if len(tops) != len(groups):
             raise ValueError(f"Expected {len(groups)} values for max_lr, got {len(tops)}")
         if cycle_momentum and not ("momentum" in optimizer.defaults or "betas" in optimizer.defaults):
@@ -298,10 +298,11 @@ class OneCycleLR(LRScheduler):
         if step > self.total_steps:
             raise ValueError(f"Tried to step {step} times. The specified number of total steps is {self.total_steps}")
         begin = 0.0
-        for end, names, momenta in self._phases:
-            if step <= end or end == self._phases[-1][0]:
-                break
-            begin = end
+        at = 0
+        while step > self._phases[at][0] and at < len(self._phases) - 1:
+            begin = self._phases[at][0]
+            at += 1
+        end, names, momenta = self._phases[at]
         part = (step - begin) / (end - begin)
         rates = []
         for group in self.optimizer.param_groups:
