@@ -23,7 +23,10 @@ build() { # compiler, program, then "SET FLAGS" for each instruction set
 
 build "${CC:-cc}" x86 "baseline -msse2" "avx2 -mavx2 -mfma" &
 build aarch64-linux-gnu-gcc arm "baseline -O3" &
-wait -n && wait -n
+failed=0
+wait -n || failed=1
+wait -n || failed=1 # the other still writes to the directory
+((failed == 0)) || exit 1
 "$work/x86" avx2 > "$work/avx2.txt"
 qemu-aarch64 "$work/arm" > "$work/arm64.txt"
 if ! diff "$work/avx2.txt" "$work/arm64.txt" > "$work/diff.txt"; then

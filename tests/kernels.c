@@ -193,6 +193,7 @@ static void sgd(int f64)
 }
 
 #define UNARY(name, cost, expression) {#name, 2, 0},
+#define UNARY_NEAR(name, cost, near, fast, any) {#name, 2, 0},
 #define BINARY(name, cost, expression) {#name, 3, 0},
 #define POWER(name, expression) {#name, 3, 0},
 #define POWER_BACKWARD(name, expression) {#name, 4, 0},
