@@ -38,6 +38,8 @@ static void start(fg_pool *pool, fg_block *block)
     block->stamp = 0;
     block->rebased = 0;
     block->version = 0;
+    block->exposed = 0;
+    block->slack = 0;
     block->owner = NULL;
     block->pool = pool;
 }
@@ -63,13 +65,14 @@ fg_block *fg_block_new(fg_pool *pool, size_t nbytes)
         block = memory;
         block->nbytes = capacity;
         block->data = block + 1;
-        block->size_class = class;
+        block->size_class = (int16_t)class;
     }
     pool->allocations++;
     pool->live += capacity;
     if (pool->live > pool->peak)
         pool->peak = pool->live;
     start(pool, block);
+    block->slack = capacity - nbytes < UINT32_MAX ? (uint32_t)(capacity - nbytes) : UINT32_MAX;
     return block;
 }
 
@@ -83,7 +86,7 @@ fg_block *fg_block_wrap(fg_pool *pool, void *data, size_t nbytes, void *owner, i
     block->data = data;
     block->size_class = -1;
     block->owner = owner;
-    block->readonly = readonly;
+    block->readonly = readonly != 0;
     return block;
 }
 

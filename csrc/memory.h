@@ -11,7 +11,9 @@ typedef struct fg_pool fg_pool;
 /* Sixty-four bytes, so that the data that follow a pooled header are aligned as the header is. */
 struct fg_block {
     int32_t refs;
-    int32_t readonly; /* memory that belongs to somebody else and may not be written */
+    uint8_t readonly; /* memory that belongs to somebody else and may not be written */
+    uint8_t exposed;  /* Note [Foreign writes] in tensor.pyx: how many others can write; 255: that many or more */
+    int16_t size_class;
     uint64_t stamp;   /* Note [Stamps] in tensor.pyx: set at birth, and by every write that the tape must see */
     uint64_t rebased; /* the stamp of the last write that was recorded on the tape */
     size_t nbytes;    /* capacity of data */
@@ -21,7 +23,7 @@ struct fg_block {
         fg_pool *pool;  /* where it comes from and goes back to */
         fg_block *next; /* in that pool's list, when nobody has it */
     };
-    int32_t size_class;
+    uint32_t slack;  /* bytes of the capacity that were not asked for; as many as fit */
     int32_t version; /* writes so far: Tensor._version */
 };
 

@@ -17,14 +17,14 @@ from libc.string cimport memset
 
 from fastgrad.runtime cimport (
     BOOL, FLOAT32, FLOAT64, INT32, INT64, RELEASE_GIL_ABOVE, UINT8, Kernel, block_decref, block_incref, fg_block,
-    fg_call, find_kernel, grad_enabled, hooks, itemsize_of, launch, merge_dims, recorder_pool, recording,
+    enter_body, fg_call, find_kernel, grad_enabled, hooks, itemsize_of, launch, merge_dims, recorder_pool, recording,
     set_grad_enabled,
 )
-from fastgrad.tape cimport Op, record, recording_mask
+from fastgrad.tape cimport Op, record, record_change, recording_mask
 from fastgrad.tensor cimport (
-    ARGUMENT, CONTIGUOUS, VIEW, WRAPPED, Tensor, alias, array_of, array_over, check_writable, contiguous, copy_data,
-    fitted, make_view, mark_written, new_tensor, normalize_dim, read_sizes, requires_grad, same_sizes, sizes_list,
-    tensor_of,
+    ARGUMENT, CONTIGUOUS, LEAF_REQUIRES_GRAD, VIEW, WRAPPED, Tensor, alias, array_of, array_over, check_writable,
+    contiguous, copy_data, fitted, make_view, mark_written, new_tensor, normalize_dim, read_sizes, renewed,
+    requires_grad, root_of, same_sizes, set_base, sizes_list, stale, tensor_of,
 )
 
 import numpy as np
@@ -507,15 +507,27 @@ cdef int broadcast_error(Primitive op, Tensor a, Tensor b, int dim) except -1:
         f"({b.sizes[dim + b.nd] if dim + b.nd >= 0 else 1}) at dimension {dim}, or one of them must be 1")
 
 
-cdef object spare_first(Primitive op, PyObject **saved, int n, Tensor target):
-    """Before a recorded change in place: the tape is given a copy of the first argument, if a rule asks for it as it
-    was. The copy, which the caller holds until it is recorded; None: there is no need."""
+cdef object spare_shared(Primitive op, PyObject **saved, int n, Tensor target):
+    """Before a recorded change in place: the tape is given copies of arguments that share the memory of what is
+    changed, if a rule asks for them as they were. The copies, which the caller holds until they are recorded."""
+    cdef int i, k
+    cdef uint32_t saves
+    cdef list copies = None
     check_inplace(op, target)
-    if not target.numel_ or <object>saved[0] is not target or not saves_first(op, saved, n):
+    if not target.numel_:
         return None
-    copy = alias_with_node(clone(target), target)
-    saved[0] = <PyObject *>copy
-    return copy
+    saves = what_is_saved(op, saved, n)
+    for i in range(n):
+        if saves >> i & 1 and isinstance(<object>saved[i], Tensor) and (<Tensor>saved[i]).block == target.block \
+                and not (<Tensor>saved[i]).flags & LEAF_REQUIRES_GRAD:  # the tape knows a leaf by itself
+            renewed(<Tensor>saved[i])
+            copy = alias_with_node(clone(<Tensor>saved[i]), <Tensor>saved[i])
+            copies = [copy] if copies is None else copies + [copy]
+            thing = <object>saved[i]
+            for k in range(i, n):
+                if saved[k] == <PyObject *>thing:
+                    saved[k] = <PyObject *>copy
+    return copies
 
 # ---------------------------------------------------------------------------------------------- elementwise
 
@@ -632,7 +644,7 @@ cdef object elementwise(Primitive op, PyObject **args, int n, Tensor target):
     if target is not None:
         prepare_target(op, target, nd, sizes, out_dt)
         if grad_enabled() and (wants_grad or requires_grad(target)):
-            thing = spare_first(op, saved, n, target)
+            thing = spare_shared(op, saved, n, target)
             keep = [thing] if keep is None else keep + [thing]
         if target.dt != out_dt:
             out = new_tensor(out_dt, nd, sizes)
@@ -867,23 +879,33 @@ cdef int prepare_target(Primitive op, Tensor target, int nd, const int64_t *size
 
 cdef int check_inplace(Op op, Tensor target) except -1:
     """A recorded in-place change: is `target` a tensor that can take part?"""
-    if target.node is NULL and requires_grad(target):
+    if stale(target):
+        renewed(target)
+    if target.node is NULL and target.flags & LEAF_REQUIRES_GRAD:
         raise RuntimeError(f"{op.name}: a leaf Variable that requires grad is being used in an in-place operation. "
                            f"Do it under no_grad(), or on a clone().")
     if target.flags & VIEW:
-        raise RuntimeError(f"{op.name}: a view is being changed in place by an operation that the tape records. "
-                           f"Change the base by assignment (base[index] = value), or a clone() of the view.")
+        if target.base is NULL:
+            raise RuntimeError(f"{op.name}: a view that was made while nothing was recorded (under no_grad) is being "
+                               f"changed in place by a recorded operation. Do both where nothing is recorded, or both "
+                               f"where it is.")
+        if (<Tensor>target.base).flags & LEAF_REQUIRES_GRAD:
+            raise RuntimeError(f"{op.name}: a view of a leaf Variable that requires grad is being used in an in-place "
+                               f"operation. Do it under no_grad(), or on a clone().")
+        if (<Tensor>target.base).block != target.block:
+            raise RuntimeError(f"{op.name}: a view is being changed in place, and the memory of the tensor that it was "
+                               f"made from has been replaced since. Take the view again.")
     return 0
 
 
-cdef bint saves_first(Primitive op, PyObject **args, int n) noexcept:
-    """Would a rule that is going to run ask for the first argument as it was?"""
-    cdef uint32_t mask = recording_mask(op, args, n)
+cdef uint32_t what_is_saved(Primitive op, PyObject **args, int n) noexcept:
+    """The arguments that rules which are going to run ask for."""
+    cdef uint32_t mask = recording_mask(op, args, n), saves = 0
     cdef int i
     for i in range(n):
-        if mask >> i & 1 and op.saves[i] & 1:
-            return True
-    return False
+        if mask >> i & 1:
+            saves |= op.saves[i]
+    return saves
 
 
 cdef Tensor alias_with_node(Tensor t, Tensor source):
@@ -900,8 +922,7 @@ cdef int written(Op op, PyObject **args, int n, Tensor target) except -1:
     mark_written(target)
     cdef uint32_t mask = recording_mask(op, args, n) if grad_enabled() and target.dt >= FLOAT32 else 0
     if mask:
-        target.block.rebased = target.block.stamp
-        record(op, args, n, mask, target, None)
+        record_change(op, args, n, mask, target)
     return 0
 
 
@@ -974,7 +995,7 @@ cdef object by_reference(Primitive op, PyObject **args, PyObject **operand, int 
         sizes[d] = out.sizes[d]
     prepare_target(op, target, out.nd, sizes, out.dt)
     if grad_enabled() and (requires_grad(target) or recording_mask(op, args, n)):
-        thing = spare_first(op, args, n, target)
+        thing = spare_shared(op, args, n, target)
     copy_data(target, cast(out, target.dt))
     written(op, args, n, target)
     return target
@@ -1461,7 +1482,7 @@ cdef object python(Primitive op, PyObject **args):
             thing = tensor_of(thing, True)
         values[i] = thing
         saved[i] = <PyObject *>thing
-    set_grad_enabled(False)
+    enter_body()
     try:
         result = PyObject_Call(op.body, tuple(values), None)
     finally:
@@ -1471,6 +1492,9 @@ cdef object python(Primitive op, PyObject **args):
             if result is values[i]:
                 result = alias(<Tensor>result)
                 break
+            if before and (<Tensor>result).flags & VIEW and isinstance(values[i], Tensor) \
+                    and (<Tensor>result).block == (<Tensor>values[i]).block:
+                set_base(<Tensor>result, root_of(<Tensor>values[i]))
         return finish(op, saved, op.n_params, <Tensor>result)
     i = recording_mask(op, saved, op.n_params)
     if before and i:
@@ -1490,7 +1514,7 @@ cdef object inplace(Primitive op, PyObject **args):
         if target.strides[i] == 0 and target.sizes[i] > 1:
             raise RuntimeError(f"{op.name}: more than one element of the written-to tensor refers to a single memory "
                                f"location. Please clone() the tensor before performing the operation.")
-    set_grad_enabled(False)
+    enter_body()
     try:
         PyObject_Call(op.body, tuple([<object>args[i] for i in range(op.n_params)]), None)
     finally:

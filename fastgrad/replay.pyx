@@ -1327,8 +1327,8 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
     if strange is not None:
         raise refused(recorder.function, f"the captured function returns a new {strange}: every replay would return "
                                          "the same one. Return tensors, in tuples, lists and dicts")
-    # Tensors that only the recorder knew any more were made on the way.
-    for key in list(recorder.found):
+    # Tensors that only the recorder knew any more were made on the way. A view, found after its base, holds it.
+    for key in reversed(list(recorder.found)):
         found = <Found>recorder.found[key]
         if (<PyObject *>found.tensor).ob_refcnt == 1:
             del recorder.found[key]

@@ -1,7 +1,7 @@
 # What the compiled layers share: blocks of memory, kernels, and the one launch. Knows no op name and no Tensor.
 
 from cpython.ref cimport PyObject
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 
 cdef extern from "fastgrad.h" nogil:
@@ -41,13 +41,15 @@ cdef extern from "memory.h" nogil:
         uint64_t hits
     ctypedef struct fg_block:
         int32_t refs
-        int32_t readonly
+        uint8_t readonly
+        uint8_t exposed
         uint64_t stamp
         uint64_t rebased
         size_t nbytes
         void *data
         void *owner
         fg_pool *pool
+        uint32_t slack
         int32_t version
 
 # What of a type object says how its instances are allocated
@@ -124,3 +126,8 @@ cdef void free_pool(fg_pool *pool) noexcept
 
 cdef bint grad_enabled() noexcept nogil
 cdef void set_grad_enabled(bint enabled) noexcept nogil
+cdef void enter_body() noexcept nogil
+cdef bint in_body() noexcept nogil
+
+cdef uint64_t checksum(const void *data, int nd, const int64_t *sizes, const int64_t *strides,
+                       int itemsize) noexcept nogil

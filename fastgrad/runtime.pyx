@@ -20,6 +20,9 @@ cdef extern from "memory.h" nogil:
     void fg_block_move(fg_block *block, fg_pool *pool)
     void fg_pool_empty(fg_pool *pool)
 
+cdef extern from "checksum.h" nogil:
+    uint64_t fg_checksum(const void *data, int nd, const int64_t *sizes, const int64_t *strides, int itemsize)
+
 cdef extern from "slab.h" nogil:
     ctypedef struct fg_slab:
         size_t mapped
@@ -383,15 +386,35 @@ def launches() -> int:
     """Kernel launches since import."""
     return _launches
 
+
+cdef uint64_t checksum(const void *data, int nd, const int64_t *sizes, const int64_t *strides,
+                       int itemsize) noexcept nogil:
+    return fg_checksum(data, nd, sizes, strides, itemsize)
+
 # ---------------------------------------------------------------------------------------------- grad mode
 
+cdef enum:
+    OFF
+    ON
+    IN_BODY  # off, while the body of an op runs
+
+
 cdef bint grad_enabled() noexcept nogil:
-    return fg_grad_mode
+    return fg_grad_mode == ON
+
+
+cdef void enter_body() noexcept nogil:
+    global fg_grad_mode
+    fg_grad_mode = IN_BODY
+
+
+cdef bint in_body() noexcept nogil:
+    return fg_grad_mode == IN_BODY
 
 
 cdef void set_grad_enabled(bint enabled) noexcept nogil:
     global fg_grad_mode
-    fg_grad_mode = enabled
+    fg_grad_mode = ON if enabled else OFF
 
 
 fg_watch_fork()

@@ -39,9 +39,11 @@ cdef class Op(Operator):
 
 
 cdef int record(Op op, PyObject **args, int n_args, uint32_t mask, Tensor out, tuple outs) except -1
+cdef int record_change(Op op, PyObject **args, int n_args, uint32_t mask, Tensor target) except -1
 cdef uint32_t recording_mask(Op op, PyObject **args, int n_args) noexcept
 
 cdef Operator _add               # how the engine adds gradients
+cdef Op _view, _put              # what an in-place change of a view records
 cdef uint64_t _numbers           # creation numbers so far
 cdef uint64_t _tasks             # backwards so far
 cdef long long _live             # nodes that exist
@@ -49,4 +51,5 @@ cdef PyObject **_trash           # Note [Freeing]
 cdef Py_ssize_t _trash_count, _trash_capacity
 cdef bint _emptying
 cdef bint _anomaly, _anomaly_nan
+cdef int _packing                # hooks that pack saved tensors, of all threads
 cdef int _depth                  # backwards that run now, one within the other

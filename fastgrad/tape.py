@@ -14,11 +14,18 @@ Design:
 
 Note [No cycles]: nodes and tensors are invisible to the cyclic collector, so they must not form cycles. A node holds
 older nodes and tensors only. A saved output is stored as an alias without its graph edge, which is put back when a
-rule that is itself recorded asks for it.
+rule that is itself recorded asks for it. A view holds its base, which an in-place op may give a newer node: of a view,
+an alias is saved, which has no base.
+
+Note [In place through views]: a recorded change of a view is three nodes: the op, of what the view was; the base, into
+which the view's elements are put (`CopySlices`); and the view again, taken from what the base is now. The other views
+of the base are stale then, and are renewed when they are next asked for.
 
 Note [Freeing]: dropping the end of a chain of ten million nodes must not recurse ten million deep. A node that dies
 puts what it held on one list, and the outermost death empties the list.
 """
+
+import weakref
 
 import cython
 from cython.cimports.cpython.mem import PyMem_Free, PyMem_Realloc
@@ -27,6 +34,7 @@ from cython.cimports.fastgrad.runtime import (
     FLOAT32,
     grad_enabled,
     hooks,
+    itemsize_of,
     keep_in_slab,
     recording,
     set_grad_enabled,
@@ -35,19 +43,24 @@ from cython.cimports.fastgrad.runtime import (
 from cython.cimports.fastgrad.tensor import (
     CONTIGUOUS,
     HOOKED,
+    LEAF_REQUIRES_GRAD,
     RETAIN_GRAD,
-    VIEW,
     Tensor,
     alias,
+    checksum_of,
     copy_data,
+    exposed,
     new_tensor,
+    renewed,
     requires_grad,
     same_sizes,
     set_node,
     set_number,
     set_tape,
+    settle,
     sizes_list,
     sizes_tuple,
+    stale,
 )
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -62,6 +75,11 @@ _traces: dict = {}
 _anomaly = False
 _anomaly_nan = True
 
+# What packs and unpacks saved tensors, the innermost last, by thread; and how many there are in all.
+_packers: dict = {}
+# Tensors that retain the gradient of an output of a node with several, by the node's id and the output.
+_retained: dict = {}
+
 _SPECIAL = {"grad": GRAD, "grads": GRADS, "out": OUT, "outs": OUTS, "in_shape": IN_SHAPE}
 
 # Set by the ops when they are declared: the additions, reductions and casts that the engine itself performs.
@@ -69,10 +87,14 @@ _roles: dict = {}
 
 
 def set_roles(**roles):
-    """Name the functions that the engine uses: `accumulate` (an op), `sum_to_size` and `cast`."""
-    global _add
+    """Name the functions that the engine uses: `accumulate`, `view` and `put` (ops), `sum_to_size` and `cast`."""
+    global _add, _view, _put
     _roles.update(roles)
     _add = _roles["accumulate"]
+    _view = _roles["view"]
+    _put = _roles["put"]
+    _view.node_name = "AsStridedBackward0"
+    _put.node_name = "CopySlices"
 
 
 # ------------------------------------------------------------------------------------------------ ops, seen by the tape
@@ -214,6 +236,7 @@ class Node:
     n_edges: uint32_t
     n_saved: uint16_t
     saved_mask: uint16_t
+    summed: uint16_t  # of saved_mask, those whose tag has a checksum, too; Note [Foreign writes] in tensor.pyx
     n_outputs: uint8_t
     released: uint8_t  # the saved values are gone
     grad_owned: uint8_t  # nobody else sees the gradient's memory: add in place
@@ -290,23 +313,63 @@ def recording_mask(op: Op, args: cython.pointer(cython.pointer(PyObject)), n_arg
 
 
 @cython.cfunc
-def _check_view(op: Op, t: Tensor):
-    """Note [Stale views]"""
-    if t.block.rebased > t.born:
+def _layout(t: Tensor, base: Tensor) -> tuple:
+    """Where a view's elements are in its base's memory, in elements: sizes, strides, offset; then the base's."""
+    offset: int64_t = (t.ptr - base.ptr) // itemsize_of[t.dt]
+    return (sizes_tuple(t), tuple([t.strides[d] for d in range(t.nd)]), offset,
+            sizes_tuple(base), tuple([base.strides[d] for d in range(base.nd)]))
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def _renew(t: Tensor) -> cython.int:
+    """Note [Stale views] in tensor.pyx"""
+    args: cython.pointer(PyObject)[2]
+    if t.base is cython.NULL:
         raise RuntimeError(
-            f"an input of {op.name} is a view whose base was changed in place after the view was made, so that its "
-            f"gradient would be wrong; take the view again after the change"
+            "a view was made while nothing was recorded (under no_grad, or in a derivative rule), and its base or "
+            "another view of it has been changed in place by a recorded operation since: whether gradients should "
+            "flow through the view cannot be known. Make the view where the change is recorded, or clone() it"
         )
+    layout = _layout(t, cython.cast(Tensor, t.base))
+    args[0] = t.base
+    args[1] = cython.cast(cython.pointer(PyObject), layout)
+    record(_view, args, 2, 1, t, None)
+    t.born = t.block.rebased
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def record_change(
+    op: Op, args: cython.pointer(cython.pointer(PyObject)), n_args: cython.int, mask: uint32_t, target: Tensor
+) -> cython.int:
+    """As `record`, for an op that has changed `target` in place, and renewed its stamp."""
+    base: Tensor
+    more: cython.pointer(PyObject)[3]
+    record(op, args, n_args, mask, target, None)
+    if target.base is not cython.NULL:
+        base = cython.cast(Tensor, target.base)
+        layout = _layout(target, base)
+        target.born = target.block.stamp
+        more[0] = target.base
+        more[1] = cython.cast(cython.pointer(PyObject), target)
+        more[2] = cython.cast(cython.pointer(PyObject), layout)
+        record(_put, more, 3, 3 if requires_grad(base) else 2, base, None)
+        more[1] = cython.cast(cython.pointer(PyObject), layout)
+        record(_view, more, 2, 1, target, None)
+    target.block.rebased = target.block.stamp
+    return 0
 
 
 @cython.cfunc
 @cython.inline
-def _set_edge(node: Node, at: uint32_t, op: Op, argument: cython.int, place: uint32_t, t: Tensor) -> cython.void:
+def _set_edge(node: Node, at: uint32_t, argument: cython.int, place: uint32_t, t: Tensor) -> cython.void:
     link: cython.pointer(Link) = _links(node) + at
     tag: uint64_t = argument | (cython.cast(uint64_t, place) << 16)
+    if stale(t):
+        renewed(t)
     if t.node is not cython.NULL:
-        if t.flags & VIEW:
-            _check_view(op, t)
         Py_INCREF(cython.cast(object, t.node))
         link.object = t.node
         tag |= cython.cast(uint64_t, t.out_index) << 8
@@ -315,6 +378,21 @@ def _set_edge(node: Node, at: uint32_t, op: Op, argument: cython.int, place: uin
         link.object = cython.cast(cython.pointer(PyObject), t)
     link.tag = tag
     node.n_edges = at + 1
+
+
+@cython.cfunc
+def _without_base(thing: cython.pointer(PyObject)) -> cython.pointer(PyObject):
+    """What is saved of a view, whose reference this takes. Note [No cycles]"""
+    t: Tensor = cython.cast(Tensor, thing)
+    kept: Tensor
+    if cython.cast(Tensor, t.base).flags & LEAF_REQUIRES_GRAD:
+        return thing  # no op can give its base a node
+    kept = alias(t)
+    if t.node is not cython.NULL:
+        set_node(kept, t.node, t.out_index)
+    Py_INCREF(kept)
+    Py_DECREF(t)
+    return cython.cast(cython.pointer(PyObject), kept)
 
 
 @cython.cfunc
@@ -363,11 +441,11 @@ def record(
                 place = 0
                 for part in cython.cast(object, args[i]):
                     if isinstance(part, Tensor) and requires_grad(cython.cast(Tensor, part)):
-                        _set_edge(node, at, op, i, place, cython.cast(Tensor, part))
+                        _set_edge(node, at, i, place, cython.cast(Tensor, part))
                         at += 1
                     place += 1
             else:
-                _set_edge(node, at, op, i, 0, cython.cast(Tensor, args[i]))
+                _set_edge(node, at, i, 0, cython.cast(Tensor, args[i]))
                 at += 1
     for i in range(n_args):
         if saved >> i & 1:
@@ -376,7 +454,14 @@ def record(
             links[at].object = thing
             links[at].tag = 0
             if isinstance(cython.cast(object, thing), Tensor):
+                if _packing:
+                    links[at].object = _packed(links[at].object, cython.cast(Tensor, thing))
+                elif cython.cast(Tensor, thing).base is not cython.NULL:
+                    links[at].object = _without_base(thing)
                 links[at].tag = cython.cast(Tensor, thing).block.stamp
+                if exposed(cython.cast(Tensor, thing)):
+                    node.summed |= 1 << i
+                    links[at].tag ^= checksum_of(cython.cast(Tensor, thing))
             at += 1
             node.n_saved += 1
     if saved & OUT_BIT:
@@ -386,7 +471,14 @@ def record(
             kept = alias(out)  # Note [No cycles]
         Py_INCREF(kept)
         links[at].object = cython.cast(cython.pointer(PyObject), kept)
-        links[at].tag = 0 if outs is not None else out.block.stamp
+        links[at].tag = 0
+        if outs is None:
+            links[at].tag = out.block.stamp
+            if _packing:
+                links[at].object = _packed(links[at].object, cython.cast(Tensor, kept))
+            if exposed(out):
+                node.summed |= OUT_BIT
+                links[at].tag ^= checksum_of(out)
         node.n_saved += 1
     node.saved_mask = saved
     _numbers += 1
@@ -492,6 +584,28 @@ class Queue:
 
 
 @cython.cfunc
+@cython.exceptval(check=False)
+def _tag(t: Tensor, summed: cython.bint) -> uint64_t:
+    """What changes when a tensor's elements do: its block's stamp; with a checksum, if others may write to them."""
+    if summed:
+        return t.block.stamp ^ checksum_of(t)
+    if t.block.exposed:
+        settle(t)
+    return t.block.stamp
+
+
+def mark(t: Tensor):
+    """What `changed` takes to say whether the elements have been changed since."""
+    summed: cython.bint = exposed(t)
+    return _tag(t, summed), summed
+
+
+def changed(t: Tensor, before: tuple):
+    tag, summed = before
+    return _tag(t, summed) != tag
+
+
+@cython.cfunc
 def _saved(node: Node, position: cython.int, attach: cython.bint):
     """The value that was saved for an argument (or OUT_BIT's place), checked against later writes."""
     at: uint32_t = node.n_edges
@@ -502,17 +616,20 @@ def _saved(node: Node, position: cython.int, attach: cython.bint):
     thing = cython.cast(object, _links(node)[at].object)
     if isinstance(thing, Tensor):
         t = cython.cast(Tensor, thing)
-        if t.block.stamp != _links(node)[at].tag:
+        if _tag(t, node.summed >> position & 1) != _links(node)[at].tag:
             what = "output" if position == 15 else f"argument '{node.op.params[position]}'"
             raise RuntimeError(
                 f"one of the variables needed for gradient computation has been modified by an inplace operation: "
                 f"the {what} of {node.op.name} ({node.op.node_name}), a {dtypes_by_code[t.dt].name} tensor of shape "
-                f"{sizes_list(t)}. Change a clone() instead, or change it after backward()."
+                f"{sizes_list(t)}. Change a clone() instead, or change it after backward(). "
+                + ("NumPy code, or other code that shares its memory, may have changed it." if exposed(t) else "")
             )
         if position == 15 and attach:
             t = alias(t)
             set_node(t, cython.cast(cython.pointer(PyObject), node), 0)
             return t
+    elif type(thing) is Packed:
+        return _unpacked(cython.cast(Packed, thing), node if position == 15 else None, attach)
     elif position == 15 and attach:
         outs = []
         for i in range(len(thing)):
@@ -522,6 +639,113 @@ def _saved(node: Node, position: cython.int, attach: cython.bint):
             outs.append(t)
         return tuple(outs)
     return thing
+
+
+@cython.final
+@cython.cclass
+class Packed:
+    """A saved tensor that a hook has packed, and where it stood on the tape."""
+
+    packed: object
+    unpack: object
+    place: object  # the Node that computed it, or a leaf that requires grad
+    out_index: cython.int
+    dt: cython.int
+    sizes: tuple
+
+
+@cython.cfunc
+def _packed(thing: cython.pointer(PyObject), t: Tensor) -> cython.pointer(PyObject):
+    """What stands for a saved tensor, whose reference this takes, where hooks are set."""
+    kept: Packed
+    found = _packer()
+    if found is None:
+        return thing
+    kept = Packed.__new__(Packed)
+    pack, kept.unpack = found
+    mode: cython.bint = grad_enabled()
+    set_grad_enabled(False)  # what packs is not on the tape, nor packed itself
+    try:
+        kept.packed = pack(t)
+    except BaseException:
+        Py_DECREF(cython.cast(object, thing))
+        raise
+    finally:
+        set_grad_enabled(mode)
+    kept.place = t if t.node is cython.NULL and requires_grad(t) else None
+    if t.node is not cython.NULL:
+        kept.place = cython.cast(object, t.node)
+        kept.out_index = t.out_index
+    Py_INCREF(kept)
+    Py_DECREF(cython.cast(object, thing))
+    return cython.cast(cython.pointer(PyObject), kept)
+
+
+@cython.cfunc
+def _unpacked(kept: Packed, node, attach: cython.bint):
+    """What a hook gives for a saved tensor; `node`: which computed it, if it is an output."""
+    args: cython.pointer(PyObject)[2]
+    t = kept.unpack(kept.packed)
+    if not isinstance(t, Tensor):
+        raise TypeError(f"Output of saved tensor unpack_hook expected to be a Tensor but got result of type {type(t)}")
+    place = kept.place if node is None else node
+    if not attach or place is None or requires_grad(t):
+        return t
+    t = alias(t)
+    if isinstance(place, Node):
+        set_node(t, cython.cast(cython.pointer(PyObject), place), kept.out_index)
+    else:  # the same number as the leaf, to the tape
+        inputs = (place,)
+        args[0] = cython.cast(cython.pointer(PyObject), inputs)
+        args[1] = cython.cast(cython.pointer(PyObject), None)
+        record(_same, args, 2, 1, t, None)
+    return t
+
+
+def pack(t: Tensor):
+    """A tensor that is saved by a Python function: itself, or what hooks make of it."""
+    if not _packing:
+        return t
+    Py_INCREF(t)
+    thing: cython.pointer(PyObject) = _packed(cython.cast(cython.pointer(PyObject), t), t)
+    kept = cython.cast(object, thing)
+    Py_DECREF(kept)
+    return kept
+
+
+def unpack(packed: Packed):
+    return _unpacked(packed, None, grad_enabled())
+
+
+@cython.cfunc
+def _packer():
+    """The hooks that pack and unpack what this thread saves, or None."""
+    found = _packers.get(_thread())
+    return found[-1] if found and not isinstance(found[-1], str) else None
+
+
+def push_packer(hooks):
+    """Set hooks (pack, unpack) for this thread; None takes the innermost away. Text forbids them: it is the message
+    of the RuntimeError that setting one within the other raises."""
+    global _packing
+    if hooks is not None:
+        around = _packers.setdefault(_thread(), [])
+        if around and isinstance(around[-1], str) != isinstance(hooks, str):
+            raise RuntimeError(hooks if isinstance(hooks, str) else around[-1])
+        around.append(hooks)
+        _packing += 1
+        return
+    found = _packers[_thread()]
+    found.pop()
+    _packing -= 1
+    if not found:
+        del _packers[_thread()]
+
+
+def _thread():
+    import threading
+
+    return threading.get_ident()
 
 
 @cython.cfunc
@@ -757,6 +981,8 @@ def _first(pair):
 
 def run_backward(tensors, gradients, keep_graph, create_graph, inputs=None, accumulate=True):
     """See `_run`."""
+    for t in (*tensors, *(inputs or ())):
+        renewed(t)
     return _run(tuple(tensors), tuple(gradients), keep_graph, create_graph, inputs, accumulate)
 
 
@@ -821,9 +1047,13 @@ def _run(tensors: tuple, gradients: tuple, keep: cython.bint, attach: cython.bin
                 grad = _run_hooks(node, grad)
             if node.retained is not cython.NULL and captured is None:
                 t = cython.cast(Tensor, node.retained)
-                g = grad[t.out_index] if node.n_outputs > 1 else grad
-                if g is not None:
-                    _accumulate_leaf(t, g if attach else _clone(g), attach)
+                g = grad
+                _accumulate_leaf(t, g if attach else _clone(g), attach)
+            elif node.hooked and captured is None and id(node) in _retained:
+                for output, kept in list(_retained[id(node)].items()):
+                    if grad[output] is not None and kept() is not None:
+                        g = grad[output]
+                        _accumulate_leaf(kept(), g if attach else _clone(g), attach)
             if captured is not None:
                 _capture_node(captured, node, grad)
                 if node.mark != 2 * task + 1:
@@ -924,6 +1154,7 @@ def _leads_on(target: cython.pointer(PyObject), task: uint64_t, captured: dict) 
 def _unhook(key):
     _hooks.pop(key, None)
     _traces.pop(key, None)
+    _retained.pop(key, None)
 
 
 @cython.cfunc
@@ -998,6 +1229,7 @@ def add_hook(thing, hook, output: cython.int, after: cython.bint):
     global _hook_numbers
     key = thing
     if isinstance(thing, Tensor):
+        renewed(thing)
         if cython.cast(Tensor, thing).node is cython.NULL:
             cython.cast(Tensor, thing).flags |= HOOKED
         else:
@@ -1044,6 +1276,10 @@ def _has_nan(t: Tensor):
     return bool(numpy.isnan(t.detach().numpy()).any())
 
 
+def _identity(context, grads):
+    return grads
+
+
 def function_op(name, rule):
     """The op of a Python function of tensors: `rule(context, grads)` gives all gradients of its inputs. With a third
     parameter, `outs`, the rule gets the outputs."""
@@ -1052,6 +1288,9 @@ def function_op(name, rule):
     op.node_name = name
     op.vjp("inputs")(rule)
     return op
+
+
+_same: Op = function_op("AliasBackward0", _identity)
 
 
 def record_function(op: Op, inputs: tuple, context, outs: tuple):
@@ -1072,12 +1311,15 @@ def retain_grad(t: Tensor):
     """Keep the gradient of a tensor that is not a leaf in its `.grad` at backward. RuntimeError off the tape."""
     if not requires_grad(t):
         raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
+    renewed(t)
     if t.node is cython.NULL:
         return
     node: Node = cython.cast(Node, t.node)
-    if node.retained is not cython.NULL and node.retained is not cython.cast(cython.pointer(PyObject), t):
-        raise RuntimeError("retain_grad: another output of the same op retains its gradient already")
-    node.retained = cython.cast(cython.pointer(PyObject), t)
+    if node.n_outputs > 1:
+        node.hooked = 1
+        _retained.setdefault(id(node), {})[t.out_index] = weakref.ref(t)
+    else:
+        node.retained = cython.cast(cython.pointer(PyObject), t)
     t.flags |= RETAIN_GRAD
 
 
@@ -1087,6 +1329,8 @@ def _forget(t: Tensor) -> cython.void:
     """The tensor dies, or another node computes it now: its old node must not write to it."""
     if t.node is not cython.NULL and t.flags & RETAIN_GRAD:
         cython.cast(Node, t.node).retained = cython.NULL
+        if cython.cast(Node, t.node).n_outputs > 1:
+            _retained.get(id(cython.cast(object, t.node)), {}).pop(t.out_index, None)
     if t.flags & HOOKED:
         t.flags &= ~HOOKED
         _unhook(id(t))
@@ -1106,7 +1350,13 @@ def _drop(thing: cython.pointer(PyObject)) -> cython.void:
     _empty_trash()
 
 
-set_tape(_forget, _follow, _drop)
+@cython.cfunc
+@cython.exceptval(check=False)
+def _live_nodes() -> cython.longlong:
+    return _live
+
+
+set_tape(_forget, _follow, _drop, _renew, _live_nodes)
 
 
 def is_recording():
@@ -1126,6 +1376,7 @@ def backward(
     g: Tensor
     if not requires_grad(self):
         raise RuntimeError("element 0 of tensors does not require grad and does not have a grad_fn")
+    renewed(self)
     if gradient is None:
         if self.numel_ != 1:
             raise RuntimeError(
@@ -1140,6 +1391,8 @@ def backward(
         _warn_create_graph()
     if inputs is not None:
         inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+        for t in inputs:
+            renewed(t)
     _run((self,), (g,), create_graph if retain_graph is None else retain_graph, create_graph, inputs, True)
 
 

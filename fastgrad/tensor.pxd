@@ -38,7 +38,8 @@ cdef class Tensor:
     cdef char *ptr
     cdef PyObject *node            # Node that computed it, owned; NULL for a leaf
     cdef PyObject *grad_tensor     # Tensor, owned; or NULL
-    cdef uint64_t born             # of a view: the block's stamp when it was made; Note [Stale views]
+    cdef PyObject *base            # of a view: the Tensor that it was first made from, owned; Note [Stale views]
+    cdef uint64_t born             # of a view: the block's stamp when its node was made
     cdef int64_t numel_
     cdef unsigned char dt
     cdef unsigned char nd
@@ -49,8 +50,23 @@ cdef class Tensor:
     cdef object __weakref__
 
 
+cdef bint inherits(Tensor t) noexcept
+
+cdef inline bint stale(Tensor t) noexcept:
+    return t.flags & VIEW and t.block.rebased > t.born
+
 cdef inline bint requires_grad(Tensor t) noexcept:
-    return t.node is not NULL or t.flags & LEAF_REQUIRES_GRAD
+    return t.node is not NULL or t.flags & LEAF_REQUIRES_GRAD or (stale(t) and inherits(t))
+
+cdef int renewed(Tensor t) except -1
+
+cdef bint foreign(Tensor t) noexcept
+
+cdef inline bint exposed(Tensor t) noexcept:
+    return t.block.exposed or (t.block.owner is not NULL and foreign(t))
+
+cdef uint64_t checksum_of(Tensor t) noexcept
+cdef void settle(Tensor t) noexcept
 
 cdef Tensor new_tensor(int dt, int nd, const int64_t *sizes)
 cdef Tensor new_scalar(int dt, double value)
@@ -63,6 +79,8 @@ cdef void copy_data(Tensor to, Tensor source)
 cdef void mark_written(Tensor t) noexcept
 cdef int check_writable(Tensor t) except -1
 cdef void set_node(Tensor t, PyObject *node, int out_index) noexcept
+cdef PyObject *root_of(Tensor t) noexcept
+cdef void set_base(Tensor t, PyObject *base) noexcept
 cdef bint same_sizes(Tensor a, Tensor b) noexcept
 cdef bint is_contiguous(int nd, const int64_t *sizes, const int64_t *strides) noexcept
 cdef object array_of(Tensor t)
@@ -74,5 +92,6 @@ cdef tuple sizes_tuple(Tensor t)
 cdef list sizes_list(Tensor t)
 cdef double scalar_value(Tensor t) noexcept
 cdef void set_tape(void (*forget_)(Tensor t) noexcept, void (*follow_)(Tensor t) noexcept,
-                   void (*discard_)(PyObject *thing) noexcept) noexcept
+                   void (*discard_)(PyObject *thing) noexcept, int (*renew_)(Tensor t) except -1,
+                   long long (*live_nodes_)() noexcept) noexcept
 cpdef int normalize_dim(object dim, int nd) except -1

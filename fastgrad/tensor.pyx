@@ -10,20 +10,29 @@
 # Note [Stamps]: every block has a stamp, renewed from one counter at each write. A saved value keeps the stamp that
 # its block had, so a later write, or a new block behind the same tensor (`w.data = ...`), is seen by one comparison.
 #
-# Note [Stale views]: a view that the tape knows computes its gradient from its base as the base was. If the base is
-# then changed in place by a recorded op, the view's values change and its graph does not: using it must raise.
+# Note [Foreign writes]: NumPy code that shares a block's memory writes to it without a stamp. What may be written to so
+# is known: blocks over memory of an array that somebody else holds, and blocks that NumPy arrays show now (`exposed`
+# counts them). Of such a tensor a node saves a checksum of the elements, too. An array that is taken of a block
+# while there are nodes, which may have saved it before, is watched: the checksum of the memory is taken then, and
+# compared when the array dies and when a node asks for its saved value; if it differs, the block gets a new stamp.
+#
+# Note [Stale views]: the node of a view leads to its base as the base was. When the base, or another view of it, is
+# then changed in place by a recorded op, the view's values change and its node does not: it is renewed when it is next
+# asked for (`renewed`), as a view of what the base is now. So a view holds the tensor that it, or the view that it was
+# made from, was first made from. A view that was made while nothing is recorded has no base: renewing it raises. No
+# cycle comes of it: what a node saves of a view has no base (tape.py, Note [No cycles]).
 
 cimport cython
 cimport numpy as cnp
 from cpython.buffer cimport PyObject_GetBuffer
 from cpython.number cimport PyNumber_AsSsize_t, PyNumber_Index
 from cpython.object cimport Py_EQ, Py_GT, Py_LE, Py_LT, Py_NE, PyTypeObject
-from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF, Py_XINCREF, PyObject
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t
 
 from fastgrad.runtime cimport (
     BOOL, FLOAT32, FLOAT64, INT8, INT16, INT32, INT64, UINT8, Kernel, block_decref, block_incref, block_new,
-    block_wrap, fg_block, fg_call, hooks, merge_dims, find_kernel, itemsize_of,
+    block_wrap, checksum, fg_block, fg_call, grad_enabled, hooks, in_body, merge_dims, find_kernel, itemsize_of,
     launch, next_stamp, recorder_pool, recording,
 )
 
@@ -224,14 +233,19 @@ cdef object getitem_function, setitem_function, repr_function
 # without recursion.
 cdef void (*forget)(Tensor t) noexcept
 cdef void (*follow)(Tensor t) noexcept
+cdef int (*renew)(Tensor t) except -1
+cdef long long (*live_nodes)() noexcept
 cdef void (*discard)(PyObject *thing) noexcept
 
 
 cdef void set_tape(void (*forget_)(Tensor t) noexcept, void (*follow_)(Tensor t) noexcept,
-                   void (*discard_)(PyObject *thing) noexcept) noexcept:
-    global forget, follow, discard
+                   void (*discard_)(PyObject *thing) noexcept, int (*renew_)(Tensor t) except -1,
+                   long long (*live_nodes_)() noexcept) noexcept:
+    global forget, follow, discard, renew, live_nodes
     forget = forget_
     follow = follow_
+    renew = renew_
+    live_nodes = live_nodes_
     discard = discard_
 
 
@@ -293,6 +307,7 @@ cdef class Tensor:
         if self.block is not NULL:
             block_decref(self.block)
         Py_XDECREF(self.node)
+        Py_XDECREF(self.base)
         if self.grad_tensor is not NULL:
             discard(self.grad_tensor)
 
@@ -404,6 +419,7 @@ cdef class Tensor:
     def requires_grad(self, bint value):
         if recording:
             hooks.used(<PyObject *>self)
+        renewed(self)
         if self.node is not NULL:
             if not value:
                 raise RuntimeError("you can only change requires_grad flags of leaf tensors; use detach() to get "
@@ -413,6 +429,7 @@ cdef class Tensor:
                 raise RuntimeError(f"only Tensors of floating point dtype can require gradients, "
                                    f"and this one is {dtypes[self.dt].name}")
             self.flags |= LEAF_REQUIRES_GRAD
+            set_base(self, NULL)  # a leaf from now on, which edges of its base's node may lead to
         else:
             self.flags &= ~LEAF_REQUIRES_GRAD
 
@@ -424,14 +441,17 @@ cdef class Tensor:
     def is_leaf(self):
         if recording:
             hooks.used(<PyObject *>self)
+        renewed(self)
         return self.node is NULL
 
     @property
     def grad_fn(self):
+        renewed(self)
         return None if self.node is NULL else <object>self.node
 
     @property
     def output_nr(self):
+        renewed(self)
         return self.out_index
 
     @property
@@ -487,6 +507,8 @@ cdef class Tensor:
                                f"{dtypes[self.dt].name} in a tensor that requires grad")
         block_incref(source.block)
         rebind(self, source)
+        self.flags &= ~VIEW
+        set_base(self, NULL)
         block_decref(old)
 
     def detach(self):
@@ -525,7 +547,7 @@ cdef class Tensor:
         """The NumPy array that shares this tensor's memory. RuntimeError if it requires grad (unless `force`)."""
         if not force and requires_grad(self):
             raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
-        return array_of(self)
+        return given_away(self)
 
     def __array__(self, dtype=None, copy=None):
         array = self.numpy()
@@ -773,22 +795,26 @@ cdef void free_tensor(PyObject *self) noexcept:
     global n_spare
     cdef PyObject *node
     cdef PyObject *grad
+    cdef PyObject *base
     if (Py_TYPE(self) != tensor_type or fg_weakrefs(self) or n_spare >= 256
             or (<Tensor>self).flags & (RETAIN_GRAD | HOOKED)):
         general_dealloc(self)
         return
     node = (<Tensor>self).node
     grad = (<Tensor>self).grad_tensor
+    base = (<Tensor>self).base
     if (<Tensor>self).block is not NULL:
         block_decref((<Tensor>self).block)
     (<Tensor>self).block = NULL
     (<Tensor>self).node = NULL
     (<Tensor>self).grad_tensor = NULL
+    (<Tensor>self).base = NULL
     (<Tensor>self).flags = 0
     (<Tensor>self).out_index = 0
     spare[n_spare] = self
     n_spare += 1
     Py_XDECREF(node)
+    Py_XDECREF(base)
     if grad is not NULL:
         discard(grad)  # a gradient that has a gradient, and so on
 
@@ -921,7 +947,33 @@ cdef Tensor make_view(Tensor base, char *ptr, int nd, const int64_t *sizes, cons
     if is_contiguous(nd, sizes, strides):
         t.flags |= CONTIGUOUS
     t.born = base.block.stamp
+    if grad_enabled() and base.dt >= FLOAT32:
+        set_base(t, root_of(base))
     return t
+
+
+cdef PyObject *root_of(Tensor t) noexcept:
+    """What a view of `t` is a view of; NULL: `t` is a view made while nothing was recorded."""
+    return t.base if t.flags & VIEW else <PyObject *>t
+
+
+cdef void set_base(Tensor t, PyObject *base) noexcept:
+    cdef PyObject *old = t.base
+    Py_XINCREF(base)
+    t.base = base
+    Py_XDECREF(old)
+
+
+cdef bint inherits(Tensor t) noexcept:
+    """Does a stale view require grad, now that its base has been changed?"""
+    return t.base is NULL or (<Tensor>t.base).block == t.block and requires_grad(<Tensor>t.base)
+
+
+cdef int renewed(Tensor t) except -1:
+    """Give a stale view its new node. RuntimeError if it was made while nothing was recorded."""
+    if stale(t) and not t.flags & LEAF_REQUIRES_GRAD and inherits(t):
+        renew(t)
+    return 0
 
 
 cdef Tensor alias(Tensor base):
@@ -1091,7 +1143,7 @@ def strided_view(Tensor base, shape, strides, int64_t offset):
         else:
             high += (sizes[d] - 1) * steps[d] * itemsize
     else:
-        if low < 0 or high + itemsize > <int64_t>base.block.nbytes:
+        if low < 0 or high + itemsize > <int64_t>(base.block.nbytes - base.block.slack):
             raise RuntimeError(f"a view of sizes {list(shape)}, strides {list(strides)} and offset {offset} "
                                f"lies outside the tensor's memory")
     return make_view(base, base.ptr + offset * itemsize, nd, sizes, steps)
@@ -1220,9 +1272,71 @@ def basic_index(Tensor base, tuple index):
 cdef class BlockOwner:
     """Keeps a block alive for the NumPy arrays that show it."""
     cdef fg_block *block
+    cdef bint watched
 
     def __dealloc__(self):
+        cdef list seen
+        if self.watched:
+            settle_block(self.block)
+            seen = watches[<size_t>self.block]
+            seen[0] -= 1
+            if seen[0] == 0:
+                del watches[<size_t>self.block]
+        if self.block.exposed != 255:
+            self.block.exposed -= 1
         block_decref(self.block)
+
+
+cdef dict watches = {}  # by a block's address: [watched arrays, checksum, the stamp then]; Note [Foreign writes]
+
+
+cdef uint64_t checksum_of_block(fg_block *block) noexcept:
+    cdef int64_t size = block.nbytes - block.slack, step = 1
+    return checksum(block.data, 1, &size, &step, 1)
+
+
+cdef void settle_block(fg_block *block) noexcept:
+    """If a watched block's memory has changed, and its stamp has not, it gets a new one."""
+    cdef list seen = watches.get(<size_t>block)
+    if seen is None:
+        return
+    found = checksum_of_block(block)
+    if found != seen[1] and block.stamp == seen[2]:
+        block.stamp = next_stamp()
+    seen[1] = found
+    seen[2] = block.stamp
+
+
+cdef void settle(Tensor t) noexcept:
+    if watches:
+        settle_block(t.block)
+
+
+cdef uint64_t checksum_of(Tensor t) noexcept:
+    return checksum(t.ptr, t.nd, t.sizes, t.strides, itemsize_of[t.dt])
+
+
+cdef bint foreign(Tensor t) noexcept:
+    """May somebody else than fastgrad write to memory that is not its own?"""
+    cdef PyObject *owner = <PyObject *>t.block.owner
+    return owner.ob_refcnt > 1 or not cnp.PyArray_Check(<object>owner) \
+        or not cnp.PyArray_CHKFLAGS(<cnp.ndarray>owner, cnp.NPY_ARRAY_OWNDATA)
+
+
+cdef object given_away(Tensor t):
+    """The array of `t` for somebody else."""
+    cdef BlockOwner owner
+    array = array_of(t)
+    if live_nodes() and not in_body() and not t.block.readonly:
+        owner = cnp.get_array_base(array)
+        settle_block(t.block)
+        owner.watched = True
+        seen = watches.get(<size_t>t.block)
+        if seen is None:
+            watches[<size_t>t.block] = [1, checksum_of_block(t.block), t.block.stamp]
+        else:
+            seen[0] += 1
+    return array
 
 
 cdef object array_of(Tensor t):
@@ -1239,6 +1353,8 @@ cdef object array_over(Tensor t):
     cdef BlockOwner owner = BlockOwner.__new__(BlockOwner)
     block_incref(t.block)
     owner.block = t.block
+    if t.block.exposed != 255:
+        t.block.exposed += 1
     for d in range(t.nd):
         sizes[d] = t.sizes[d]
         strides[d] = t.strides[d] * itemsize_of[t.dt]

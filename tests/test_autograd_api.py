@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import fastgrad as fg
 from fastgrad import tape
+from fastgrad.autograd import graph
 
 torch = pytest.importorskip("torch")
 LIBS = [fg, torch]
@@ -547,3 +549,82 @@ def test_checkpoint_repeats_random_numbers():
     y.sum().backward()
     assert masks[0].tolist() == masks[1].tolist() == x.grad.tolist()
     assert later.tolist() != fg.rand(2).tolist()
+
+
+# -- hooks on what is saved --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_saved_tensors_hooks(twice):
+    """Packed as lists: every kind of saved value, and, with create_graph, their place on the tape."""
+    packed = []
+
+    def pack(t):
+        packed.append(t.tolist())
+        return t.tolist()
+
+    def loss(a, b):
+        h = (a * b).exp() * b[0]
+        return (h.T @ h).sum() + fg.cat([a, b.view(1, 2)]).prod() + cube(fg).apply(a).sum()
+
+    results = []
+    for hooks in (False, True):
+        a = fg.tensor([[0.5, -1.0]], dtype=fg.float64, requires_grad=True)
+        b = fg.tensor([2.0, 0.25], dtype=fg.float64, requires_grad=True)
+        packing = graph.saved_tensors_hooks(pack, lambda p: fg.tensor(p, dtype=fg.float64))
+        with packing if hooks else contextlib.nullcontext():
+            out = loss(a, b)
+        grads = fg.autograd.grad(out, (a, b), create_graph=twice)
+        if twice:
+            grads += fg.autograd.grad(sum((g * g).sum() for g in grads), (a, b))
+        results.append([g.detach().numpy() for g in grads])
+    assert packed
+    for plain, hooked in zip(*results, strict=True):
+        np.testing.assert_array_equal(plain, hooked)
+
+
+def test_saved_tensors_hooks_nest_and_end():
+    x = fg.ones(2, requires_grad=True)
+    seen = []
+    with graph.saved_tensors_hooks(lambda t: seen.append("outer") or t, lambda t: t):
+        with graph.saved_tensors_hooks(lambda t: seen.append("inner") or t, lambda t: t):
+            x * x
+        x.exp()
+    x * x
+    assert seen == ["inner", "inner", "outer"]
+
+
+def test_saved_tensors_hooks_that_fail():
+    x = fg.ones(2, requires_grad=True)
+    gc.collect()
+    before = tape.live_nodes()
+    with pytest.raises(ZeroDivisionError), graph.saved_tensors_hooks(lambda t: 1 / 0, lambda t: t):
+        x * x
+    with graph.saved_tensors_hooks(lambda t: t, lambda t: 3):
+        y = x * x
+    with pytest.raises(TypeError, match="unpack_hook expected to be a Tensor"):
+        y.sum().backward()
+    del y
+    gc.collect()
+    assert tape.live_nodes() == before
+    assert fg.is_grad_enabled()
+    with graph.disable_saved_tensors_hooks("not here"):
+        x * x
+        with pytest.raises(RuntimeError, match="not here"), graph.save_on_cpu():
+            x * x
+
+
+def test_retained_gradients_of_two_outputs():
+    x = fg.tensor([[3.0, 1.0], [0.0, 2.0]], requires_grad=True)
+    values, _indices = x.sort(dim=0)
+    high, low = x.aminmax(dim=0)
+    for t in (values, high, low):
+        t.retain_grad()
+    (values[0].sum() * 2 + (high * low).sum()).backward()
+    assert values.grad.tolist() == [[2, 2], [0, 0]]
+    assert high.grad.tolist() == low.detach().tolist()
+    assert low.grad.tolist() == high.detach().tolist()
+    outputs = fg.var_mean(x)
+    outputs[0].retain_grad()
+    del outputs
+    x.sum().backward()

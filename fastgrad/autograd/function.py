@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from fastgrad import ops
 from fastgrad.dispatch import GradMode, get_grad_enabled
 from fastgrad.runtime import is_recording
-from fastgrad.tape import function_op, record_function
+from fastgrad.tape import Packed, changed, function_op, mark, pack, record_function, unpack
 from fastgrad.tensor import Tensor
 
 __all__ = ["Function", "FunctionCtx", "once_differentiable"]
@@ -23,11 +23,12 @@ class FunctionCtx:
     """What `forward` leaves for `backward`: the first argument of both. Other values may be set as attributes."""
 
     needs_input_grad: tuple[bool, ...] = ()
-    _saved: tuple[Any, ...] = ()           # (place among the outputs or -1, tensor, its version)
+    _saved: tuple[Any, ...] = ()           # (place among the outputs or -1, tensor, its mark)
     _to_save: tuple[Any, ...] = ()
     _dirty: tuple[Tensor, ...] = ()
     _fixed: tuple[Tensor, ...] = ()
     _materialize = True
+    _name = "a Function"
     _outs: tuple[Tensor, ...] | None = None  # the outputs with their place on the tape, while backward runs
     _shapes: tuple[Any, ...] = ()
 
@@ -57,12 +58,14 @@ class FunctionCtx:
     def saved_tensors(self) -> tuple[Any, ...]:
         """What `save_for_backward` kept. RuntimeError if one was changed in place since, or freed by a backward."""
         found = []
-        for place, t, version in self._saved:
-            if t is not None and t._version != version:
+        for place, t, before in self._saved:
+            if isinstance(t, Packed):
+                t = unpack(t)
+            elif t is not None and changed(t, before):
                 raise RuntimeError(
                     f"one of the variables needed for gradient computation has been modified by an inplace operation: "
-                    f"a tensor of shape {list(t.shape)} that {type(self).__name__} saved is at version {t._version}; "
-                    f"expected version {version} instead")
+                    f"a tensor of shape {list(t.shape)} that {self._name} saved. Change a clone() instead, or "
+                    f"change it after backward(). NumPy code that shares its memory may have changed it, too.")
             found.append(self._outs[place] if place >= 0 and self._outs is not None else t)
         return tuple(found)
 
@@ -132,6 +135,7 @@ class Function:
 
             refuse(f"{cls.__name__}.apply(): a custom autograd.Function is not recorded. Call it outside")
         ctx = FunctionCtx()
+        ctx._name = cls.__name__
         recorded = get_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args)
         ctx.needs_input_grad = tuple(isinstance(a, Tensor) and a.requires_grad for a in args)
         apart = cls.setup_context is not Function.setup_context
@@ -152,9 +156,15 @@ class Function:
         if recorded:
             _record(cls, ctx, args, given, outputs)
         elif tensors:
-            ctx._saved = tuple((-1, t, None if t is None else t._version) for t in ctx._to_save)
+            ctx._saved = tuple(_kept(-1, t) for t in ctx._to_save)
         ctx._to_save = ctx._dirty = ctx._fixed = ()
         return tuple(outputs) if several else outputs[0]
+
+
+def _kept(place: int, t: Tensor | None) -> tuple[int, Any, Any]:
+    if t is None:
+        return place, None, None
+    return place, pack(t), mark(t)
 
 
 def _is_one(t: Any, tensors: tuple[Any, ...]) -> bool:
@@ -180,9 +190,9 @@ def _record(cls: type[Function], ctx: FunctionCtx, args: tuple[Any, ...], given:
     for t in ctx._to_save:
         place = next((i for i, out in enumerate(given) if out is t), -1) if t is not None else -1
         if t is not None and place >= 0 and outputs[place] is t:  # not itself: it would keep its own node alive
-            saved.append((place, t.detach(), t._version))
+            saved.append(_kept(place, t.detach()))
         else:
-            saved.append((-1, t, None if t is None else t._version))
+            saved.append(_kept(-1, t))
     ctx._saved = tuple(saved)
     ctx._shapes = tuple((tuple(t.shape), t.dtype) if isinstance(t, Tensor) else None for t in outputs)
     # What has no gradient stands on the tape as another tensor, so that it stays off the tape itself.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from fastgrad.tape import Node, add_hook
+from fastgrad.tape import Node, add_hook, push_packer
 from fastgrad.tensor import Tensor, bind
 
-__all__ = ["Node", "RemovableHandle", "increment_version"]
+__all__ = [
+    "Node", "RemovableHandle", "disable_saved_tensors_hooks", "increment_version", "save_on_cpu", "saved_tensors_hooks",
+]
 
 
 class RemovableHandle:
@@ -55,6 +58,49 @@ def increment_version(tensor: Tensor | Iterable[Tensor]) -> None:
     for t in (tensor,) if isinstance(tensor, Tensor) else tensor:
         with no_grad():
             t.detach().add_(0)
+
+
+class saved_tensors_hooks:
+    """While this is entered, what ops save for their derivatives is `pack_hook(tensor)`, and `unpack_hook` of that is
+    asked for in backward: to compress, to count, to keep on disk. Innermost hooks apply; each thread has its own.
+
+    Neither is recorded, and `pack_hook` must not change its tensor. TypeError if `unpack_hook` gives no tensor.
+
+    >>> import fastgrad as fg
+    >>> x = fg.tensor([3.0, 4.0], requires_grad=True)
+    >>> with saved_tensors_hooks(lambda t: t.tolist(), fg.tensor):
+    ...     y = (x * x).sum()
+    >>> y.backward()
+    >>> x.grad
+    tensor([6., 8.])
+    """
+
+    def __init__(self, pack_hook: Callable[[Tensor], Any], unpack_hook: Callable[[Any], Tensor]) -> None:
+        self.pack_hook = pack_hook
+        self.unpack_hook = unpack_hook
+
+    def __enter__(self) -> None:
+        push_packer((self.pack_hook, self.unpack_hook))
+
+    def __exit__(self, *exception: object) -> None:
+        push_packer(None)
+
+
+class save_on_cpu(saved_tensors_hooks):
+    """For PyTorch's sake: everything is on the CPU. `pin_memory` and `device_type` are ignored."""
+
+    def __init__(self, pin_memory: bool = False, device_type: str = "cpu") -> None:
+        super().__init__(lambda t: t, lambda t: t)
+
+
+@contextlib.contextmanager
+def disable_saved_tensors_hooks(error_message: str) -> Iterator[None]:
+    """Within, and around, `saved_tensors_hooks` raises RuntimeError with this message."""
+    push_packer(error_message)
+    try:
+        yield
+    finally:
+        push_packer(None)
 
 
 def leaves_of(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:

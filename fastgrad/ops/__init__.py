@@ -13,9 +13,10 @@ from fastgrad.ops.index import *
 from fastgrad.ops.linalg import *
 from fastgrad.ops.scan import *
 from fastgrad.ops.sort import *
+from fastgrad.ops.strided import *
 from fastgrad.ops.update import *
 
-tape.set_roles(accumulate=add, sum_to_size=sum_to_size, cast=cast)
+tape.set_roles(accumulate=add, sum_to_size=sum_to_size, cast=cast, view=strided, put=put_strided)
 
 if not TYPE_CHECKING:  # type checkers take every public name that the modules define
     __all__ = [
