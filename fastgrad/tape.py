@@ -584,6 +584,7 @@ class Queue:
 
 
 @cython.cfunc
+@cython.inline
 @cython.exceptval(check=False)
 def _tag(t: Tensor, summed: cython.bint) -> uint64_t:
     """What changes when a tensor's elements do: its block's stamp; with a checksum, if others may write to them."""

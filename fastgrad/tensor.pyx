@@ -507,8 +507,9 @@ cdef class Tensor:
                                f"{dtypes[self.dt].name} in a tensor that requires grad")
         block_incref(source.block)
         rebind(self, source)
-        self.flags &= ~VIEW
-        set_base(self, NULL)
+        if self.flags & VIEW:
+            self.flags &= ~VIEW
+            set_base(self, NULL)
         block_decref(old)
 
     def detach(self):
@@ -814,7 +815,8 @@ cdef void free_tensor(PyObject *self) noexcept:
     spare[n_spare] = self
     n_spare += 1
     Py_XDECREF(node)
-    Py_XDECREF(base)
+    if base is not NULL:
+        Py_XDECREF(base)
     if grad is not NULL:
         discard(grad)  # a gradient that has a gradient, and so on
 
