@@ -1,4 +1,4 @@
-/* Elementwise kernels: arithmetic, functions, comparisons, choice, copies, casts, and the fused update of SGD.
+/* Elementwise kernels: arithmetic, functions, comparisons, choice, copies, casts, and optimisers' updates.
  *
  * Design: an op is one line of elementwise_list.h, an expression over vectors; elementwise_real.h makes its row
  * function, once per float type, and loop.h brings the rows. The result of an element depends on that element alone:
@@ -149,7 +149,9 @@ COPY(copy8, uint64_t, 4)
 /* cast_u8, cast_i32, cast_i64: fn[] by the target; copies and casts between the floats: fn[0] alone */
 const fg_entry FG_NAME(fg_elementwise)[] = {
 #include "elementwise_list.h"
-    SIZED(where, 4, 0, {4, 1, 4, 4}, {8, 1, 8, 8}) SIZED(sgd, 4, 1, {0}, {0}) SIZED(cast_u8, 2, 0, {4, 1}, {8, 1})
-        SIZED(cast_i32, 2, 0, {4, 4}, {8, 4}) SIZED(cast_i64, 2, 0, {4, 8}, {8, 8}) ONE(copy1, 1, 1) ONE(copy2, 2, 2)
-            ONE(copy4, 4, 4) ONE(copy8, 8, 8) ONE(cast_f32_f64, 8, 4) ONE(cast_f64_f32, 4, 8){0},
+    SIZED(where, 4, 0, {4, 1, 4, 4}, {8, 1, 8, 8}) SIZED(sgd, 4, 1, {0}, {0})
+        SIZED(update, 6, 3, {0}, {0}){"coefficients", {coefficients, coefficients}, {NULL, NULL}, 4, 2, {{0}}},
+    SIZED(cast_u8, 2, 0, {4, 1}, {8, 1}) SIZED(cast_i32, 2, 0, {4, 4}, {8, 4}) SIZED(cast_i64, 2, 0, {4, 8}, {8, 8})
+        ONE(copy1, 1, 1) ONE(copy2, 2, 2) ONE(copy4, 4, 4) ONE(copy8, 8, 8) ONE(cast_f32_f64, 8, 4)
+            ONE(cast_f64_f32, 4, 8){0},
 };

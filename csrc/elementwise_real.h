@@ -38,10 +38,10 @@
             BODY; \
         } \
     } while (0)
-#define SWEEP_LONG(BODY) \
+#define SWEEP_LONG(...) \
     for (int64_t i = 0; i < n; i += LANES) { \
         const int count = n - i < LANES ? (int)(n - i) : LANES; \
-        BODY; \
+        __VA_ARGS__; \
     }
 #define SWEEP_CHEAP SWEEP
 #define SWEEP_COSTLY SWEEP_LONG
@@ -196,38 +196,7 @@ ROW(where)
 }
 KERNEL(where, CHEAP, 4, UNIT_STEPS, sizeof(T), 1, sizeof(T), sizeof(T))
 
-/* The update of torch.optim.SGD, with its order of operations; contiguous. ptr: parameter, momentum buffer or NULL,
- * gradient, and double[6]: lr, momentum, dampening, weight_decay, nesterov, first_step. */
-static void F(sgd_range)(const fg_call *call, MAYBE const void *context, int64_t begin, int64_t end)
-{
-    T *p = (T *)call->ptr[0] + begin, *buffer = call->ptr[1] ? (T *)call->ptr[1] + begin : NULL;
-    const T *g = (const T *)call->ptr[2] + begin;
-    const double *hyper = (const double *)call->ptr[3];
-    const V rate = F(splat)((T)-hyper[0]), momentum = F(splat)((T)hyper[1]), kept = F(splat)((T)(1 - hyper[2]));
-    const V decay = F(splat)((T)hyper[3]);
-    const int decays = hyper[3] != 0, nesterov = hyper[4] != 0, first = hyper[5] != 0;
-    const int64_t n = end - begin;
-    SWEEP_LONG({
-        V x = TAKE(p);
-        V d = TAKE(g);
-        if (decays)
-            d = F(fma)(decay, x, d);
-        if (buffer) {
-            V b = first ? d : F(fma)(kept, d, TAKE(buffer) * momentum);
-            PUT(buffer, b);
-            d = nesterov ? F(fma)(momentum, b, d) : b;
-        }
-        PUT(p, F(fma)(rate, d, x));
-    })
-}
-
-static void F(sgd)(const fg_call *call)
-{
-    int64_t n = 1;
-    for (int d = 0; d < call->ndim; d++)
-        n *= call->dim[d];
-    fg_run(call, NULL, F(sgd_range), n, 64, n, CHEAP);
-}
+#include "update_real.h"
 
 #undef OPERATION
 #undef MAYBE

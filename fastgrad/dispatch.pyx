@@ -1626,6 +1626,23 @@ def launch_raw(str name, *tensors):
                if first.numel_ < 4 * RELEASE_GIL_ABOVE else first.numel_)
 
 
+def launch_update(Tensor param, list buffers, Tensor grad, Tensor coefficients, Tensor step, Tensor product,
+                  Tensor hyper):
+    """One step of an adaptive optimiser on a parameter: update_real.h, Note [Two launches]. All are contiguous;
+    `buffers` are at most three tensors or None, `product` is NAdam's, or None."""
+    launch_raw("coefficients", coefficients, step, product, hyper)
+    launch_raw("update", param, buffers[0], buffers[1] if len(buffers) > 1 else None,
+               buffers[2] if len(buffers) > 2 else None, grad, coefficients)
+    mark_written(coefficients)
+    mark_written(step)
+    mark_written(param)
+    if product is not None:
+        mark_written(product)
+    for thing in buffers:
+        if thing is not None:
+            mark_written(<Tensor>thing)
+
+
 cdef dict _kernels = {}
 
 

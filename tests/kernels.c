@@ -59,7 +59,7 @@ static uint64_t digest(const void *data, int64_t n, int size)
 static void run(const char *name, int f64, fg_call *call, int outputs, int64_t n, const int *size, const char *what)
 {
     const fg_entry *entry = fg_find(isa, name);
-    static char before[2][MOST * 8];
+    static char before[4][MOST * 8];
     uint64_t found[2] = {0, 0};
     for (int i = 0; i < outputs; i++)
         memcpy(before[i], buffer[i], sizeof before[i]);
@@ -192,6 +192,48 @@ static void sgd(int f64)
     }
 }
 
+static const double settings[][8] = {/* maximize, lr, eps, weight_decay, decoupled, and the rule's own */
+                                     {0, 0.1, 1e-8, 0, 0, 0.9, 0.99, 0.004},
+                                     {1, 0.01, 1e-6, 0.1, 0, 0.5, 0.9, 0.1},
+                                     {0, 0.01, 1e-6, 0.1, 1, 0.8, 0.999, 0}};
+
+static void coefficients(void)
+{
+    const int size[] = {8, 4, 4};
+    char what[64];
+    EACH(s, settings)
+    for (int rule = 0; rule < 7; rule++)
+        for (int step = 0; step < 9; step += 4) {
+            double hyper[9] = {rule};
+            fg_call call = new_call();
+            call.ndim = 1, call.dim[0] = 10;
+            memcpy(hyper + 1, settings[s], sizeof settings[s]);
+            call.ptr[3] = hyper;
+            ((float *)buffer[1])[0] = (float)step;
+            ((float *)buffer[2])[0] = 0.75f;
+            snprintf(what, sizeof what, "%d rule %d step %d", (int)s, rule, step);
+            run("coefficients", 1, &call, 3, 10, size, what);
+        }
+}
+
+static void update(int f64)
+{
+    const int bytes = f64 ? 8 : 4, size[] = {bytes, bytes, bytes, bytes};
+    char what[64];
+    EACH(s, sizes)
+    for (int rule = 0; rule < 7; rule++)
+        for (int third = 0; third < 2; third++) {
+            const double c[] = {rule, third ? -1 : 1, 0.1 * third, third ? 0.9 : 1, 1e-8, 0.1, 0.9, 0.3, 0.01, 1.25};
+            fg_call call = new_call();
+            call.ndim = 1, call.dim[0] = sizes[s];
+            if (!third)
+                call.ptr[3] = NULL;
+            call.ptr[5] = (void *)c;
+            snprintf(what, sizeof what, "%d rule %d with %d", sizes[s], rule, third);
+            run("update", f64, &call, 4, sizes[s], size, what);
+        }
+}
+
 #define UNARY(name, cost, expression) {#name, 2, 0},
 #define UNARY_NEAR(name, cost, near, fast, any) {#name, 2, 0},
 #define BINARY(name, cost, expression) {#name, 3, 0},
@@ -241,6 +283,10 @@ static int test(const char *name, int f64)
     }
     if (strcmp(name, "sgd") == 0)
         return sgd(f64), 1;
+    if (strcmp(name, "update") == 0)
+        return update(f64), 1;
+    if (strcmp(name, "coefficients") == 0)
+        return f64 ? coefficients() : (void)0, 1;
     if (strcmp(name, "matmul") == 0)
         return matmul(f64), 1;
     return 0;

@@ -26,7 +26,7 @@ ARM = platform.machine() in ("aarch64", "arm64")
 WITH_FMA = [isa for isa in runtime.supported_isas() if isa != "baseline" or ARM]
 # Whose sources ask for a multiply-add: an instruction set without one rounds twice there, and only there.
 USES_FMA = {"exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "pow", "pow_backward", "sgd",
-            "softmax", "log_softmax", "log_softmax_backward", "matmul"}
+            "update", "softmax", "log_softmax", "log_softmax_backward", "matmul"}
 SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-320, -1e-40, 1e-300, 1.0, -1.0, 2.0, 3.0, -2.0, 0.5, 1e300, 88.8,
            -104.0, 1e7, -1e30]
 
@@ -106,6 +106,34 @@ def sgd(dtype):
         yield from (p, buffer)
 
 
+# rule, lr, eps, weight_decay, decoupled, and the rule's own numbers; how many buffers
+RULES = [(rule, 0.01, 1e-8, decay, decoupled, 0.9, 0.99, 0.004) for rule in range(7)
+         for decay, decoupled in ((0.0, 0.0), (0.1, 0.0), (0.1, 1.0))]
+
+
+def adapted(dtype, size):
+    """The memory of three steps of each rule."""
+    for rule, *rest in RULES:
+        for count in (2, 3):
+            p, g, *buffers = (numbers(name, size, dtype, specials=False) for name in ("p", "g", "one", "two", "three"))
+            buffers = [abs(b) for b in buffers[:count]]
+            coefficients, step, product = fg.zeros(10, dtype=fg.float64), fg.zeros(()), fg.ones(())
+            hyper = fg.tensor([rule, 0.0, *rest], dtype=fg.float64)
+            for _ in range(3):
+                ops.adapt_(p, buffers, g, coefficients, step, product, hyper)
+            yield p, buffers, coefficients, step, product
+
+
+def update(dtype):
+    for p, buffers, *_ in adapted(dtype, 50_003):
+        yield from (p, *buffers)
+
+
+def coefficients(dtype):
+    for _, _, found, step, product in adapted(dtype, 3):
+        yield from (found, step, product)
+
+
 def cast_from(source):
     def run(dtype):
         whole = np.random.default_rng(0).integers(0, 100, (401, 419)).astype(source)
@@ -151,7 +179,7 @@ CASES |= {name: rowwise(name) for name, op in TABLE.items() if op.kind == "rowwi
 CASES |= {"cast_u8": cast_from("uint8"), "cast_i32": cast_from("int32"), "cast_i64": cast_from("int64"),
           "cast_f32_f64": cast_between("float32", "float64"), "cast_f64_f32": cast_between("float64", "float32"),
           "copy1": copy("uint8"), "copy2": copy("int16"), "copy4": copy("int32"), "copy8": copy("int64"),
-          "sgd": sgd, "matmul": matmul}
+          "sgd": sgd, "update": update, "coefficients": coefficients, "matmul": matmul}
 CASES = {name: CASES[name] for name in runtime.kernel_names()}  # KeyError: a kernel without a case
 ELEMENTWISE = [name for name in CASES if name in TABLE and TABLE[name].domain is not None]
 

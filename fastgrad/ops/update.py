@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from fastgrad.dispatch import copy_into, fill, launch_raw, touch
+from fastgrad.dispatch import copy_into, fill, launch_raw, launch_update, touch
 from fastgrad.dispatch import make_contiguous as to_contiguous
 from fastgrad.ops.create import generator
 from fastgrad.ops.table import op
@@ -96,12 +96,32 @@ def draw_(x: Tensor, draw: Callable[[tuple], np.ndarray]) -> Tensor:
     copy_into(x, np.asarray(draw(tuple(x.shape))))
 
 
-@op(kind="inplace", methods=(), ref=None, sample=None)
-def optimize_(x: Tensor, rule: Callable[..., None], grad: Tensor, hyper: Tensor, state: Sequence[Tensor]) -> Tensor:
-    """One step of an optimiser that NumPy computes: `rule(x, grad, hyper, *state)` changes x and the state's arrays."""
-    rule(x.detach().numpy(), grad.detach().numpy(), hyper.numpy(), *[part.numpy() for part in state])
-    for part in state:
-        touch(part)
+def _check_gradient(name: str, param: Tensor, grad: Tensor) -> None:
+    if grad.shape != param.shape or grad.dtype is not param.dtype:
+        raise RuntimeError(f"{name}: gradient of shape {list(grad.shape)} and dtype {grad.dtype.name} for a parameter "
+                           f"of {list(param.shape)} and {param.dtype.name}")
+
+
+def adapt_(param: Tensor, buffers: list[Tensor | None], grad: Tensor, coefficients: Tensor, step: Tensor,
+           product: Tensor | None, hyper: Tensor) -> None:
+    """One step of an adaptive optimiser on a parameter, in two launches: csrc/update_real.h has the formulas.
+
+    `hyper` is float64: [rule, maximize, lr, eps, weight_decay, decoupled, and up to three of the rule's]; `step`, the
+    steps so far, is float32 and counted here; `buffers` have the parameter's dtype and shape; `coefficients` is memory
+    for 10 numbers, float64; `product` is NAdam's.
+    """
+    _check_gradient("adapt_", param, grad)
+    grad = grad.contiguous()
+    if param.is_contiguous() and all(b is None or b.is_contiguous() for b in buffers):
+        launch_update(param, buffers, grad, coefficients, step, product, hyper)
+        return
+    dense = to_contiguous(param)
+    copies = [None if b is None else to_contiguous(b) for b in buffers]
+    launch_update(dense, copies, grad, coefficients, step, product, hyper)
+    for t, result in zip((param, *buffers), (dense, *copies), strict=True):
+        if t is not None and result is not None:
+            copy_into(t, result)
+            touch(t)
 
 
 def sgd_(param: Tensor, buffer: Tensor | None, grad: Tensor, hyper: Tensor) -> None:
@@ -112,9 +132,7 @@ def sgd_(param: Tensor, buffer: Tensor | None, grad: Tensor, hyper: Tensor) -> N
     arrangement. `hyper` is float64: [lr, momentum, dampening, weight_decay, nesterov, first_step]; `buffer` is None
     without momentum. The gradient has the parameter's dtype and shape.
     """
-    if grad.shape != param.shape or grad.dtype is not param.dtype:
-        raise RuntimeError(f"sgd_: gradient of shape {list(grad.shape)} and dtype {grad.dtype.name} for a parameter "
-                           f"of {list(param.shape)} and {param.dtype.name}")
+    _check_gradient("sgd_", param, grad)
     if not (param.is_contiguous() and (buffer is None or buffer.is_contiguous())):
         dense = to_contiguous(param)
         dense_buffer = None if buffer is None else to_contiguous(buffer)

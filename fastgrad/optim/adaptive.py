@@ -1,19 +1,16 @@
-"""Optimisers that adapt the rate to each element. NumPy computes their steps, one op per parameter.
+"""Optimisers that adapt the rate to each element: two kernel launches per parameter (csrc/update_real.h).
 
-Note [Steps that are repeated]: a captured program calls the op again at each replay, on the same tensors. So the number
-of steps is a tensor of the state, and what stands in `param_groups` is handed over in a tensor, one for each group,
-which is written at each step and before each replay, as for SGD.
+What the launches read is in memory, so that a captured program can replay them: the number of steps is a tensor of
+the state, and what stands in `param_groups` is written to a tensor, one for each group, at each step and before each
+replay, as for SGD (sgd.py, Note [Hyper-parameters in a buffer]).
 """
 
 from collections.abc import Callable
 from typing import Any, ClassVar
 from weakref import WeakSet
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fastgrad import ops
-from fastgrad.autograd import enable_grad, no_grad
+from fastgrad.autograd import enable_grad
 from fastgrad.optim.optimizer import Optimizer
 from fastgrad.replay import at_replay, paused, refuse, starting
 from fastgrad.runtime import is_recording
@@ -21,7 +18,20 @@ from fastgrad.tensor import Tensor, float32, float64
 
 __all__ = ["Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop"]
 
-Array = NDArray[Any]
+# How csrc/update_real.h numbers them.
+ADAM, ADAMAX, NADAM, RADAM, RMSPROP, ADAGRAD, ADADELTA = range(7)
+
+
+class _Hyper:
+    """What a group's launches read: [rule, maximize, *_numbers(group)]."""
+
+    __slots__ = ("array", "buffer", "values")
+
+    def __init__(self) -> None:
+        self.buffer = ops.zeros((9,), dtype=float64)
+        self.array = self.buffer.numpy()
+        self.values: tuple[Any, ...] = ()
+
 
 _all: WeakSet["_Adaptive"] = WeakSet()
 
@@ -46,44 +56,45 @@ def _check_betas(betas: Any) -> None:
 
 
 class _Adaptive(Optimizer):
-    """What the optimisers below share. `hyper` is what `_rule` reads: [maximize, *_numbers(group)]."""
+    """What the optimisers below share: their steps are those of csrc/update_real.h, which knows them by `_rule`."""
 
+    _rule: ClassVar[int]
     _slots: ClassVar[tuple[str, ...]] = ()  # names of the state's buffers, which begin with zeros
 
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
         if defaults.get("differentiable"):
             raise NotImplementedError("an update that is itself differentiated is not supported")
-        self._hypers: list[tuple[Tensor, Array]] = []
+        self._hypers: list[_Hyper] = []
+        self._coefficients: dict[Tensor, Tensor] = {}
         _all.add(self)
         super().__init__(params, defaults)
 
     def _numbers(self, group: dict[str, Any]) -> tuple[Any, ...]:
+        """lr, eps, weight_decay, decoupled, and what else the rule takes: at most three."""
         raise NotImplementedError
 
-    def _names(self, group: dict[str, Any]) -> tuple[str, ...]:
-        """Of the state's buffers; those that the group's flags ask for come last."""
+    def _names(self, group: dict[str, Any]) -> tuple[str | None, ...]:
+        """Of the state's buffers, in the kernel's order; None where the group's flags do not ask for one."""
         return self._slots
 
-    def _begin(self, name: str, param: Tensor, group: dict[str, Any]) -> Tensor:
+    def _begin(self, param: Tensor, group: dict[str, Any]) -> Tensor:
         return ops.zeros(tuple(param.shape), dtype=param.dtype)
-
-    @staticmethod
-    def _rule(p: Array, g: Array, hyper: Array, step: Array, *state: Array) -> None:
-        raise NotImplementedError
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; what it does not set is taken from `defaults`. Raises as the constructor."""
         super().add_param_group(param_group)
-        self._hypers.append(self._new_hyper(self.param_groups[-1]))
+        self._hypers.append(_Hyper())
 
-    def _new_hyper(self, group: dict[str, Any]) -> tuple[Tensor, Array]:
-        buffer = ops.zeros((1 + len(self._numbers(group)),), dtype=float64)
-        return buffer, buffer.numpy()
-
-    def sync_hyper(self) -> None:
-        """Write what has changed in `param_groups` to where the steps read it; `step` does so itself."""
-        for (_, array), group in zip(self._hypers, self.param_groups, strict=True):
-            array[:] = (group["maximize"], *[float(value) for value in self._numbers(group)])
+    def sync_hyper(self) -> bool:
+        """Write what has changed in `param_groups` to where the kernels read it; `step` does so itself. Has any?"""
+        changed = False
+        for hyper, group in zip(self._hypers, self.param_groups, strict=True):
+            values = (self._rule, group["maximize"], *self._numbers(group))
+            if values != hyper.values:
+                hyper.values = tuple(float(value) for value in values)
+                hyper.array[: len(values)] = hyper.values
+                changed = True
+        return changed
 
     def _before_replay(self) -> object:
         self.sync_hyper()
@@ -104,10 +115,9 @@ class _Adaptive(Optimizer):
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        before = [array.copy() for _, array in self._hypers]
-        self.sync_hyper()
+        changed = self.sync_hyper()
         if is_recording():
-            if any(not np.array_equal(old, new) for old, (_, new) in zip(before, self._hypers, strict=True)):
+            if changed:
                 refuse(
                     "param_groups (the learning rate, say) changed inside a captured function: a replay would not "
                     "change it again. Change it outside, between calls"
@@ -116,35 +126,41 @@ class _Adaptive(Optimizer):
                 for group in self.param_groups:
                     for param in group["params"]:
                         if param.grad is not None:
-                            self._state_of(param, group)
+                            self._state_of(param, group, self._names(group))
             at_replay(self._before_replay)
-        with no_grad():
-            for (buffer, _), group in zip(self._hypers, self.param_groups, strict=True):
-                for param in group["params"]:
-                    if param.grad is not None:
-                        state = self._state_of(param, group)
-                        ops.optimize_(
-                            param,
-                            self._rule,
-                            param.grad,
-                            buffer,
-                            [state[name] for name in ("step", *self._names(group))],
-                        )
+        for hyper, group in zip(self._hypers, self.param_groups, strict=True):
+            names = self._names(group)
+            for param in group["params"]:
+                grad = param.grad
+                if grad is not None:
+                    state = self._state_of(param, group, names)
+                    ops.adapt_(
+                        param,
+                        [None if name is None else state[name] for name in names],
+                        grad,
+                        self._coefficients[param],
+                        state["step"],
+                        state.get("mu_product"),
+                        hyper.buffer,
+                    )
         return loss
 
-    def _state_of(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+    def _state_of(self, param: Tensor, group: dict[str, Any], names: tuple[str | None, ...]) -> dict[str, Any]:
         state: dict[str, Any] = self.state[param]
         if "step" not in state:
             state["step"] = ops.zeros((), dtype=float32)
-        for name in self._names(group):
-            if name not in state:
-                state[name] = self._begin(name, param, group)
+        for name in names:
+            if name is not None and name not in state:
+                state[name] = self._begin(param, group)
+        if param not in self._coefficients:
+            self._coefficients[param] = ops.zeros((10,), dtype=float64)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         _all.add(self)
-        self._hypers = [self._new_hyper(group) for group in self.param_groups]
+        self._hypers = [_Hyper() for _ in self.param_groups]
+        self._coefficients = {}
 
 
 class Adam(_Adaptive):
@@ -153,6 +169,7 @@ class Adam(_Adaptive):
     far (Reddi et al. 2018). Values can be changed in `param_groups`. ValueError for values out of range.
     """
 
+    _rule = ADAM
     _slots = ("exp_avg", "exp_avg_sq")
     _decoupled: ClassVar[bool] = False
 
@@ -194,28 +211,11 @@ class Adam(_Adaptive):
         )
 
     def _numbers(self, group: dict[str, Any]) -> tuple[Any, ...]:
-        return (group["lr"], *group["betas"], group["eps"], group["weight_decay"], group["decoupled_weight_decay"])
+        return (group["lr"], group["eps"], group["weight_decay"], group["decoupled_weight_decay"], *group["betas"])
 
-    def _names(self, group: dict[str, Any]) -> tuple[str, ...]:
+    def _names(self, group: dict[str, Any]) -> tuple[str | None, ...]:
         return (*self._slots, "max_exp_avg_sq") if group["amsgrad"] else self._slots
 
-    @staticmethod
-    def _rule(p: Array, g: Array, hyper: Array, step: Array, *state: Array) -> None:
-        maximize, lr, beta1, beta2, eps, decay, decoupled = hyper.tolist()
-        m, v, *largest = state
-        step += 1
-        t = step.item()
-        g = -g if maximize else g
-        if decay and decoupled:
-            p *= 1 - lr * decay
-        elif decay:
-            g = g + decay * p
-        m += (g - m) * (1 - beta1)
-        v *= beta2
-        v += (1 - beta2) * (g * g)
-        if largest:
-            v = np.maximum(largest[0], v, out=largest[0])
-        p -= (lr / (1 - beta1**t)) * (m / (np.sqrt(v) / (1 - beta2**t) ** 0.5 + eps))
 
 
 class AdamW(Adam):
@@ -257,6 +257,7 @@ class AdamW(Adam):
 class Adamax(_Adaptive):
     """Adam with the largest decayed |g| in place of sqrt(v): Kingma and Ba (2015), section 7."""
 
+    _rule = ADAMAX
     _slots = ("exp_avg", "exp_inf")
 
     def __init__(
@@ -291,25 +292,15 @@ class Adamax(_Adaptive):
         )
 
     def _numbers(self, group: dict[str, Any]) -> tuple[Any, ...]:
-        return (group["lr"], *group["betas"], group["eps"], group["weight_decay"])
+        return (group["lr"], group["eps"], group["weight_decay"], False, *group["betas"])
 
-    @staticmethod
-    def _rule(p: Array, g: Array, hyper: Array, step: Array, *state: Array) -> None:
-        maximize, lr, beta1, beta2, eps, decay = hyper.tolist()
-        m, largest = state
-        step += 1
-        g = -g if maximize else g
-        if decay:
-            g = g + decay * p
-        m += (g - m) * (1 - beta1)
-        np.maximum(largest * beta2, np.abs(g) + eps, out=largest)
-        p -= (lr / (1 - beta1 ** step.item())) * (m / largest)
 
 
 class NAdam(_Adaptive):
     """Adam with Nesterov's momentum, whose coefficients grow with the step: Dozat (2016)."""
 
-    _slots = ("mu_product", "exp_avg", "exp_avg_sq")
+    _rule = NADAM
+    _slots = ("exp_avg", "exp_avg_sq")
 
     def __init__(
         self,
@@ -350,41 +341,24 @@ class NAdam(_Adaptive):
     def _numbers(self, group: dict[str, Any]) -> tuple[Any, ...]:
         return (
             group["lr"],
-            *group["betas"],
             group["eps"],
             group["weight_decay"],
-            group["momentum_decay"],
             group["decoupled_weight_decay"],
+            *group["betas"],
+            group["momentum_decay"],
         )
 
-    def _begin(self, name: str, param: Tensor, group: dict[str, Any]) -> Tensor:
-        return ops.ones((), dtype=float32) if name == "mu_product" else super()._begin(name, param, group)
+    def _state_of(self, param: Tensor, group: dict[str, Any], names: tuple[str | None, ...]) -> dict[str, Any]:
+        if "mu_product" not in self.state[param]:
+            self.state[param]["mu_product"] = ops.ones((), dtype=float32)
+        return super()._state_of(param, group, names)
 
-    @staticmethod
-    def _rule(p: Array, g: Array, hyper: Array, step: Array, *state: Array) -> None:
-        maximize, lr, beta1, beta2, eps, decay, momentum_decay, decoupled = hyper.tolist()
-        product, m, v = state
-        step += 1
-        t = step.item()
-        g = -g if maximize else g
-        if decay and decoupled:
-            p *= 1 - lr * decay
-        elif decay:
-            g = g + decay * p
-        mu = beta1 * (1.0 - 0.5 * 0.96 ** (t * momentum_decay))
-        after = beta1 * (1.0 - 0.5 * 0.96 ** ((t + 1) * momentum_decay))
-        product *= mu
-        m += (g - m) * (1 - beta1)
-        v *= beta2
-        v += (1 - beta2) * (g * g)
-        below = np.sqrt(v / (1 - beta2**t)) + eps
-        p -= (lr * (1.0 - mu) / (1.0 - product.item())) * (g / below)
-        p -= (lr * after / (1.0 - product.item() * after)) * (m / below)
 
 
 class RAdam(_Adaptive):
     """Adam that leaves out v while its variance is not tractable, and corrects for it later: Liu et al. (2020)."""
 
+    _rule = RADAM
     _slots = ("exp_avg", "exp_avg_sq")
 
     def __init__(
@@ -421,29 +395,8 @@ class RAdam(_Adaptive):
         )
 
     def _numbers(self, group: dict[str, Any]) -> tuple[Any, ...]:
-        return (group["lr"], *group["betas"], group["eps"], group["weight_decay"], group["decoupled_weight_decay"])
+        return (group["lr"], group["eps"], group["weight_decay"], group["decoupled_weight_decay"], *group["betas"])
 
-    @staticmethod
-    def _rule(p: Array, g: Array, hyper: Array, step: Array, *state: Array) -> None:
-        maximize, lr, beta1, beta2, eps, decay, decoupled = hyper.tolist()
-        m, v = state
-        step += 1
-        t = step.item()
-        g = -g if maximize else g
-        if decay and decoupled:
-            p *= 1 - lr * decay
-        elif decay:
-            g = g + decay * p
-        m += (g - m) * (1 - beta1)
-        v *= beta2
-        v += (1 - beta2) * (g * g)
-        mean = m / (1 - beta1**t)
-        most = 2 / (1 - beta2) - 1
-        rho = most - 2 * t * beta2**t / (1 - beta2**t)
-        if rho > 5.0:
-            rectified = ((rho - 4) * (rho - 2) * most / ((most - 4) * (most - 2) * rho)) ** 0.5
-            mean = mean * ((1 - beta2**t) ** 0.5 / (np.sqrt(v) + eps)) * rectified
-        p -= lr * mean
 
 
 class RMSprop(_Adaptive):
@@ -451,7 +404,8 @@ class RMSprop(_Adaptive):
     squared mean of g off v (Graves 2013); with momentum, b <- momentum b + g / (...), p <- p - lr b.
     """
 
-    _slots = ("square_avg",)
+    _rule = RMSPROP
+    _slots = ("square_avg", "momentum_buffer", "grad_avg")
 
     def __init__(
         self,
@@ -489,42 +443,20 @@ class RMSprop(_Adaptive):
         )
 
     def _numbers(self, group: dict[str, Any]) -> tuple[Any, ...]:
-        return (group["lr"], group["alpha"], group["eps"], group["weight_decay"], group["momentum"], group["centered"])
+        return (group["lr"], group["eps"], group["weight_decay"], False, group["alpha"], group["momentum"])
 
-    def _names(self, group: dict[str, Any]) -> tuple[str, ...]:
-        names: tuple[str, ...] = self._slots
-        if group["momentum"] > 0:
-            names += ("momentum_buffer",)
-        return (*names, "grad_avg") if group["centered"] else names
-
-    @staticmethod
-    def _rule(p: Array, g: Array, hyper: Array, step: Array, *state: Array) -> None:
-        maximize, lr, alpha, eps, decay, momentum, centered = hyper.tolist()
-        v, *more = state
-        step += 1
-        g = -g if maximize else g
-        if decay:
-            g = g + decay * p
-        v *= alpha
-        v += (1 - alpha) * (g * g)
-        if centered:
-            mean = more[-1]
-            mean += (g - mean) * (1 - alpha)
-            below = np.sqrt(v - mean * mean) + eps
-        else:
-            below = np.sqrt(v) + eps
-        if momentum:
-            buffer = more[0]
-            buffer *= momentum
-            buffer += g / below
-            p -= lr * buffer
-        else:
-            p -= lr * (g / below)
+    def _names(self, group: dict[str, Any]) -> tuple[str | None, ...]:
+        return (
+            "square_avg",
+            "momentum_buffer" if group["momentum"] > 0 else None,
+            "grad_avg" if group["centered"] else None,
+        )
 
 
 class Adagrad(_Adaptive):
     """s <- s + g^2, p <- p - lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps): Duchi et al. (2011)."""
 
+    _rule = ADAGRAD
     _slots = ("sum",)
 
     def __init__(
@@ -562,30 +494,21 @@ class Adagrad(_Adaptive):
         )
         for group in self.param_groups:  # PyTorch's is there from the beginning too
             for param in group["params"]:
-                self._state_of(param, group)
+                self._state_of(param, group, self._slots)
 
     def _numbers(self, group: dict[str, Any]) -> tuple[Any, ...]:
-        return (group["lr"], group["lr_decay"], group["eps"], group["weight_decay"])
+        return (group["lr"], group["eps"], group["weight_decay"], False, group["lr_decay"])
 
-    def _begin(self, name: str, param: Tensor, group: dict[str, Any]) -> Tensor:
+    def _begin(self, param: Tensor, group: dict[str, Any]) -> Tensor:
         return ops.full(tuple(param.shape), float(group["initial_accumulator_value"]), dtype=param.dtype)
 
-    @staticmethod
-    def _rule(p: Array, g: Array, hyper: Array, step: Array, *state: Array) -> None:
-        maximize, lr, lr_decay, eps, decay = hyper.tolist()
-        (total,) = state
-        step += 1
-        g = -g if maximize else g
-        if decay:
-            g = g + decay * p
-        total += g * g
-        p -= (lr / (1 + (step.item() - 1) * lr_decay)) * (g / (np.sqrt(total) + eps))
 
 
 class Adadelta(_Adaptive):
     """v <- rho v + (1 - rho) g^2, d = g sqrt(u + eps) / sqrt(v + eps), u <- rho u + (1 - rho) d^2, p <- p - lr d:
     Zeiler (2012)."""
 
+    _rule = ADADELTA
     _slots = ("square_avg", "acc_delta")
 
     def __init__(
@@ -621,19 +544,4 @@ class Adadelta(_Adaptive):
         )
 
     def _numbers(self, group: dict[str, Any]) -> tuple[Any, ...]:
-        return (group["lr"], group["rho"], group["eps"], group["weight_decay"])
-
-    @staticmethod
-    def _rule(p: Array, g: Array, hyper: Array, step: Array, *state: Array) -> None:
-        maximize, lr, rho, eps, decay = hyper.tolist()
-        v, u = state
-        step += 1
-        g = -g if maximize else g
-        if decay:
-            g = g + decay * p
-        v *= rho
-        v += (1 - rho) * (g * g)
-        change = np.sqrt(u + eps) / np.sqrt(v + eps) * g
-        u *= rho
-        u += (1 - rho) * (change * change)
-        p -= lr * change
+        return (group["lr"], group["eps"], group["weight_decay"], False, group["rho"])
