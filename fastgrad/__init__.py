@@ -20,6 +20,7 @@ if _np.__version__.startswith(("0.", "1.")):
 from fastgrad import ops as ops
 from fastgrad import printing as printing
 from fastgrad.ops import *
+from fastgrad.printing import set_printoptions as set_printoptions
 from fastgrad.runtime import get_num_threads as get_num_threads
 from fastgrad.runtime import set_num_threads as set_num_threads
 from fastgrad.tensor import (
@@ -66,7 +67,7 @@ from fastgrad import memory as memory
 
 def __getattr__(name: str) -> object:
     """`fastgrad.nn` and the like are imported when first asked for: many programs need the tensors alone."""
-    if name in ("nn", "optim", "models", "data", "func", "linalg", "utils"):
+    if name in ("nn", "optim", "models", "data", "func", "linalg", "utils", "cuda", "accelerator", "backends"):
         import importlib
 
         return importlib.import_module(f"fastgrad.{name}")

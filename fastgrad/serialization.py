@@ -198,8 +198,10 @@ def save(obj: Any, f: Path | IO[bytes]) -> None:
         raise
 
 
-def load(f: Path | IO[bytes]) -> Any:
+def load(f: Path | IO[bytes], map_location: Any = None, *, weights_only: bool | None = None) -> Any:
     """What `save` wrote to a path or a binary file, or the dict of tensors of any safetensors file.
+
+    `map_location` can only be the CPU; `weights_only` is always so.
 
     The tensors do not require grad. ValueError for what is not a sound safetensors file, or has dtypes that fastgrad
     does not have; nothing in a file is ever run.

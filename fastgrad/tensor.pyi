@@ -1,7 +1,7 @@
 import builtins
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar, final, overload
+from typing import Any, ClassVar, Literal, Self, SupportsIndex, TypeAlias, TypeVar, final, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -45,6 +45,14 @@ bool_: dtype
 class Size(tuple[int, ...]):
     __slots__ = ()
     def numel(self) -> int: ...
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> int: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> Size: ...
+    def __add__(self, other: tuple[int, ...], /) -> Size: ...  # type: ignore[override]
+    def __radd__(self, other: tuple[int, ...], /) -> Size: ...
+    def __mul__(self, count: SupportsIndex, /) -> Size: ...
+    def __rmul__(self, count: SupportsIndex, /) -> Size: ...
 
 class device:
     type: ClassVar[str]

@@ -150,6 +150,21 @@ class Size(tuple):
             count *= n
         return count
 
+    def __getitem__(self, index):
+        part = tuple.__getitem__(self, index)
+        return Size(part) if isinstance(index, slice) else part
+
+    def __add__(self, other):
+        return Size(tuple(self) + other) if isinstance(other, tuple) else NotImplemented
+
+    def __radd__(self, other):
+        return Size(other + tuple(self)) if isinstance(other, tuple) else NotImplemented
+
+    def __mul__(self, count):
+        return Size(tuple.__mul__(self, count))
+
+    __rmul__ = __mul__
+
     def __repr__(self):
         return f"fastgrad.Size([{', '.join(map(str, self))}])"
 
@@ -577,7 +592,9 @@ cdef class Tensor:
         return <Py_ssize_t><PyObject *>self >> 4
 
     def __format__(self, spec):
-        return format(self.item(), spec) if self.nd == 0 and spec else format(repr(self), spec)
+        if self.nd == 0 and (spec or type(self) is Tensor):
+            return format(self.item(), spec)
+        return format(repr(self), spec)
 
     def __repr__(self):
         return repr_function(self)

@@ -21,11 +21,30 @@ from fastgrad.tape import backward as _backward_of_one
 from fastgrad.tape import retain_grad as _retain_grad
 from fastgrad.tensor import Tensor, bind
 
-__all__ = ["Function", "backward", "detect_anomaly", "enable_grad", "function", "functional", "grad", "gradcheck",
+__all__ = ["Function", "Variable", "backward", "detect_anomaly", "enable_grad", "function", "functional", "grad", "gradcheck",
            "gradgradcheck", "graph", "inference_mode", "is_anomaly_check_nan_enabled", "is_anomaly_enabled",
            "is_grad_enabled", "is_inference_mode_enabled", "no_grad", "set_detect_anomaly", "set_grad_enabled"]
 
 is_grad_enabled = get_grad_enabled
+
+
+class _VariableMeta(type):
+    def __instancecheck__(cls, obj: object) -> bool:
+        return isinstance(obj, Tensor)
+
+
+class Variable(metaclass=_VariableMeta):
+    """Old programs' name for a tensor: `Variable(data)` is a leaf that shares the memory of `data`.
+
+    TypeError if `data` is no tensor.
+    """
+
+    def __new__(cls, data: Tensor | None = None, requires_grad: bool = False) -> Tensor:  # type: ignore[misc]
+        if data is None:
+            return ops.empty(0, requires_grad=requires_grad)
+        if not isinstance(data, Tensor):
+            raise TypeError(f"Variable data has to be a tensor, but got {type(data).__name__}")
+        return data.detach().requires_grad_(requires_grad)
 
 
 def clear_gradient(tensor: Tensor, set_to_none: bool) -> None:

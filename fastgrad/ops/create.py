@@ -262,14 +262,14 @@ def randn(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool
     return _finish(empty(*size, dtype=dtype).normal_(), requires_grad)
 
 
-def rand_like(x: Tensor, *, requires_grad: bool = False) -> Tensor:
+def rand_like(x: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Uniform random numbers in the shape and dtype of x."""
-    return rand(x.shape, dtype=x.dtype, requires_grad=requires_grad)
+    return rand(x.shape, dtype=dtype or x.dtype, requires_grad=requires_grad)
 
 
-def randn_like(x: Tensor, *, requires_grad: bool = False) -> Tensor:
+def randn_like(x: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Normal random numbers in the shape and dtype of x."""
-    return randn(x.shape, dtype=x.dtype, requires_grad=requires_grad)
+    return randn(x.shape, dtype=dtype or x.dtype, requires_grad=requires_grad)
 
 
 def _draw(size: Sequence[int], dtype: Any, draw: Callable[[tuple], np.ndarray]) -> Tensor:
@@ -278,7 +278,8 @@ def _draw(size: Sequence[int], dtype: Any, draw: Callable[[tuple], np.ndarray]) 
     return draw_(empty(tuple(size), dtype=dtype or int64), draw)
 
 
-def randint(low: int, high: Any = None, size: Any = None, *, dtype: Any = None) -> Tensor:
+def randint(low: int, high: Any = None, size: Any = None, *, dtype: Any = None, device: Any = None,
+            requires_grad: bool = False) -> Tensor:
     """Random integers from low to high - 1 (from 0, if only one bound is given), int64."""
     if not isinstance(high, int | np.integer):
         low, high, size = 0, low, high if size is None else size
@@ -289,10 +290,10 @@ def randint(low: int, high: Any = None, size: Any = None, *, dtype: Any = None) 
     limit = as_dtype(dtype or int64)
     if not limit.is_floating_point and high - 1 > (1 if limit.name == "bool" else np.iinfo(limit.numpy).max):
         raise RuntimeError(f"randint: high - 1 = {high - 1} is out of bounds for {limit.name}")
-    return _draw(size, dtype, lambda n: generator().integers(low, high, n))
+    return _finish(_draw(size, dtype, lambda n: generator().integers(low, high, n)), requires_grad)
 
 
-def randperm(n: int, *, dtype: Any = None) -> Tensor:
+def randperm(n: int, *, dtype: Any = None, device: Any = None) -> Tensor:
     """The integers below n in random order, int64."""
     return _draw((n,), dtype, lambda _: generator().permutation(n))
 
