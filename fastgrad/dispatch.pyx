@@ -105,6 +105,7 @@ cdef class Primitive(Op):
     cdef readonly str kind
     cdef readonly object ref, domain, sample
     cdef readonly tuple methods
+    cdef public object of_one    # what a call with the first argument alone does, where others are missing
     cdef object __weakref__
     cdef dict __dict__
 
@@ -328,6 +329,10 @@ cdef PyObject *op_vectorcall(PyObject *callee, PyObject **args, size_t nargsf, P
         for i in range(n, op.n_params):
             full[i] = <PyObject *>op.defaults[i]
             if <object>full[i] is _MISSING:
+                if n == 1 and op.of_one is not None:
+                    result = op.of_one(<object>args[0])
+                    Py_INCREF(result)
+                    return <PyObject *>result
                 raise TypeError(f"{op.name}() missing required argument: '{op.params[i]}'")
         result = op.checked(full, None)
     else:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from fastgrad.ops import get_default_dtype
 from fastgrad.tensor import Tensor, bind
 
 
@@ -34,8 +36,9 @@ def set_printoptions(
     """
     global _options
     given = {"precision": precision, "threshold": threshold, "edgeitems": edgeitems, "linewidth": linewidth}
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     base = _PROFILES.get(profile, _options) if profile is not None else _options
-    _options = replace(base, sci_mode=sci_mode, **{key: value for key, value in given.items() if value is not None})
+    _options = replace(base, sci_mode=sci_mode, **changes)
 
 
 class _Format:
@@ -107,7 +110,8 @@ def tensor_repr(x: Tensor) -> str:
     else:
         summarise = array.size > _options.threshold
         body = _nested(array, _Format(_summarised(array) if summarise else array), len(prefix), summarise)
-    if x.dtype.name not in ("float32", "int64", "bool") or (array.size == 0 and x.dtype.name != "float32"):
+    default = get_default_dtype()
+    if x.dtype.name not in (default.name, "int64", "bool") or (array.size == 0 and x.dtype is not default):
         extra.append(f"dtype={x.dtype!r}")
     if x.grad_fn is not None:
         extra.append(f"grad_fn=<{x.grad_fn.name()}>")

@@ -594,7 +594,7 @@ cdef class Tensor:
     def __format__(self, spec):
         if self.nd == 0 and (spec or type(self) is Tensor):
             return format(self.item(), spec)
-        return format(repr(self), spec)
+        return object.__format__(self, spec)  # TypeError for a format
 
     def __repr__(self):
         return repr_function(self)

@@ -1,4 +1,4 @@
-"""Functions with a derivative of their own: P3(x) = (5 x^3 - 3 x) / 2, a straight-through step, a clipped exponential."""
+"""Functions with a derivative of their own: a Legendre polynomial, a straight-through step, a bounded exponential."""
 
 import math
 

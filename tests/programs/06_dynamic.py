@@ -1,6 +1,5 @@
 """A net whose depth and terms change from call to call, with weights that are used several times."""
 
-import math
 import random
 
 import numpy as np
@@ -40,7 +39,7 @@ class Repeated(torch.nn.Module):
 
     def forward(self, x):
         h = self.first(x).clamp(min=0)
-        for count in range(self.limit):  # noqa: B007
+        for count in range(self.limit):
             h = self.middle(h).clamp(min=0)
             if h.mean() < 0.3:
                 break

@@ -19,7 +19,7 @@ block_size, n_embd, n_head, n_layer = 12, 24, 3, 2
 chars = sorted(set(TEXT))
 vocab_size = len(chars)
 stoi = {ch: i for i, ch in enumerate(chars)}
-itos = {i: ch for i, ch in enumerate(chars)}  # noqa: C416
+itos = {i: ch for i, ch in enumerate(chars)}
 
 
 def encode(text):

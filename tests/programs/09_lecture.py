@@ -33,7 +33,7 @@ def by_autograd():
     for epoch in range(100):
         for x_val, y_val in zip(x_data, y_data):
             y_pred = forward(x_val)
-            l = loss(y_pred, y_val)  # noqa: E741
+            l = loss(y_pred, y_val)
             l.backward()
             w.data = w.data - 0.01 * w.grad.item()
             w.grad.data.zero_()
@@ -45,7 +45,7 @@ def by_autograd():
 
 class Model(nn.Module):
     def __init__(self):
-        super(Model, self).__init__()  # noqa: UP008
+        super(Model, self).__init__()
         self.linear = torch.nn.Linear(1, 1)
 
     def forward(self, x):

@@ -1,4 +1,4 @@
-"""Recurrent cells written with Linear layers: a plain one and a GRU, on sums of sequences and on a sine's next value."""
+"""Recurrent cells written with Linear layers: a plain one and a GRU, on cumulative sums and on a sine's next value."""
 
 import numpy as np
 import torch
