@@ -175,9 +175,9 @@ class device:
     type = "cpu"
     index = None
 
-    def __new__(cls, name="cpu"):
-        if str(name).split(":")[0] != "cpu":
-            raise RuntimeError(f"fastgrad computes on the CPU alone; there is no device {name!r}")
+    def __new__(cls, type="cpu", index=None):
+        if str(type).split(":")[0] != "cpu":
+            raise RuntimeError(f"fastgrad computes on the CPU alone; there is no device {type!r}")
         return _cpu
 
     def __repr__(self):
