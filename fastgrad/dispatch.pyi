@@ -20,7 +20,7 @@ kinds: dict[str, int]
 class Primitive(Op):
     __name__: str
     __wrapped__: Callable[..., Any]
-    of_one: Callable[[Any], Any] | None
+    otherwise: Callable[..., Any] | None
     @property
     def kind(self) -> str: ...
     @property

@@ -46,7 +46,7 @@ class iinfo:
         self.bits, self.dtype, self.max, self.min = found.bits, of.name, int(found.max), int(found.min)
 
     def __repr__(self) -> str:
-        return f"iinfo(min={self.min}, max={self.max}, dtype={self.dtype})"
+        return f"iinfo(min={self.min:g}, max={self.max:g}, dtype={self.dtype})"
 
 
 def _constructor(title: str, name: str) -> Callable[..., Tensor]:

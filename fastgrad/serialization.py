@@ -175,8 +175,9 @@ def save(obj: Any, f: Path | IO[bytes]) -> None:
     """Write a state dict, or tensors nested in dicts, lists and tuples, to a path or a binary file.
 
     The format is safetensors, which no code can hide in; other programs read a state dict's tensors under their names.
-    Numbers (NumPy's as Python's), strings, None and the nesting are kept in the metadata. A path is replaced as a whole
-    or not at all. TypeError for other objects. Tensors that share memory are apart after loading; `requires_grad` is not kept.
+    Numbers (NumPy's as Python's), strings, None and the nesting are kept in the metadata. A path is replaced whole or
+    not at all. TypeError for other objects. Tensors that share memory are apart after loading; `requires_grad` is not
+    kept.
     """
     arrays: dict[str, NDArray[Any]] = {}
     structure = _flatten(obj, "", arrays)

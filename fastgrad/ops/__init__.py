@@ -16,7 +16,14 @@ from fastgrad.ops.sort import *
 from fastgrad.ops.update import *
 
 tape.set_roles(accumulate=add, sum_to_size=sum_to_size, cast=cast)
-where.of_one = lambda condition: nonzero(condition, as_tuple=True)
+
+
+def _where(condition):
+    return nonzero(condition, as_tuple=True)
+
+
+_where.__qualname__ = "where"  # in TypeErrors
+where.otherwise = _where
 
 if not TYPE_CHECKING:  # type checkers take every public name that the modules define
     __all__ = [
