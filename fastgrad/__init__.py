@@ -10,6 +10,10 @@ tensor([-2.])
 
 __version__ = "0.1.0"
 
+from math import e as e
+from math import inf as inf
+from math import nan as nan
+from math import pi as pi
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 import numpy as _np
@@ -20,6 +24,7 @@ if _np.__version__.startswith(("0.", "1.")):
 from fastgrad import ops as ops
 from fastgrad import printing as printing
 from fastgrad.ops import *
+from fastgrad.printing import set_printoptions as set_printoptions
 from fastgrad.runtime import get_num_threads as get_num_threads
 from fastgrad.runtime import set_num_threads as set_num_threads
 from fastgrad.tensor import (
@@ -52,6 +57,9 @@ int = int32
 long = int64
 short = int16
 
+newaxis = None
+
+from fastgrad.dtypes import *
 from fastgrad import autograd as autograd
 from fastgrad import kernels as kernels
 from fastgrad.interop import from_dlpack as from_dlpack
@@ -66,7 +74,8 @@ from fastgrad import memory as memory
 
 def __getattr__(name: str) -> object:
     """`fastgrad.nn` and the like are imported when first asked for: many programs need the tensors alone."""
-    if name in ("nn", "optim", "models", "data", "func", "linalg", "utils"):
+    if name in ("nn", "optim", "models", "data", "func", "linalg", "utils", "cuda", "accelerator", "backends",
+                "testing"):
         import importlib
 
         return importlib.import_module(f"fastgrad.{name}")

@@ -20,6 +20,7 @@ kinds: dict[str, int]
 class Primitive(Op):
     __name__: str
     __wrapped__: Callable[..., Any]
+    otherwise: Callable[..., Any] | None
     @property
     def kind(self) -> str: ...
     @property

@@ -105,6 +105,7 @@ cdef class Primitive(Op):
     cdef readonly str kind
     cdef readonly object ref, domain, sample
     cdef readonly tuple methods
+    cdef public object otherwise # what is called with arguments that do not fit the parameters, or None
     cdef object __weakref__
     cdef dict __dict__
 
@@ -201,6 +202,8 @@ cdef class Primitive(Op):
                 bound[1] = scaled(bound[0], bound[1], value)
                 continue
             if name not in self.params:
+                if self.otherwise is not None:
+                    return self.otherwise(*given, **keywords)
                 raise TypeError(f"{self.name}() got an unexpected keyword argument '{name}'")
             i = self.params.index(name)
             if i < len(given):
@@ -310,6 +313,7 @@ cdef object scaled(object x, object y, object alpha):
 cdef PyObject *op_vectorcall(PyObject *callee, PyObject **args, size_t nargsf, PyObject *names) except NULL:
     cdef Primitive op = <Primitive>callee
     cdef Py_ssize_t n = FG_NARGS(nargsf), i
+    cdef Py_ssize_t k
     cdef PyObject *full[15]
     cdef dict keywords
     if names is NULL and n <= op.n_params:
@@ -328,6 +332,10 @@ cdef PyObject *op_vectorcall(PyObject *callee, PyObject **args, size_t nargsf, P
         for i in range(n, op.n_params):
             full[i] = <PyObject *>op.defaults[i]
             if <object>full[i] is _MISSING:
+                if op.otherwise is not None:
+                    result = op.otherwise(*[<object>args[k] for k in range(n)])
+                    Py_INCREF(result)
+                    return <PyObject *>result
                 raise TypeError(f"{op.name}() missing required argument: '{op.params[i]}'")
         result = op.checked(full, None)
     else:

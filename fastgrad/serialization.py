@@ -138,9 +138,11 @@ def _flatten(thing: Any, path: str, arrays: dict[str, NDArray[Any]]) -> Any:
         return {"dict": [[_flatten(key, "", {}) if _plain(key) else _refuse(key),
                           _flatten(value, f"{path}.{key}" if path else str(key), arrays)]
                          for key, value in thing.items()]}  # fmt: skip
-    if type(thing) in (list, tuple):
+    if isinstance(thing, np.generic):
+        return _flatten(thing.item(), path, arrays)
+    if isinstance(thing, list | tuple):
         parts = [_flatten(part, f"{path}.{i}" if path else str(i), arrays) for i, part in enumerate(thing)]
-        return {"list" if type(thing) is list else "tuple": parts}
+        return {"list" if isinstance(thing, list) else "tuple": parts}
     return thing if _plain(thing) else _refuse(thing)
 
 
@@ -173,8 +175,9 @@ def save(obj: Any, f: Path | IO[bytes]) -> None:
     """Write a state dict, or tensors nested in dicts, lists and tuples, to a path or a binary file.
 
     The format is safetensors, which no code can hide in; other programs read a state dict's tensors under their names.
-    Numbers, strings, None and the nesting are kept in the file's metadata. A path is replaced as a whole or not at all.
-    TypeError for other objects. Tensors that share memory are apart after loading; `requires_grad` is not kept.
+    Numbers (NumPy's as Python's), strings, None and the nesting are kept in the metadata. A path is replaced whole or
+    not at all. TypeError for other objects. Tensors that share memory are apart after loading; `requires_grad` is not
+    kept.
     """
     arrays: dict[str, NDArray[Any]] = {}
     structure = _flatten(obj, "", arrays)
@@ -198,8 +201,10 @@ def save(obj: Any, f: Path | IO[bytes]) -> None:
         raise
 
 
-def load(f: Path | IO[bytes]) -> Any:
+def load(f: Path | IO[bytes], map_location: Any = None, *, weights_only: bool | None = None) -> Any:
     """What `save` wrote to a path or a binary file, or the dict of tensors of any safetensors file.
+
+    `map_location` can only be the CPU; `weights_only` is always so.
 
     The tensors do not require grad. ValueError for what is not a sound safetensors file, or has dtypes that fastgrad
     does not have; nothing in a file is ever run.

@@ -159,6 +159,21 @@ class Size(tuple):
             count *= n
         return count
 
+    def __getitem__(self, index):
+        part = tuple.__getitem__(self, index)
+        return Size(part) if isinstance(index, slice) else part
+
+    def __add__(self, other):
+        return Size(tuple(self) + other) if isinstance(other, tuple) else NotImplemented
+
+    def __radd__(self, other):
+        return Size(other + tuple(self)) if isinstance(other, tuple) else NotImplemented
+
+    def __mul__(self, count):
+        return Size(tuple.__mul__(self, count))
+
+    __rmul__ = __mul__
+
     def __repr__(self):
         return f"fastgrad.Size([{', '.join(map(str, self))}])"
 
@@ -169,9 +184,9 @@ class device:
     type = "cpu"
     index = None
 
-    def __new__(cls, name="cpu"):
-        if str(name).split(":")[0] != "cpu":
-            raise RuntimeError(f"fastgrad computes on the CPU alone; there is no device {name!r}")
+    def __new__(cls, type="cpu", index=None):
+        if str(type).split(":")[0] != "cpu":
+            raise RuntimeError(f"fastgrad computes on the CPU alone; there is no device {type!r}")
         return _cpu
 
     def __repr__(self):
@@ -600,7 +615,9 @@ cdef class Tensor:
         return <Py_ssize_t><PyObject *>self >> 4
 
     def __format__(self, spec):
-        return format(self.item(), spec) if self.nd == 0 and spec else format(repr(self), spec)
+        if self.nd == 0 and (spec or type(self) is Tensor):
+            return format(self.item(), spec)
+        return object.__format__(self, spec)  # TypeError for a format
 
     def __repr__(self):
         return repr_function(self)

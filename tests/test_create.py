@@ -86,3 +86,13 @@ def test_random_tensors():
         for module in (fg, torch):
             with pytest.raises(RuntimeError):
                 call(module)
+
+
+def test_there_is_no_other_device():
+    for make in (fg.zeros, fg.ones, fg.empty, fg.rand, fg.randn, fg.arange,
+                 fg.eye, fg.tensor, fg.as_tensor, fg.randperm):
+        with pytest.raises(RuntimeError, match="CPU"):
+            make(2, device="cuda")
+    for make in (fg.zeros_like, fg.rand_like, fg.ones_like, fg.empty_like):
+        with pytest.raises(RuntimeError, match="CPU"):
+            make(fg.ones(2), device="cuda:0")

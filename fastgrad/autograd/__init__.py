@@ -21,11 +21,31 @@ from fastgrad.tape import backward as _backward_of_one
 from fastgrad.tape import retain_grad as _retain_grad
 from fastgrad.tensor import Tensor, bind
 
-__all__ = ["Function", "backward", "detect_anomaly", "enable_grad", "function", "functional", "grad", "gradcheck",
-           "gradgradcheck", "graph", "inference_mode", "is_anomaly_check_nan_enabled", "is_anomaly_enabled",
-           "is_grad_enabled", "is_inference_mode_enabled", "no_grad", "set_detect_anomaly", "set_grad_enabled"]
+__all__ = ["Function", "Variable", "backward", "detect_anomaly", "enable_grad", "function", "functional", "grad",
+           "gradcheck", "gradgradcheck", "graph", "inference_mode", "is_anomaly_check_nan_enabled",
+           "is_anomaly_enabled", "is_grad_enabled", "is_inference_mode_enabled", "no_grad", "set_detect_anomaly",
+           "set_grad_enabled"]
 
 is_grad_enabled = get_grad_enabled
+
+
+class _VariableMeta(type):
+    def __instancecheck__(cls, obj: object) -> bool:
+        return isinstance(obj, Tensor)
+
+
+class Variable(metaclass=_VariableMeta):
+    """Old programs' name for a tensor: `Variable(data)` is a leaf that shares the memory of `data`.
+
+    TypeError if `data` is no tensor.
+    """
+
+    def __new__(cls, data: Tensor | None = None, requires_grad: bool = False) -> Tensor:  # type: ignore[misc]
+        if data is None:
+            return ops.empty(0, requires_grad=requires_grad)
+        if not isinstance(data, Tensor):
+            raise TypeError(f"Variable data has to be a tensor, but got {type(data).__name__}")
+        return data.detach().requires_grad_(requires_grad)
 
 
 def clear_gradient(tensor: Tensor, set_to_none: bool) -> None:
@@ -190,13 +210,14 @@ def backward(tensors: Tensors, grad_tensors: Any = None, retain_graph: bool | No
                  None if inputs is None else _tuple(inputs))
 
 
-def grad(outputs: Tensors, inputs: Tensors, grad_outputs: Any = None, retain_graph: bool | None = None,
-         create_graph: bool = False, allow_unused: bool | None = None, is_grads_batched: bool = False,
-         materialize_grads: bool = False) -> tuple[Tensor | None, ...]:
+def grad(outputs: Tensors, inputs: Any, grad_outputs: Any = None, retain_graph: bool | None = None,
+         create_graph: bool = False, only_inputs: bool = True, allow_unused: bool | None = None,
+         is_grads_batched: bool = False, materialize_grads: bool = False) -> Any:
     """The gradients of the sum of `outputs` with respect to each of `inputs`; no `.grad` is changed.
 
-    Only what leads to the inputs is computed. With `create_graph` the result is on the tape. RuntimeError if an input
-    was not used, unless `allow_unused` (its gradient is None) or `materialize_grads` (it is zeros).
+    A tuple; for a dict of inputs, a dict. Only what leads to the inputs is computed (`only_inputs` is ignored). With
+    `create_graph` the result is on the tape. RuntimeError if an input was not used, unless `allow_unused` (its
+    gradient is None) or `materialize_grads` (it is zeros).
 
     >>> x = Tensor([3.0], requires_grad=True)
     >>> grad(x * x, x)
@@ -207,6 +228,10 @@ def grad(outputs: Tensors, inputs: Tensors, grad_outputs: Any = None, retain_gra
     if materialize_grads and allow_unused is False:
         raise ValueError("Expected allow_unused to be True or not passed when materialize_grads=True, but got: "
                          "allow_unused=False.")
+    if isinstance(inputs, dict):
+        values = grad(outputs, tuple(inputs.values()), grad_outputs, retain_graph, create_graph, only_inputs,
+                      allow_unused, materialize_grads=materialize_grads)
+        return dict(zip(inputs, values, strict=True))
     outs, ins = _tuple(outputs), _tuple(inputs)
     if not ins:
         raise ValueError("grad requires non-empty inputs.")

@@ -1,6 +1,6 @@
 """Modules with weights other than Linear: LayerNorm and Embedding."""
 
-from typing import Any
+from typing import Any, Self
 
 from fastgrad import ops
 from fastgrad.nn import functional as F
@@ -60,6 +60,15 @@ class Embedding(UnaryModule):
         self.padding_idx = padding_idx if padding_idx is None or padding_idx >= 0 else num_embeddings + padding_idx
         self.weight = Parameter(ops.empty(num_embeddings, embedding_dim, dtype=dtype))
         self.reset_parameters()
+
+    @classmethod
+    def from_pretrained(cls, embeddings: Tensor, freeze: bool = True, padding_idx: int | None = None) -> Self:
+        """With a matrix as weight, whose memory it shares; `freeze`: not to be trained. AssertionError if not 2-D."""
+        if embeddings.ndim != 2:
+            raise AssertionError("Embeddings parameter is expected to be 2-dimensional")
+        made = cls(embeddings.shape[0], embeddings.shape[1], padding_idx)
+        made.weight = Parameter(embeddings, requires_grad=not freeze)
+        return made
 
     def reset_parameters(self) -> None:
         """Normal numbers; the row of `padding_idx` 0."""

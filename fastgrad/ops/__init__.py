@@ -18,6 +18,14 @@ from fastgrad.ops.update import *
 
 tape.set_roles(accumulate=add, sum_to_size=sum_to_size, cast=cast, view=strided, put=put_strided)
 
+
+def _where(condition):
+    return nonzero(condition, as_tuple=True)
+
+
+_where.__qualname__ = "where"  # in TypeErrors
+where.otherwise = _where
+
 if not TYPE_CHECKING:  # type checkers take every public name that the modules define
     __all__ = [
         name for name, value in list(globals().items())

@@ -13,6 +13,7 @@ from fastgrad.ops.table import method
 from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor, as_dtype, dtype, empty_tensor, float32, int64, strided_view
 from fastgrad.tensor import as_tensor as _as_tensor
+from fastgrad.tensor import device as _device
 
 _default = float32
 
@@ -31,6 +32,12 @@ def get_default_dtype() -> dtype:
     return _default
 
 
+def _check_device(device: Any) -> None:
+    """RuntimeError unless it is the CPU."""
+    if device is not None:
+        _device(device)
+
+
 def _finish(x: Tensor, requires_grad: bool) -> Tensor:
     if requires_grad:
         x.requires_grad = True
@@ -47,6 +54,7 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     tensor([[1, 2],
             [3, 4]])
     """
+    _check_device(device)
     wanted = None if dtype is None else as_dtype(dtype)
     if wanted is None and _default is not float32 and not isinstance(data, Tensor | np.ndarray | np.generic):
         made = _as_tensor(data, None, True)
@@ -58,6 +66,7 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     """`data` itself if it is a tensor of that dtype, a tensor that shares an array's memory, else a copy."""
+    _check_device(device)
     wanted = None if dtype is None else as_dtype(dtype)
     if isinstance(data, Tensor) and (wanted is None or data.dtype is wanted):
         return data
@@ -70,12 +79,14 @@ def _size(size: tuple) -> Sequence[int]:
 
 def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Uninitialised memory of a shape."""
+    _check_device(device)
     return _finish(empty_tensor(_size(size), _default if dtype is None else as_dtype(dtype)), requires_grad)
 
 
 def full(size: Sequence[int], fill_value: Any, *, dtype: Any = None, device: Any = None,
          requires_grad: bool = False) -> Tensor:
     """A shape filled with one number, whose type gives the dtype."""
+    _check_device(device)
     if isinstance(fill_value, Tensor):
         fill_value = fill_value.item()
     if dtype is None:
@@ -88,33 +99,33 @@ def full(size: Sequence[int], fill_value: Any, *, dtype: Any = None, device: Any
 
 def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A shape filled with 0."""
-    return full(_size(size), 0, dtype=_default if dtype is None else dtype, requires_grad=requires_grad)
+    return full(_size(size), 0, dtype=_default if dtype is None else dtype, device=device, requires_grad=requires_grad)
 
 
 def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A shape filled with 1."""
-    return full(_size(size), 1, dtype=_default if dtype is None else dtype, requires_grad=requires_grad)
+    return full(_size(size), 1, dtype=_default if dtype is None else dtype, device=device, requires_grad=requires_grad)
 
 
 def zeros_like(x: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros in the shape and dtype of x."""
-    return full(x.shape, 0, dtype=dtype or x.dtype, requires_grad=requires_grad)
+    return full(x.shape, 0, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
 
 
 def ones_like(x: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones in the shape and dtype of x."""
-    return full(x.shape, 1, dtype=dtype or x.dtype, requires_grad=requires_grad)
+    return full(x.shape, 1, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
 
 
 def full_like(x: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None,
               requires_grad: bool = False) -> Tensor:
     """The shape and dtype of x, filled with one number."""
-    return full(x.shape, fill_value, dtype=dtype or x.dtype, requires_grad=requires_grad)
+    return full(x.shape, fill_value, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
 
 
 def empty_like(x: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Uninitialised memory in the shape and dtype of x."""
-    return empty(x.shape, dtype=dtype or x.dtype, requires_grad=requires_grad)
+    return empty(x.shape, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
 
 
 def arange(start: float, end: float | None = None, step: float = 1, *, dtype: Any = None, device: Any = None,
@@ -132,7 +143,7 @@ def arange(start: float, end: float | None = None, step: float = 1, *, dtype: An
         numbers = np.arange(start, end, step)
     except ValueError as error:
         raise RuntimeError(f"unsupported range: {start} -> {end}: {error}") from None
-    return tensor(numbers, dtype=dtype, requires_grad=requires_grad)
+    return tensor(numbers, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 def linspace(start: float, end: float, steps: int, *, dtype: Any = None, device: Any = None,
@@ -140,7 +151,7 @@ def linspace(start: float, end: float, steps: int, *, dtype: Any = None, device:
     """`steps` numbers evenly spaced from start to end, both included."""
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
-    return tensor(np.linspace(start, end, steps), dtype=dtype or _default, requires_grad=requires_grad)
+    return tensor(np.linspace(start, end, steps), dtype=dtype or _default, device=device, requires_grad=requires_grad)
 
 
 def logspace(start: float, end: float, steps: int, base: float = 10.0, *, dtype: Any = None, device: Any = None,
@@ -149,12 +160,13 @@ def logspace(start: float, end: float, steps: int, base: float = 10.0, *, dtype:
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
     numbers = np.power(float(base), np.linspace(start, end, steps))
-    return tensor(numbers, dtype=dtype or _default, requires_grad=requires_grad)
+    return tensor(numbers, dtype=dtype or _default, device=device, requires_grad=requires_grad)
 
 
 def empty_strided(size: Sequence[int], stride: Sequence[int], *, dtype: Any = None, device: Any = None,
                   requires_grad: bool = False) -> Tensor:
     """Uninitialised memory of a shape with these strides, in elements."""
+    _check_device(device)
     if len(size) != len(stride):
         raise RuntimeError(f"mismatch in length of strides and shape: {list(stride)} and {list(size)}")
     if builtins.any(step < 0 for step in stride):
@@ -172,43 +184,45 @@ def _corner(row: int, col: int, dtype: Any, chosen: Callable[[np.ndarray, np.nda
 
 def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None) -> Tensor:
     """The indices (i, j) with j <= i + offset of a (row, col) matrix, as two rows of int64."""
+    _check_device(device)
     return _corner(row, col, dtype, lambda i, j: j <= i + offset)
 
 
 def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None) -> Tensor:
     """The indices (i, j) with j >= i + offset of a (row, col) matrix, as two rows of int64."""
+    _check_device(device)
     return _corner(row, col, dtype, lambda i, j: j >= i + offset)
 
 
 @method()
 def new_zeros(x: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros of a shape, in the dtype of x."""
-    return zeros(*size, dtype=dtype or x.dtype, requires_grad=requires_grad)
+    return zeros(*size, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
 
 
 @method()
 def new_ones(x: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones of a shape, in the dtype of x."""
-    return ones(*size, dtype=dtype or x.dtype, requires_grad=requires_grad)
+    return ones(*size, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
 
 
 @method()
 def new_empty(x: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Uninitialised memory of a shape, in the dtype of x."""
-    return empty(*size, dtype=dtype or x.dtype, requires_grad=requires_grad)
+    return empty(*size, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
 
 
 @method()
 def new_full(x: Tensor, size: Sequence[int], fill_value: Any, *, dtype: Any = None, device: Any = None,
              requires_grad: bool = False) -> Tensor:
     """A shape filled with one number, in the dtype of x."""
-    return full(size, fill_value, dtype=dtype or x.dtype, requires_grad=requires_grad)
+    return full(size, fill_value, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
 
 
 @method()
 def new_tensor(x: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor with a copy of `data`, in the dtype of x."""
-    return tensor(data, dtype=dtype or x.dtype, requires_grad=requires_grad)
+    return tensor(data, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
 
 
 def is_tensor(obj: object) -> builtins.bool:
@@ -218,6 +232,7 @@ def is_tensor(obj: object) -> builtins.bool:
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones on the diagonal of an (n, m) matrix of zeros."""
+    _check_device(device)
     m = n if m is None else m
     made = zeros(n, m, dtype=dtype)
     fill(strided_view(made, (min(n, m),), (m + 1,), 0), 1)
@@ -254,22 +269,22 @@ def manual_seed(seed: int) -> None:
 
 def rand(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Uniform random numbers in [0, 1)."""
-    return _finish(empty(*size, dtype=dtype).uniform_(), requires_grad)
+    return _finish(empty(*size, dtype=dtype, device=device).uniform_(), requires_grad)
 
 
 def randn(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Normal random numbers, mean 0 and variance 1."""
-    return _finish(empty(*size, dtype=dtype).normal_(), requires_grad)
+    return _finish(empty(*size, dtype=dtype, device=device).normal_(), requires_grad)
 
 
-def rand_like(x: Tensor, *, requires_grad: bool = False) -> Tensor:
+def rand_like(x: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Uniform random numbers in the shape and dtype of x."""
-    return rand(x.shape, dtype=x.dtype, requires_grad=requires_grad)
+    return rand(x.shape, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
 
 
-def randn_like(x: Tensor, *, requires_grad: bool = False) -> Tensor:
+def randn_like(x: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Normal random numbers in the shape and dtype of x."""
-    return randn(x.shape, dtype=x.dtype, requires_grad=requires_grad)
+    return randn(x.shape, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
 
 
 def _draw(size: Sequence[int], dtype: Any, draw: Callable[[tuple], np.ndarray]) -> Tensor:
@@ -278,8 +293,10 @@ def _draw(size: Sequence[int], dtype: Any, draw: Callable[[tuple], np.ndarray]) 
     return draw_(empty(tuple(size), dtype=dtype or int64), draw)
 
 
-def randint(low: int, high: Any = None, size: Any = None, *, dtype: Any = None) -> Tensor:
+def randint(low: int, high: Any = None, size: Any = None, *, dtype: Any = None, device: Any = None,
+            requires_grad: bool = False) -> Tensor:
     """Random integers from low to high - 1 (from 0, if only one bound is given), int64."""
+    _check_device(device)
     if not isinstance(high, int | np.integer):
         low, high, size = 0, low, high if size is None else size
     if size is None:
@@ -289,11 +306,12 @@ def randint(low: int, high: Any = None, size: Any = None, *, dtype: Any = None) 
     limit = as_dtype(dtype or int64)
     if not limit.is_floating_point and high - 1 > (1 if limit.name == "bool" else np.iinfo(limit.numpy).max):
         raise RuntimeError(f"randint: high - 1 = {high - 1} is out of bounds for {limit.name}")
-    return _draw(size, dtype, lambda n: generator().integers(low, high, n))
+    return _finish(_draw(size, dtype, lambda n: generator().integers(low, high, n)), requires_grad)
 
 
-def randperm(n: int, *, dtype: Any = None) -> Tensor:
+def randperm(n: int, *, dtype: Any = None, device: Any = None) -> Tensor:
     """The integers below n in random order, int64."""
+    _check_device(device)
     return _draw((n,), dtype, lambda _: generator().permutation(n))
 
 

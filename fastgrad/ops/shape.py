@@ -379,8 +379,12 @@ def to(x: Tensor, *args: object, dtype: object = None, copy: bool = False, **_: 
 
 @method("type")
 def _type(x: Tensor, dtype: object = None) -> Tensor | str:
-    """x in another dtype."""
-    return f"fastgrad.{x.dtype.name}" if dtype is None else to(x, dtype)
+    """x in another dtype; without one, what PyTorch calls the type: "fastgrad.FloatTensor"."""
+    return f"fastgrad.{_TITLES[x.dtype.name]}Tensor" if dtype is None else to(x, dtype)
+
+
+_TITLES = {"bool": "Bool", "uint8": "Byte", "int8": "Char", "int16": "Short", "int32": "Int", "int64": "Long",
+           "float32": "Float", "float64": "Double"}
 
 
 def _caster(name: str):
@@ -408,6 +412,22 @@ def type_as(x: Tensor, other: Tensor) -> Tensor:
 def cpu(x: Tensor) -> Tensor:
     """x itself."""
     return x
+
+
+@method()
+def get_device(x: Tensor) -> int:
+    """-1, the number of the CPU."""
+    return -1
+
+
+@composite(sample=lambda rng: [*_drawn((2, 3))(rng), *_drawn(())(rng)])
+def is_complex(x: Tensor) -> bool:
+    """False: there are no complex tensors."""
+    return False
+
+
+bind("is_cuda", property(lambda x: False))
+bind("is_sparse", property(lambda x: False))
 
 
 @composite(methods=(), sample=lambda rng: [*_drawn((2, 3))(rng), *_drawn(())(rng)])

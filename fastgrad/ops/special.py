@@ -18,6 +18,7 @@ from fastgrad.ops.elementwise import (
     div,
     eq,
     exp,
+    floor_divide,
     ge,
     gt,
     le,
@@ -25,6 +26,7 @@ from fastgrad.ops.elementwise import (
     mul,
     ne,
     neg,
+    remainder,
     rsqrt,
     sigmoid,
     sub,
@@ -425,4 +427,23 @@ def equal(x: Tensor, y: Tensor) -> bool:
 
 absolute, negative, subtract, multiply = abs, neg, sub, mul
 divide = true_divide = div
+
+
+def _rounded_div(input: Tensor, other: Tensor | float, *, rounding_mode: str | None = None) -> Tensor:
+    """x / y, as it is, rounded down ("floor"), or towards 0 ("trunc"); integers then stay integers."""
+    if rounding_mode is None:
+        return div(input, other)
+    if rounding_mode == "floor":
+        return floor_divide(input, other)
+    if rounding_mode != "trunc":
+        raise RuntimeError(f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found "
+                           f"'{rounding_mode}'")
+    down = floor_divide(input, other)
+    if down.is_floating_point():
+        return trunc(div(input, other))
+    return down + ((remainder(input, other) != 0) & (down < 0))
+
+
+_rounded_div.__qualname__ = "div"  # in TypeErrors
+div.otherwise = _rounded_div
 not_equal, less, less_equal, greater, greater_equal = ne, lt, le, gt, ge

@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import GenericAlias
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,15 @@ from fastgrad.tensor import Tensor
 
 __all__ = [
     "BatchSampler", "ConcatDataset", "DataLoader", "Dataset", "IterableDataset", "RandomSampler", "Sampler",
-    "SequentialSampler", "Subset", "TensorDataset", "default_collate",
+    "SequentialSampler", "Subset", "SubsetRandomSampler", "TensorDataset", "WeightedRandomSampler", "default_collate",
     "default_convert", "random_split",
 ]  # fmt: skip
 
 
 class Dataset:
     """Anything with `__getitem__` and `__len__`."""
+
+    __class_getitem__: Any = classmethod(GenericAlias)  # Dataset[T], as programs annotate
 
     def __getitem__(self, index: Any) -> Any:
         raise NotImplementedError("Subclasses of Dataset should implement __getitem__.")
@@ -118,6 +121,8 @@ def random_split(
 class Sampler:
     """An iterable of indices."""
 
+    __class_getitem__: Any = classmethod(GenericAlias)
+
     def __iter__(self) -> Iterator[Any]:
         raise NotImplementedError
 
@@ -162,6 +167,45 @@ class RandomSampler(Sampler):
         while left > 0:
             yield from _permutation(n, self.generator)[:left]
             left -= n
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+
+class SubsetRandomSampler(Sampler):
+    """The given indices in a random order."""
+
+    def __init__(self, indices: Sequence[int], generator: np.random.Generator | None = None) -> None:
+        self.indices, self.generator = indices, generator
+
+    def __iter__(self) -> Iterator[int]:
+        return (self.indices[i] for i in _permutation(len(self.indices), self.generator))
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class WeightedRandomSampler(Sampler):
+    """`num_samples` indices, drawn with the probabilities that `weights` are in proportion to."""
+
+    def __init__(
+        self, weights: Sequence[float], num_samples: int, replacement: bool = True,
+        generator: np.random.Generator | None = None,
+    ) -> None:  # fmt: skip
+        if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples <= 0:
+            raise ValueError(f"num_samples should be a positive integer value, but got num_samples={num_samples}")
+        if not isinstance(replacement, bool):
+            raise ValueError(f"replacement should be a boolean value, but got replacement={replacement}")
+        self.weights = ops.as_tensor(weights, dtype="float64")
+        if self.weights.ndim != 1:
+            raise ValueError(f"weights should be a 1d sequence, not one of shape {tuple(self.weights.shape)}")
+        self.num_samples, self.replacement, self.generator = num_samples, replacement, generator
+
+    def __iter__(self) -> Iterator[int]:
+        if self.generator is None:
+            return iter(ops.multinomial(self.weights, self.num_samples, self.replacement).tolist())
+        shares = self.weights.detach().numpy() / float(self.weights.sum())
+        return iter(self.generator.choice(len(shares), self.num_samples, self.replacement, shares).tolist())
 
     def __len__(self) -> int:
         return self.num_samples

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from fastgrad import ops
 from fastgrad.autograd import no_grad
+from fastgrad.nn.utils import rnn as rnn
 from fastgrad.tensor import Tensor
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_", "parameters_to_vector", "vector_to_parameters"]

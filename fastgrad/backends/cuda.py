@@ -1,0 +1,6 @@
+"""CUDA: there is none."""
+
+
+def is_built() -> bool:
+    """False."""
+    return False
