@@ -1637,7 +1637,17 @@ def launch_raw(str name, *tensors):
 def launch_update(Tensor param, list buffers, Tensor grad, Tensor coefficients, Tensor step, Tensor product,
                   Tensor hyper):
     """One step of an adaptive optimiser on a parameter: update_real.h, Note [Two launches]. All are contiguous;
-    `buffers` are at most three tensors or None, `product` is NAdam's, or None."""
+    `buffers` are at most three tensors or None, `product` is NAdam's, or None. RuntimeError where sizes or dtypes are
+    others than the kernels take."""
+    cdef bint fits = step.dt == FLOAT32 and step.numel_ == 1 and coefficients.dt == FLOAT64 \
+        and coefficients.numel_ == 10 and hyper.dt == FLOAT64 and hyper.numel_ == 9 and param.dt >= FLOAT32 \
+        and grad.dt == param.dt and grad.numel_ == param.numel_ \
+        and (product is None or (product.dt == FLOAT32 and product.numel_ == 1))
+    for thing in buffers:
+        fits = fits and (thing is None or ((<Tensor?>thing).dt == param.dt and (<Tensor>thing).numel_ == param.numel_))
+    if not fits:
+        raise RuntimeError("the optimizer's state has a tensor of another size or dtype than its step takes: buffers are "
+                           "like the parameter, step and mu_product are numbers in float32")
     launch_raw("coefficients", coefficients, step, product, hyper)
     launch_raw("update", param, buffers[0], buffers[1] if len(buffers) > 1 else None,
                buffers[2] if len(buffers) > 2 else None, grad, coefficients)

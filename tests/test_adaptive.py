@@ -115,3 +115,46 @@ def test_values_out_of_range(name, bad):
     if name in ("Adam", "AdamW", "Adamax", "NAdam", "RAdam"):
         with pytest.raises(ValueError, match="beta"):
             getattr(optim, name)([fg.ones(1, requires_grad=True)], betas=(1.0, 0.5))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_loaded_state_goes_on(name):
+    """Of float64 parameters, whose numbers of steps are float32, and of steps that are Python's numbers."""
+
+    def steps(optimizer, w, count):
+        for _ in range(count):
+            optimizer.zero_grad()
+            ((w - 1) ** 2).sum().backward()
+            optimizer.step()
+
+    w = fg.tensor([3.0, -2.0], dtype=fg.float64, requires_grad=True)
+    optimizer = getattr(optim, name)([w])
+    steps(optimizer, w, 5)
+    again = w.detach().clone().requires_grad_()
+    other = getattr(optim, name)([again])
+    saved = optimizer.state_dict()
+    other.load_state_dict(saved)
+    steps(optimizer, w, 3)
+    steps(other, again, 3)
+    assert w.tolist() == again.tolist()
+    assert other.state[again]["step"].item() == 8
+    saved["state"][0]["step"] = 8
+    third = w.detach().clone().requires_grad_()
+    other = getattr(optim, name)([third])
+    other.load_state_dict(saved)
+    steps(optimizer, w, 1)
+    steps(other, third, 1)
+    assert w.tolist() == third.tolist()
+
+
+def test_state_of_another_shape_is_refused():
+    w = fg.ones(3, requires_grad=True)
+    optimizer = optim.Adam([w])
+    w.sum().backward()
+    optimizer.step()
+    optimizer.state[w]["exp_avg"] = fg.zeros(2)
+    with pytest.raises(RuntimeError, match="state has a tensor of another size"):
+        optimizer.step()
+    optimizer.state[w]["exp_avg"] = fg.zeros(3, dtype=fg.float64)
+    with pytest.raises(RuntimeError, match="state has a tensor of another size"):
+        optimizer.step()

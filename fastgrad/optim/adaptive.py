@@ -55,6 +55,13 @@ def _check_betas(betas: Any) -> None:
             raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
 
 
+def _number(state: dict[str, Any], name: str, begin: float) -> None:
+    """See to it that the state has a number as the kernels take it: it may be new, or loaded as another type."""
+    found = state.get(name)
+    if not isinstance(found, Tensor) or found.dtype is not float32:
+        state[name] = ops.full((), begin if found is None else float(found), dtype=float32)
+
+
 class _Adaptive(Optimizer):
     """What the optimisers below share: their steps are those of csrc/update_real.h, which knows them by `_rule`."""
 
@@ -147,8 +154,7 @@ class _Adaptive(Optimizer):
 
     def _state_of(self, param: Tensor, group: dict[str, Any], names: tuple[str | None, ...]) -> dict[str, Any]:
         state: dict[str, Any] = self.state[param]
-        if "step" not in state:
-            state["step"] = ops.zeros((), dtype=float32)
+        _number(state, "step", 0.0)
         for name in names:
             if name is not None and name not in state:
                 state[name] = self._begin(param, group)
@@ -349,8 +355,7 @@ class NAdam(_Adaptive):
         )
 
     def _state_of(self, param: Tensor, group: dict[str, Any], names: tuple[str | None, ...]) -> dict[str, Any]:
-        if "mu_product" not in self.state[param]:
-            self.state[param]["mu_product"] = ops.ones((), dtype=float32)
+        _number(self.state[param], "mu_product", 1.0)
         return super()._state_of(param, group, names)
 
 
