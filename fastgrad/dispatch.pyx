@@ -1677,6 +1677,7 @@ def touch(Tensor x):
 
 
 def get_grad_enabled() -> bool:
+    """Are operations recorded on the tape?"""
     return bool(grad_enabled())
 
 

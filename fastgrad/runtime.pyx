@@ -220,10 +220,12 @@ cdef int thread_limit() noexcept nogil:
 
 
 def get_num_threads() -> int:
+    """The most threads that a kernel uses."""
     return thread_limit()
 
 
 def set_num_threads(int threads) -> None:
+    """Let a kernel use at most this many threads; results do not depend on it. RuntimeError below 1."""
     global _limit
     if threads < 1:
         raise RuntimeError(f"set_num_threads expects a positive integer, got {threads}")

@@ -1,14 +1,26 @@
-"""docs/coverage.md is what its script writes."""
+"""docs/coverage.md and docs/reference.md are what their scripts write, and every public name is explained."""
 
 from pathlib import Path
 
-from tests.coverage import GROUPS, page
+import pytest
 
-PAGE = Path(__file__).parent.parent / "docs" / "coverage.md"
+from tests import coverage, reference
+from tests.coverage import GROUPS
+
+DOCS = Path(__file__).parent.parent / "docs"
 
 
-def test_the_page_is_up_to_date():
-    assert PAGE.read_text(encoding="utf-8") == page(), "python tests/coverage.py > docs/coverage.md"
+@pytest.mark.parametrize("script", [coverage, reference], ids=["coverage", "reference"])
+def test_the_page_is_up_to_date(script):
+    name = script.__name__.rpartition(".")[2]
+    written = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    assert written == script.page(), f"python tests/{name}.py > docs/{name}.md"
+
+
+def test_every_public_name_has_a_docstring():
+    for _, module in reference.SECTIONS:
+        for name, thing in reference.public(module).items():
+            assert reference.text_of(thing), f"{module}.{name}"
 
 
 def test_no_name_stands_twice():
