@@ -16,6 +16,19 @@ SHAPED = {
     "Dropout": lambda nn: nn.Dropout(0.3).eval(),
     "ModuleList": lambda nn: nn.ModuleList([nn.Linear(4, 4), nn.Tanh()])[0],
     "ModuleDict": lambda nn: nn.ModuleDict({"a": nn.Linear(4, 2)})["a"],
+    "CELU": lambda nn: nn.CELU(0.5), "GLU": lambda nn: nn.GLU(), "SELU": lambda nn: nn.SELU(),
+    "Hardshrink": lambda nn: nn.Hardshrink(0.3), "Softshrink": lambda nn: nn.Softshrink(0.3),
+    "Hardsigmoid": lambda nn: nn.Hardsigmoid(), "Hardswish": lambda nn: nn.Hardswish(), "Mish": lambda nn: nn.Mish(),
+    "Hardtanh": lambda nn: nn.Hardtanh(-0.5, 0.7), "ReLU6": lambda nn: nn.ReLU6(), "PReLU": lambda nn: nn.PReLU(3),
+    "LogSigmoid": lambda nn: nn.LogSigmoid(), "Softsign": lambda nn: nn.Softsign(),
+    "Softmin": lambda nn: nn.Softmin(-1),
+    "Tanhshrink": lambda nn: nn.Tanhshrink(), "Threshold": lambda nn: nn.Threshold(0.2, 3.0),
+    "RReLU": lambda nn: nn.RReLU().eval(), "AlphaDropout": lambda nn: nn.AlphaDropout(0.3).eval(),
+    "Unflatten": lambda nn: nn.Unflatten(2, (2, 2)),
+    "BatchNorm1d": lambda nn: nn.BatchNorm1d(3), "BatchNorm1d eval": lambda nn: nn.BatchNorm1d(3).eval(),
+    "BatchNorm1d plain": lambda nn: nn.BatchNorm1d(3, 0.1, affine=False, track_running_stats=False),
+    "BatchNorm1d mean": lambda nn: nn.BatchNorm1d(3, momentum=None), "GroupNorm": lambda nn: nn.GroupNorm(3, 3),
+    "RMSNorm": lambda nn: nn.RMSNorm(4), "RMSNorm alone": lambda nn: nn.RMSNorm((3, 4), 0.1, elementwise_affine=False),
 }  # fmt: skip
 
 
@@ -25,7 +38,8 @@ def test_modules_are_pytorchs(name):
     ours, theirs = SHAPED[name](fg.nn), SHAPED[name](torch.nn)
     assert repr(ours) == repr(theirs)
     rng = np.random.default_rng(0)
-    state = {key: rng.normal(size=tuple(value.shape)).astype(np.float32) for key, value in theirs.state_dict().items()}
+    state = {key: np.abs(rng.normal(size=tuple(value.shape))).astype(str(value.dtype).removeprefix("torch."))
+             for key, value in theirs.state_dict().items()}
     assert list(ours.state_dict()) == list(state)
     ours.load_state_dict({key: fg.tensor(value) for key, value in state.items()})
     theirs.load_state_dict({key: torch.tensor(value) for key, value in state.items()})
@@ -37,6 +51,70 @@ def test_modules_are_pytorchs(name):
     np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-5, atol=1e-5)
     for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
         np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-5, atol=1e-5)
+    for key, value in theirs.state_dict().items():  # buffers may have changed
+        np.testing.assert_allclose(ours.state_dict()[key].numpy(), value.numpy(), rtol=1e-5, atol=1e-6)
+
+
+PAIRED = {
+    "SmoothL1Loss": lambda nn: nn.SmoothL1Loss(beta=0.5), "HuberLoss": lambda nn: nn.HuberLoss(delta=0.5),
+    "KLDivLoss": lambda nn: nn.KLDivLoss(reduction="batchmean", log_target=True),
+    "PoissonNLLLoss": lambda nn: nn.PoissonNLLLoss(full=True), "SoftMarginLoss": lambda nn: nn.SoftMarginLoss(),
+    "HingeEmbeddingLoss": lambda nn: nn.HingeEmbeddingLoss(0.5), "Bilinear": lambda nn: nn.Bilinear(4, 4, 2),
+    "MultiLabelSoftMarginLoss": lambda nn: nn.MultiLabelSoftMarginLoss(), "CosineSimilarity": lambda nn:
+    nn.CosineSimilarity(), "PairwiseDistance": lambda nn: nn.PairwiseDistance(3.0, keepdim=True),
+    "TripletMarginLoss": lambda nn: nn.TripletMarginLoss(swap=True), "GaussianNLLLoss": lambda nn: nn.GaussianNLLLoss(),
+    "MarginRankingLoss": lambda nn: nn.MarginRankingLoss(0.3), "CosineEmbeddingLoss": lambda nn:
+    nn.CosineEmbeddingLoss(0.3), "MultiMarginLoss": lambda nn: nn.MultiMarginLoss(p=2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_modules_of_several_arguments_are_pytorchs(name):
+    torch = pytest.importorskip("torch")
+    ours, theirs = PAIRED[name](fg.nn), PAIRED[name](torch.nn)
+    assert repr(ours) == repr(theirs)
+    rng = np.random.default_rng(0)
+    ours.load_state_dict({key: fg.tensor(value.numpy()) for key, value in theirs.state_dict().items()})
+    x, y, z = (rng.uniform(0.1, 1, (3, 4)).astype(np.float32) for _ in range(3))
+    more = {"TripletMarginLoss": [y, z], "GaussianNLLLoss": [y, z], "MarginRankingLoss": [y, np.sign(z - 0.5)],
+            "CosineEmbeddingLoss": [y, np.array([1, -1, -1])], "MultiMarginLoss": [np.array([1, 0, 3])]}.get(name, [y])
+    grads = []
+    for module, library in ((ours, fg), (theirs, torch)):
+        leaf = library.tensor(x, requires_grad=True)
+        out = module(leaf, *[library.tensor(a) for a in more])
+        (out * out).sum().backward()
+        grads.append([leaf.grad.numpy(), out.detach().numpy()])
+    for a, b in zip(*grads, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"kdim": 6, "vdim": 2}, {"bias": False, "batch_first": True}])
+def test_attention_of_several_heads_is_pytorchs(options):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    ours, theirs = fg.nn.MultiheadAttention(8, 2, **options), torch.nn.MultiheadAttention(8, 2, **options)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict({key: fg.tensor(value.numpy()) for key, value in theirs.state_dict().items()})
+    q, k, v = (rng.normal(size=(3, 3, options.get(size, 8))).astype(np.float32) for size in ("", "kdim", "vdim"))
+    upper = np.triu(np.ones((3, 3), bool), 1)
+    padding = np.array([[False, False, True]] * 3)
+    cases = [{}, {"attn_mask": upper, "average_attn_weights": False}, {"key_padding_mask": padding, "attn_mask": upper},
+             {"attn_mask": np.where(upper, -2.0, 0.5).astype(np.float32), "need_weights": False}]
+    for keywords in cases:
+        found = []
+        for module, library in ((ours, fg), (theirs, torch)):
+            leaf = library.tensor(q, requires_grad=True)
+            out, weights = module(leaf, library.tensor(k), library.tensor(v), **{
+                key: library.tensor(a) if isinstance(a, np.ndarray) else a for key, a in keywords.items()})
+            (out * out).sum().backward()
+            found.append([out.detach().numpy(), leaf.grad.numpy(),
+                          None if weights is None else weights.detach().numpy()])
+        for a, b in zip(*found, strict=True):
+            assert (a is None) == (b is None)
+            if a is not None:
+                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    single = [m(*[lib.tensor(a[0]) for a in (q, k, v)])[0].detach().numpy() for m, lib in ((ours, fg), (theirs, torch))]
+    np.testing.assert_allclose(*single, rtol=1e-4, atol=1e-5)
 
 
 def test_embedding_is_pytorchs():

@@ -1,55 +1,19 @@
 """Modules, losses and their functions, with PyTorch's names."""
 
-from fastgrad.nn import functional, init, utils
-from fastgrad.nn.activation import (
-    ELU,
-    GELU,
-    Dropout,
-    LeakyReLU,
-    LogSoftmax,
-    ReLU,
-    Sigmoid,
-    SiLU,
-    Softmax,
-    Softplus,
-    Tanh,
-)
-from fastgrad.nn.container import ModuleDict, ModuleList, Sequential
-from fastgrad.nn.linear import Flatten, Identity, Linear
-from fastgrad.nn.loss import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss
+from fastgrad.nn import activation, container, functional, init, linear, loss, normalization, utils, weighted
+from fastgrad.nn.activation import *
+from fastgrad.nn.container import *
+from fastgrad.nn.linear import *
+from fastgrad.nn.loss import *
 from fastgrad.nn.module import Module
+from fastgrad.nn.normalization import *
 from fastgrad.nn.parameter import Parameter
-from fastgrad.nn.weighted import Embedding, LayerNorm
+from fastgrad.nn.weighted import *
 
-__all__ = [
-    "ELU",
-    "GELU",
-    "BCELoss",
-    "BCEWithLogitsLoss",
-    "CrossEntropyLoss",
-    "Dropout",
-    "Embedding",
-    "Flatten",
-    "Identity",
-    "L1Loss",
-    "LayerNorm",
-    "LeakyReLU",
-    "Linear",
-    "LogSoftmax",
-    "MSELoss",
-    "Module",
-    "ModuleDict",
-    "ModuleList",
-    "NLLLoss",
-    "Parameter",
-    "ReLU",
-    "Sequential",
-    "SiLU",
-    "Sigmoid",
-    "Softmax",
-    "Softplus",
-    "Tanh",
-    "functional",
-    "init",
-    "utils",
-]
+__all__ = ["Module", "Parameter", "functional", "init", "utils"]
+__all__ += activation.__all__
+__all__ += container.__all__
+__all__ += linear.__all__
+__all__ += loss.__all__
+__all__ += normalization.__all__
+__all__ += weighted.__all__

@@ -9,6 +9,64 @@ from typing import Any
 from warnings import warn
 
 from fastgrad import ops
+from fastgrad.nn.criteria import (
+    bilinear as bilinear,
+)
+from fastgrad.nn.criteria import (
+    cosine_embedding_loss as cosine_embedding_loss,
+)
+from fastgrad.nn.criteria import (
+    cosine_similarity as cosine_similarity,
+)
+from fastgrad.nn.criteria import (
+    gaussian_nll_loss as gaussian_nll_loss,
+)
+from fastgrad.nn.criteria import (
+    hinge_embedding_loss as hinge_embedding_loss,
+)
+from fastgrad.nn.criteria import (
+    huber_loss as huber_loss,
+)
+from fastgrad.nn.criteria import (
+    kl_div as kl_div,
+)
+from fastgrad.nn.criteria import (
+    margin_ranking_loss as margin_ranking_loss,
+)
+from fastgrad.nn.criteria import (
+    multi_margin_loss as multi_margin_loss,
+)
+from fastgrad.nn.criteria import (
+    multilabel_soft_margin_loss as multilabel_soft_margin_loss,
+)
+from fastgrad.nn.criteria import (
+    pairwise_distance as pairwise_distance,
+)
+from fastgrad.nn.criteria import (
+    poisson_nll_loss as poisson_nll_loss,
+)
+from fastgrad.nn.criteria import (
+    reduced,
+    warn_of_broadcast,
+)
+from fastgrad.nn.criteria import (
+    smooth_l1_loss as smooth_l1_loss,
+)
+from fastgrad.nn.criteria import (
+    soft_margin_loss as soft_margin_loss,
+)
+from fastgrad.nn.criteria import (
+    triplet_margin_loss as triplet_margin_loss,
+)
+from fastgrad.nn.pointwise import (
+    alpha_dropout as alpha_dropout,
+)
+from fastgrad.nn.pointwise import (
+    batch_norm as batch_norm,
+)
+from fastgrad.nn.pointwise import (
+    celu as celu,
+)
 from fastgrad.nn.pointwise import (
     dropout as dropout,
 )
@@ -20,6 +78,24 @@ from fastgrad.nn.pointwise import (
 )
 from fastgrad.nn.pointwise import (
     gelu as gelu,
+)
+from fastgrad.nn.pointwise import (
+    glu as glu,
+)
+from fastgrad.nn.pointwise import (
+    group_norm as group_norm,
+)
+from fastgrad.nn.pointwise import (
+    gumbel_softmax as gumbel_softmax,
+)
+from fastgrad.nn.pointwise import (
+    hardshrink as hardshrink,
+)
+from fastgrad.nn.pointwise import (
+    hardsigmoid as hardsigmoid,
+)
+from fastgrad.nn.pointwise import (
+    hardswish as hardswish,
 )
 from fastgrad.nn.pointwise import (
     hardtanh as hardtanh,
@@ -40,7 +116,16 @@ from fastgrad.nn.pointwise import (
     normalize as normalize,
 )
 from fastgrad.nn.pointwise import (
+    prelu as prelu,
+)
+from fastgrad.nn.pointwise import (
     relu6 as relu6,
+)
+from fastgrad.nn.pointwise import (
+    rms_norm as rms_norm,
+)
+from fastgrad.nn.pointwise import (
+    rrelu as rrelu,
 )
 from fastgrad.nn.pointwise import (
     scaled_dot_product_attention as scaled_dot_product_attention,
@@ -55,10 +140,16 @@ from fastgrad.nn.pointwise import (
     softplus as softplus,
 )
 from fastgrad.nn.pointwise import (
+    softshrink as softshrink,
+)
+from fastgrad.nn.pointwise import (
     softsign as softsign,
 )
 from fastgrad.nn.pointwise import (
     tanhshrink as tanhshrink,
+)
+from fastgrad.nn.pointwise import (
+    threshold as threshold,
 )
 from fastgrad.ops.index import one_hot as one_hot
 from fastgrad.ops.shape import pad as pad
@@ -67,37 +158,67 @@ from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor, int64, uint8
 
 __all__ = [
+    "alpha_dropout",
+    "batch_norm",
+    "bilinear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "celu",
+    "cosine_embedding_loss",
+    "cosine_similarity",
     "cross_entropy",
     "dropout",
     "elu",
     "embedding",
+    "gaussian_nll_loss",
     "gelu",
+    "glu",
+    "group_norm",
+    "gumbel_softmax",
+    "hardshrink",
+    "hardsigmoid",
+    "hardswish",
     "hardtanh",
+    "hinge_embedding_loss",
+    "huber_loss",
+    "kl_div",
     "l1_loss",
     "layer_norm",
     "leaky_relu",
     "linear",
     "log_softmax",
     "logsigmoid",
+    "margin_ranking_loss",
     "mish",
     "mse_loss",
+    "multi_margin_loss",
+    "multilabel_soft_margin_loss",
     "nll_loss",
     "normalize",
     "one_hot",
     "pad",
+    "pairwise_distance",
+    "poisson_nll_loss",
+    "prelu",
     "relu",
     "relu6",
+    "rms_norm",
+    "rrelu",
     "scaled_dot_product_attention",
     "selu",
     "sigmoid",
     "silu",
+    "smooth_l1_loss",
+    "soft_margin_loss",
     "softmax",
+    "softmin",
     "softplus",
+    "softshrink",
     "softsign",
     "tanh",
     "tanhshrink",
+    "threshold",
+    "triplet_margin_loss",
 ]
 
 # ---------------------------------------------------------------------------------------------- layers, activations
@@ -142,39 +263,26 @@ def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dty
     return ops.log_softmax(input if dtype is None else input.to(dtype), dim)
 
 
+def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
+    """softmax(-x) along `dim`."""
+    return softmax(-input, dim, _stacklevel + 1, dtype)
+
+
 # ---------------------------------------------------------------------------------------------- regression losses
-
-
-def _reduce(losses: Tensor, reduction: str) -> Tensor:
-    if reduction == "mean":
-        return ops.mean(losses)
-    if reduction == "sum":
-        return ops.sum(losses)
-    if reduction == "none":
-        return losses
-    raise ValueError(f"{reduction} is not a valid value for reduction")
-
-
-def _warn_of_broadcast(input: Tensor, target: Tensor) -> None:
-    warn(
-        f"Using a target size ({target.shape}) that is different to the input size ({input.shape}): they are "
-        f"broadcast, which is rarely what a loss should do. Give both the same size.",
-        stacklevel=3,
-    )
 
 
 def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     """(x - y)^2. UserWarning if the sizes differ, RuntimeError if they do not broadcast either."""
     if input.shape != target.shape:
-        _warn_of_broadcast(input, target)
-    return _reduce(ops.square(input - target), reduction)
+        warn_of_broadcast(input, target)
+    return reduced(ops.square(input - target), reduction)
 
 
 def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     """|x - y|, with derivative 0 at 0. UserWarning and RuntimeError as `mse_loss`."""
     if input.shape != target.shape:
-        _warn_of_broadcast(input, target)
-    return _reduce(ops.abs(input - target), reduction)
+        warn_of_broadcast(input, target)
+    return reduced(ops.abs(input - target), reduction)
 
 
 # ---------------------------------------------------------------------------------------------- two classes
@@ -213,7 +321,7 @@ def binary_cross_entropy(
     losses = ops.where(inside, lost, edge)
     if weight is not None:
         losses = losses * ops.broadcast_to(weight, input.shape)
-    return _reduce(losses, reduction)
+    return reduced(losses, reduction)
 
 
 def binary_cross_entropy_with_logits(
@@ -242,7 +350,7 @@ def binary_cross_entropy_with_logits(
     losses = (1 - target) * input + losses
     if weight is not None:
         losses = losses * weight
-    return _reduce(losses, reduction)
+    return reduced(losses, reduction)
 
 
 # ---------------------------------------------------------------------------------------------- many classes
@@ -299,7 +407,7 @@ def cross_entropy(
     losses = -ops.sum(products, dim)
     if reduction == "mean":  # an empty batch gives 0 / 0, as everywhere
         return ops.sum(losses) / losses.numel()
-    return _reduce(losses, reduction)
+    return reduced(losses, reduction)
 
 
 def _per_class(weight: Tensor, shape: tuple[int, ...], dim: int) -> Tensor:
@@ -371,4 +479,4 @@ def _class_loss(
     losses = ops.where(kept, losses, 0.0)
     if reduction == "mean":
         return ops.sum(losses) / ops.sum(count)
-    return _reduce(losses, reduction)
+    return reduced(losses, reduction)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from fastgrad import ops
+from fastgrad.autograd import no_grad
 from fastgrad.ops.table import composite
 from fastgrad.tensor import Tensor
 
@@ -100,6 +101,125 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
     return input.copy_(out) if inplace else out
 
 
+@composite(sample=lambda rng: [*_plain(rng), (rng.uniform(-4, 4, 5), 0.5)], methods=())
+def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """x above 0, alpha (e^(x / alpha) - 1) below: Barron (2017). RuntimeError for alpha = 0."""
+    if alpha == 0:
+        raise RuntimeError("ZeroDivisionError: alpha cannot be 0 for CELU")
+    out = ops.where(input > 0, input, alpha * ops.expm1(ops.clamp(input, max=0.0) / alpha))
+    return input.copy_(out) if inplace else out
+
+
+@composite(sample=lambda rng: [(rng.uniform(-4, 4, (2, 4)),), (rng.uniform(-4, 4, (2, 3)), 0), (np.array(0.7),),
+                               (rng.uniform(-4, 4, 3),)], methods=())
+def glu(input: Tensor, dim: int = -1) -> Tensor:
+    """a sigmoid(b), for the halves a and b of x along `dim`: Dauphin et al. (2017). RuntimeError for an odd size."""
+    if input.ndim == 0:
+        raise RuntimeError("glu does not support 0-dimensional tensors")
+    if input.shape[dim] % 2:
+        raise RuntimeError(f"Halving dimension must be even, but dimension {dim} is size {input.shape[dim]}")
+    a, b = ops.chunk(input, 2, dim)
+    return a * ops.sigmoid(b)
+
+
+@composite(sample=lambda rng: [*_plain(rng), (rng.uniform(-4, 4, 5), 2.0)], methods=())
+def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
+    """x outside of [-lambd, lambd], 0 within."""
+    return ops.where((input >= -lambd) & (input <= lambd), 0.0, input)
+
+
+@composite(sample=lambda rng: [*_plain(rng), (rng.uniform(-4, 4, 5), 2.0)], methods=())
+def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
+    """x nearer to 0 by lambd, and 0 within [-lambd, lambd]. RuntimeError for a negative lambd."""
+    if not lambd >= 0:
+        raise RuntimeError(f"lambda must be greater or equal to 0, but found to be {lambd}.")
+    near = (input >= -lambd) & (input <= lambd)
+    return ops.where(near, 0.0, ops.where(input > 0, input - lambd, input + lambd))
+
+
+@composite(sample=_plain, methods=())
+def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    """x / 6 + 1 / 2 between 0 and 1: Courbariaux et al. (2015)."""
+    inside = (input > -3) & (input < 3)
+    out = ops.where(inside, input / 6 + 0.5, ops.clamp(input.detach() / 6 + 0.5, 0.0, 1.0))
+    return input.copy_(out) if inplace else out
+
+
+@composite(sample=_plain, methods=())
+def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
+    """x hardsigmoid(x): Howard et al. (2019)."""
+    out = ops.where(input <= -3, input * 0.0, ops.where(input >= 3, input, input * (input + 3) / 6))
+    return input.copy_(out) if inplace else out
+
+
+@composite(sample=lambda rng: [(rng.uniform(-4, 4, (2, 3)), 1.0, -7.0), (np.array(0.7), 2.0, 0.5)], methods=())
+def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
+    """x above the threshold, `value` elsewhere."""
+    out = ops.where(input <= threshold, value if input.is_floating_point() else int(value), input)
+    return input.copy_(out) if inplace else out
+
+
+def _prelus(rng: np.random.Generator) -> list[tuple]:
+    x, w = rng.uniform(-4, 4, (2, 3, 4)), rng.uniform(0, 1, 3)
+    return [(x, w), (x, w[:1]), (x[0, 0], w[:1]), (x, w[:2]), (x[0], w[:1])]
+
+
+@composite(sample=_prelus, methods=("prelu",))
+def prelu(input: Tensor, weight: Tensor) -> Tensor:
+    """x above 0, weight x below: weight has one element, or one for each place of dimension 1: He et al. (2015)."""
+    if weight.numel() != 1:
+        channels = input.shape[1] if input.ndim > 1 else 1
+        if input.ndim == 0 or weight.ndim != 1 or weight.numel() != channels:
+            raise RuntimeError(f"Mismatch of parameter numbers and input channel size. Found parameter numbers = "
+                               f"{weight.numel()} and channel size = {channels}.")
+        weight = ops.reshape(weight, (-1, *[1] * (input.ndim - 2)))
+    else:
+        weight = ops.reshape(weight, [1] * input.ndim)
+    return ops.where(input > 0, input, weight * input)
+
+
+def rrelu(
+    input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False, inplace: bool = False
+) -> Tensor:
+    """leaky_relu whose slope is drawn for each element from [lower, upper) in training, their mean otherwise: Xu et
+    al. (2015)."""
+    if not training:
+        return leaky_relu(input, (lower + upper) / 2, inplace)
+    slope = ops.rand_like(input.detach()) * (upper - lower) + lower
+    out = ops.where(input >= 0, input, input * slope)
+    return input.copy_(out) if inplace else out
+
+
+def gumbel_softmax(
+    logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1
+) -> Tensor:  # fmt: skip
+    """softmax((logits + Gumbel noise) / tau) along `dim`; with `hard`, the one-hot of its largest, with the gradient
+    of the soft one: Jang et al. (2017). `eps` is ignored, as in PyTorch."""
+    noise = -ops.log(-ops.log(1 - ops.rand_like(logits.detach())))
+    soft = ops.softmax((logits + noise) / tau, dim)
+    if not hard:
+        return soft
+    index = ops.argmax(soft.detach(), dim, True)
+    one = ops.scatter(ops.zeros_like(soft.detach()), dim, index, 1.0)
+    return one - soft.detach() + soft
+
+
+def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
+    """Dropout that keeps mean and variance of selu's outputs: Klambauer et al. (2017)."""
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+    if not training or p == 0.0:
+        return input
+    if p == 1.0:
+        out = input * 0.0
+    else:
+        low = -1.7580993408473766
+        a = ((low * low * p + 1) * (1 - p)) ** -0.5
+        kept = (ops.rand_like(input.detach()) >= p).to(input.dtype)
+        out = input * (kept * a) + (1 - kept) * (low * a) - low * a * p
+    return input.copy_(out) if inplace else out
+
+
 # ---------------------------------------------------------------------------------------------- normalisation
 
 
@@ -137,6 +257,95 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -
     else:
         length = ops.sum(ops.abs(input) ** p, dim, True) ** (1 / p)
     return input / ops.clamp(length, min=eps)
+
+
+def _batches(rng: np.random.Generator) -> list[tuple]:
+    x, w, b = rng.uniform(-4, 4, (5, 3)), rng.uniform(0.5, 1, 3), rng.uniform(-1, 1, 3)
+    mean, var = rng.uniform(-1, 1, 3), rng.uniform(0.5, 1, 3)
+    return [(x, mean, var, w, b), (x, None, None, None, None, True), (x, None, None, w, None, True, 0.1, 0.3),
+            (rng.uniform(-4, 4, (2, 3, 4)), None, None, w, b, True), (x, None, None), (x[:1], None, None, w, b, True)]
+
+
+@composite(sample=_batches, methods=())
+def batch_norm(
+    input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
+    bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """(x - mean) / sqrt(variance + eps) for each place of dimension 1, times weight, plus bias: Ioffe and Szegedy
+    (2015). In training, mean and variance are the batch's, and the running ones, if given, move towards them by
+    `momentum` (the variance is the unbiased one there); else the running ones are used. RuntimeError if there are none
+    then, ValueError for a batch of one number."""
+    if input.ndim < 2:
+        raise RuntimeError(f"batch_norm: expected at least 2 dimensions, got {input.ndim}")
+    if input.shape[1] == 0 and not training:
+        raise IndexError(f"batch_norm: there is nothing in dimension 1 of shape {list(input.shape)}")
+    dims = (0, *range(2, input.ndim))
+    shape = [1, -1, *[1] * (input.ndim - 2)]
+    if training:
+        count = input.numel() // max(input.shape[1], 1)
+        if count <= 1:
+            raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
+        mean = ops.mean(input, dims, True)
+        centred = input - mean
+        var = ops.mean(centred * centred, dims, True)
+        with no_grad():
+            if running_mean is not None:
+                running_mean.mul_(1 - momentum).add_(ops.reshape(mean.detach(), (-1,)) * momentum)
+            if running_var is not None:
+                unbiased = ops.reshape(var.detach(), (-1,)) * (momentum * count / (count - 1))
+                running_var.mul_(1 - momentum).add_(unbiased)
+    else:
+        if running_mean is None or running_var is None:
+            raise RuntimeError("Expected running_mean and running_var to be defined when training=False")
+        centred, var = input - ops.reshape(running_mean, shape), ops.reshape(running_var, shape)
+    out = centred * ops.rsqrt(var + eps)
+    if weight is not None:
+        out = out * ops.reshape(weight, shape)
+    return out if bias is None else out + ops.reshape(bias, shape)
+
+
+def _groups(rng: np.random.Generator) -> list[tuple]:
+    x, w, b = rng.uniform(-4, 4, (2, 6, 3)), rng.uniform(0.5, 1, 6), rng.uniform(-1, 1, 6)
+    return [(x, 2), (x, 3, w, b), (x[:, :, 0], 1, w, None, 0.1), (x, 4)]
+
+
+@composite(sample=_groups, methods=())
+def group_norm(
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """As layer_norm, over each of `num_groups` equal parts of dimension 1 and all further dimensions; weight and bias
+    have the size of dimension 1: Wu and He (2018). RuntimeError if it is not divisible."""
+    if input.ndim < 2 or input.shape[1] % num_groups:
+        raise RuntimeError(f"Expected number of channels in input to be divisible by num_groups, but got input of "
+                           f"shape {list(input.shape)} and num_groups={num_groups}")
+    parts = ops.reshape(input, (input.shape[0], num_groups, input.numel() // max(input.shape[0] * num_groups, 1)))
+    centred = parts - ops.mean(parts, -1, True)
+    out = ops.reshape(centred * ops.rsqrt(ops.mean(centred * centred, -1, True) + eps), input.shape)
+    shape = [1, -1, *[1] * (input.ndim - 2)]
+    if weight is not None:
+        out = out * ops.reshape(weight, shape)
+    return out if bias is None else out + ops.reshape(bias, shape)
+
+
+def _squares(rng: np.random.Generator) -> list[tuple]:
+    x = rng.uniform(-4, 4, (2, 3, 4))
+    return [(x, (4,)), (x, (4,), rng.uniform(0.5, 1, 4)), (x, (3, 4), None, 0.1), (x, (3,))]
+
+
+@composite(sample=_squares, methods=())
+def rms_norm(
+    input: Tensor, normalized_shape: tuple[int, ...], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    """x / sqrt(mean of x^2 + eps) over the last dimensions, which have `normalized_shape`, times weight: Zhang and
+    Sennrich (2019). eps is the dtype's, if None. RuntimeError if the shapes do not fit."""
+    shape = tuple(normalized_shape)
+    if not input.is_floating_point():
+        raise RuntimeError(f"rms_norm is not implemented for {input.dtype.name}")
+    if not shape or tuple(input.shape[input.ndim - len(shape):]) != shape:
+        raise RuntimeError(f"rms_norm: normalized_shape is {list(shape)}, and the input's shape {list(input.shape)}")
+    least = float(np.finfo(input.dtype.numpy).eps) if eps is None else eps
+    out = input * ops.rsqrt(ops.mean(input * input, tuple(range(-len(shape), 0)), True) + least)
+    return out if weight is None else out * weight
 
 
 # ---------------------------------------------------------------------------------------------- lookups and attention

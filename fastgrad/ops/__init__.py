@@ -27,17 +27,20 @@ _where.__qualname__ = "where"  # in TypeErrors
 where.otherwise = _where
 
 # What rules, methods and modules are written with, and PyTorch has no function for: `fastgrad.ops` alone has it.
-_INTERNAL = set("""
-    AMinMax Composite Eigen LinAlgError MaxMin Running SlogDet Sorted TABLE adapt_ assign cast
-    cholesky_symmetric composite contiguous copy_ determinant_sign diagonal_backward draw_ eigenvectors expand
-    expand_as generator getitem index index_backward linalg_cholesky linalg_cross linalg_det linalg_eigh
-    linalg_eigvalsh linalg_inv linalg_multi_dot linalg_slogdet linalg_solve linalg_vector_norm linear
-    log_determinant log_softmax_backward max_index median_index method min_index new_empty new_full new_ones
-    new_tensor new_zeros normal_ one_hot op pad pow_backward power_norm put_strided relu_backward repeat
-    reshape_as rint running_index scatter_extreme scatter_source scatter_value scatter_zeros setitem sgd_
-    sigmoid_backward softmax_backward solve_matrices sort_index spread strided sum_to_size tanh_backward to
-    type_as unfold_backward unfold_windows uniform_ unsqueeze_all view view_as
-""".split())
+_INTERNAL = {
+    "AMinMax", "Composite", "Eigen", "LinAlgError", "MaxMin", "Running", "SIM905", "SlogDet", "Sorted", "TABLE",
+    "adapt_", "assign", "cast", "cholesky_symmetric", "composite", "contiguous", "copy_", "determinant_sign",
+    "diagonal_backward", "draw_", "eigenvectors", "expand", "expand_as", "generator", "getitem", "index",
+    "index_backward", "linalg_cholesky", "linalg_cross", "linalg_det", "linalg_eigh", "linalg_eigvalsh",
+    "linalg_inv", "linalg_multi_dot", "linalg_slogdet", "linalg_solve", "linalg_vector_norm", "linear",
+    "log_determinant", "log_softmax_backward", "max_index", "median_index", "method", "min_index", "new_empty",
+    "new_full", "new_ones", "new_tensor", "new_zeros", "normal_", "one_hot", "op", "pad", "pow_backward",
+    "power_norm", "put_strided", "relu_backward", "repeat", "reshape_as", "rint", "running_index",
+    "scatter_extreme", "scatter_source", "scatter_value", "scatter_zeros", "setitem", "sgd_",
+    "sigmoid_backward", "softmax_backward", "solve_matrices", "sort_index", "spread", "strided", "sum_to_size",
+    "tanh_backward", "to", "type_as", "unfold_backward", "unfold_windows", "uniform_", "unsqueeze_all", "view",
+    "view_as",
+}
 
 if not TYPE_CHECKING:  # type checkers take every public name that the modules define
     __all__ = [

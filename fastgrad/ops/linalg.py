@@ -542,6 +542,10 @@ def linalg_vector_norm(x: Tensor, ord: float = 2, dim: int | Sequence[int] | Non
     """sum(|x|^ord)^(1/ord) over `dim`. RuntimeError for integers."""
     if not x.dtype.is_floating_point:
         raise RuntimeError(f"linalg.vector_norm: Expected a floating point tensor as input. Got {x.dtype}")
+    if abs(ord) == np.inf and (0 in x.shape if dim is None else any(
+            x.shape[d] == 0 for d in ([dim] if isinstance(dim, int) else dim))):
+        raise RuntimeError(f"linalg.vector_norm cannot compute the {ord} norm on an empty dimension of "
+                           f"{list(x.shape)}, because the operation does not have an identity")
     return power_norm(x, ord, dim, keepdim)
 
 
