@@ -282,7 +282,7 @@ def batch_norm(
     dims = (0, *range(2, input.ndim))
     shape = [1, -1, *[1] * (input.ndim - 2)]
     if training:
-        count = input.numel() // max(input.shape[1], 1)
+        count = math.prod(input.shape[d] for d in dims)
         if count <= 1:
             raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
         mean = ops.mean(input, dims, True)
