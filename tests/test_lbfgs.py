@@ -9,8 +9,9 @@ import fastgrad as fg
 
 SETTINGS = [
     {}, {"lr": 0.1}, {"lr": 0.5, "history_size": 3, "max_iter": 7}, {"line_search_fn": "strong_wolfe"},
-    {"line_search_fn": "strong_wolfe", "history_size": 2, "max_iter": 5}, {"line_search_fn": "strong_wolfe", "lr": 20.0},
-    {"line_search_fn": "strong_wolfe", "max_eval": 4}, {"line_search_fn": "strong_wolfe", "max_eval": 1},
+    {"line_search_fn": "strong_wolfe", "history_size": 2, "max_iter": 5},
+    {"line_search_fn": "strong_wolfe", "lr": 20.0}, {"line_search_fn": "strong_wolfe", "max_eval": 4},
+    {"line_search_fn": "strong_wolfe", "max_eval": 1},
     {"tolerance_grad": 0.5, "lr": 0.01}, {"tolerance_change": 1e-2, "lr": 0.01}, {"max_iter": 1},
 ]  # fmt: skip
 

@@ -45,6 +45,8 @@ starting.append(_sync_all)
 
 
 def _at_least(name: str, value: Any, least: float = 0.0) -> None:
+    if isinstance(value, Tensor) and value.numel() != 1:
+        raise ValueError("Tensor lr must be 1-element")
     if not least <= value:
         raise ValueError(f"Invalid {name} value: {value}" if name != "learning rate" else f"Invalid {name}: {value}")
 

@@ -28,10 +28,10 @@ class _Point(NamedTuple):
 class LBFGS(Optimizer):
     """Limited-memory BFGS: Nocedal and Wright (2006), algorithms 7.4, 7.5, 3.5 and 3.6, in PyTorch's arrangement.
 
-    `step(closure)` does up to `max_iter` iterations and needs the closure, which clears the gradients, computes the loss,
-    calls backward and returns the loss; it is called several times, up to about `max_eval` (max_iter 5/4 if None). It
-    stops early if no gradient is larger than `tolerance_grad`, or if the step or the loss changes by no more than
-    `tolerance_change`. The last `history_size` changes are kept. `line_search_fn` is None (steps of size lr) or
+    `step(closure)` does up to `max_iter` iterations and needs the closure, which clears the gradients, computes the
+    loss, calls backward and returns the loss; it is called several times, up to about `max_eval` (max_iter 5/4 if
+    None). It stops early if no gradient is larger than `tolerance_grad`, or if the step or the loss changes by no more
+    than `tolerance_change`. The last `history_size` changes are kept. `line_search_fn` is None (steps of size lr) or
     "strong_wolfe". Needs memory for 2 history_size copies of the parameters, and takes one group only: ValueError.
 
     A step cannot be captured, since the losses decide what it does.
@@ -50,7 +50,7 @@ class LBFGS(Optimizer):
     ) -> None:
         if isinstance(lr, Tensor) and lr.numel() != 1:
             raise ValueError("Tensor lr must be 1-element")
-        if not 0.0 <= lr:
+        if not lr >= 0.0:
             raise ValueError(f"Invalid learning rate: {lr}")
         super().__init__(
             params,
@@ -88,7 +88,7 @@ class LBFGS(Optimizer):
             begin += p.numel()
 
     @no_grad()
-    def step(self, closure: Callable[[], Any]) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any]) -> Any:
         """Iterate, as the class says; returns what the first call of `closure` returned."""
         evaluate = enable_grad()(closure)
         group, state = self.param_groups[0], self.state[self._params[0]]

@@ -8,6 +8,8 @@ from typing import Any
 from warnings import warn
 
 from fastgrad.autograd import clear_gradient
+from fastgrad.autograd.graph import RemovableHandle
+from fastgrad.replay import refuse
 from fastgrad.tensor import Tensor
 
 __all__ = ["Optimizer"]
@@ -18,7 +20,10 @@ class Optimizer:
 
     `param_groups` holds a dict for each group: "params", and a value for each key of `defaults`, which is read again
     at each step. `state` maps a parameter to a dict. TypeError for anything else, ValueError for no parameter at all,
-    for one that is not a leaf, and for one that stands in two groups.
+    for one that is not a leaf, for one that stands in two groups, and where only some have names.
+
+    Hooks are called around `step`, `state_dict` and `load_state_dict`; they are not part of a copy or a pickle. Those
+    around `step` cannot be captured.
     """
 
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
@@ -44,7 +49,9 @@ class Optimizer:
         if isinstance(given, (set, frozenset)):
             raise TypeError("parameters in a set have no fixed order from run to run; give a list")
         given = [given] if isinstance(given, Tensor) else list(given)
-        named = bool(given) and isinstance(given[0], tuple)
+        named = any(isinstance(param, tuple) for param in given)
+        if named and not all(isinstance(param, tuple) for param in given):
+            raise ValueError("all optimizer params should be with/without names. Some param names are missing")
         params = [param[1] for param in given] if named else given
         for param in params:
             if not isinstance(param, Tensor):
@@ -56,6 +63,11 @@ class Optimizer:
             group["param_names"] = [param[0] for param in given]
         for key, value in self.defaults.items():
             group.setdefault(key, value)
+        if any(("param_names" in other) != named for other in self.param_groups):
+            raise ValueError(
+                "all optimizer param groups should be with/without names. cannot add param group "
+                f"{'with' if named else 'without'} names to the optimizer"
+            )
         ids = {id(param) for param in params}
         if len(ids) < len(params):
             warn("a parameter group holds the same parameter more than once: it is updated as often", stacklevel=4)
@@ -78,8 +90,10 @@ class Optimizer:
 
         As in PyTorch, the tensors inside are those of the optimiser and not copies.
         """
+        for hook in self._hooks("state_dict_pre"):
+            hook(self)
         number = {id(param): i for i, param in enumerate(_parameters(self.param_groups))}
-        return {
+        found: dict[str, Any] = {
             "state": {number[id(p)] if isinstance(p, Tensor) else p: s for p, s in self.state.items()},
             "param_groups": [
                 {key: value for key, value in group.items() if key != "params"}
@@ -87,6 +101,10 @@ class Optimizer:
                 for group in self.param_groups
             ],
         }
+        for hook in self._hooks("state_dict_post"):
+            changed = hook(self, found)
+            found = found if changed is None else changed
+        return found
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over the state and the groups' values from a copy of a state dict of an optimiser of the same shape.
@@ -94,6 +112,10 @@ class Optimizer:
         Tensors of the state are converted to the parameter's dtype. ValueError if the number of groups, or of
         parameters in one, differs.
         """
+        state_dict = dict(state_dict)
+        for hook in self._hooks("load_pre"):
+            changed = hook(self, state_dict)
+            state_dict = state_dict if changed is None else changed
         groups, saved = self.param_groups, deepcopy(list(state_dict["param_groups"]))
         if len(groups) != len(saved):
             raise ValueError("loaded state dict has a different number of parameter groups")
@@ -108,7 +130,70 @@ class Optimizer:
                 self.state[param_of[key]] = _convert(value, param_of[key])
             else:
                 self.state[key] = deepcopy(value)
-        self.param_groups = [{**new, "params": old["params"]} for old, new in zip(groups, saved, strict=True)]
+        self.param_groups = [
+            {**{key: old[key] for key in ("param_names",) if key in old}, **new, "params": old["params"]}
+            for old, new in zip(groups, saved, strict=True)
+        ]
+        for hook in self._hooks("load_post"):
+            hook(self)
+
+    def _hooks(self, when: str) -> list[Callable[..., Any]]:
+        return list(self.__dict__.get("_hooks_" + when, {}).values())
+
+    def _add_hook(self, when: str, hook: Callable[..., Any], first: bool = False) -> RemovableHandle:
+        hooks: dict[int, Callable[..., Any]] = self.__dict__.setdefault("_hooks_" + when, {})
+        key = max(hooks, default=0) + 1
+        others = dict(hooks) if first else {}
+        for other in others:
+            del hooks[other]
+        hooks[key] = hook
+        hooks.update(others)
+        return RemovableHandle(hooks, key)
+
+    def _step_with_hooks(self, *args: Any, **kwargs: Any) -> Any:
+        before, after = self._hooks("step_pre"), self._hooks("step_post")
+        if before or after:
+            refuse("an optimizer with step hooks in a captured function: a replay would not call them")
+        args = (self, *args)
+        for hook in before:
+            changed = hook(self, args, kwargs)
+            if changed is not None:
+                if not (isinstance(changed, tuple) and len(changed) == 2):
+                    raise RuntimeError(
+                        f"{type(self).step} must return None or a tuple of (new_args, new_kwargs), but got {changed}."
+                    )
+                args, kwargs = changed
+        found = type(self).step(*args, **kwargs)
+        for hook in after:
+            hook(self, args, kwargs)
+        return found
+
+    def register_step_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call hook(optimizer, args, kwargs) before each step, args beginning with the optimiser; what it returns, if
+        not None, replaces both."""
+        self.__dict__["step"] = self._step_with_hooks
+        return self._add_hook("step_pre", hook)
+
+    def register_step_post_hook(self, hook: Callable[..., None]) -> RemovableHandle:
+        """Call hook(optimizer, args, kwargs) after each step."""
+        self.__dict__["step"] = self._step_with_hooks
+        return self._add_hook("step_post", hook)
+
+    def register_state_dict_pre_hook(self, hook: Callable[..., None], prepend: bool = False) -> RemovableHandle:
+        """Call hook(optimizer) before `state_dict`."""
+        return self._add_hook("state_dict_pre", hook, prepend)
+
+    def register_state_dict_post_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Call hook(optimizer, state_dict) after `state_dict`; what it returns, if not None, is used instead."""
+        return self._add_hook("state_dict_post", hook, prepend)
+
+    def register_load_state_dict_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Call hook(optimizer, state_dict) before loading, with a shallow copy; a dict it returns is loaded instead."""
+        return self._add_hook("load_pre", hook, prepend)
+
+    def register_load_state_dict_post_hook(self, hook: Callable[..., None], prepend: bool = False) -> RemovableHandle:
+        """Call hook(optimizer) after loading."""
+        return self._add_hook("load_post", hook, prepend)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"defaults": self.defaults, "state": self.state, "param_groups": self.param_groups}
