@@ -277,13 +277,16 @@ def batch_norm(
     then, ValueError for a batch of one number."""
     if input.ndim < 2:
         raise RuntimeError(f"batch_norm: expected at least 2 dimensions, got {input.ndim}")
-    if input.shape[1] == 0 and not training:
-        raise IndexError(f"batch_norm: there is nothing in dimension 1 of shape {list(input.shape)}")
+    running = None if running_mean is None or running_var is None else (running_mean, running_var)
+    if not training and running is None:
+        raise RuntimeError("Expected running_mean and running_var to be defined when training=False")
+    if not input.numel() and not (training and weight is None):
+        raise IndexError(f"batch_norm: there is nothing in an input of shape {list(input.shape)}")
     dims = (0, *range(2, input.ndim))
     shape = [1, -1, *[1] * (input.ndim - 2)]
     if training:
         count = math.prod(input.shape[d] for d in dims)
-        if count <= 1:
+        if count == 1:
             raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
         mean = ops.mean(input, dims, True)
         centred = input - mean
@@ -294,10 +297,9 @@ def batch_norm(
             if running_var is not None:
                 unbiased = ops.reshape(var.detach(), (-1,)) * (momentum * count / (count - 1))
                 running_var.mul_(1 - momentum).add_(unbiased)
-    else:
-        if running_mean is None or running_var is None:
-            raise RuntimeError("Expected running_mean and running_var to be defined when training=False")
-        centred, var = input - ops.reshape(running_mean, shape), ops.reshape(running_var, shape)
+    elif running is not None:
+        mean, var = (ops.reshape(t, shape) for t in running)
+        centred = input - mean
     out = centred * ops.rsqrt(var + eps)
     if weight is not None:
         out = out * ops.reshape(weight, shape)

@@ -11,6 +11,7 @@ from fastgrad.ops.reduce import *
 from fastgrad.ops.create import *
 from fastgrad.ops.index import *
 from fastgrad.ops.linalg import *
+from fastgrad.ops.decompositions import *
 from fastgrad.ops.scan import *
 from fastgrad.ops.sort import *
 from fastgrad.ops.strided import *
@@ -28,23 +29,22 @@ where.otherwise = _where
 
 # What rules, methods and modules are written with, and PyTorch has no function for: `fastgrad.ops` alone has it.
 _INTERNAL = {
-    "AMinMax", "Composite", "Eigen", "LinAlgError", "MaxMin", "Running", "SIM905", "SlogDet", "Sorted", "TABLE",
-    "adapt_", "assign", "cast", "cholesky_symmetric", "composite", "contiguous", "copy_", "determinant_sign",
-    "diagonal_backward", "draw_", "eigenvectors", "expand", "expand_as", "generator", "getitem", "index",
-    "index_backward", "linalg_cholesky", "linalg_cross", "linalg_det", "linalg_eigh", "linalg_eigvalsh",
-    "linalg_inv", "linalg_multi_dot", "linalg_slogdet", "linalg_solve", "linalg_vector_norm", "linear",
-    "log_determinant", "log_softmax_backward", "max_index", "median_index", "method", "min_index", "new_empty",
-    "new_full", "new_ones", "new_tensor", "new_zeros", "normal_", "one_hot", "op", "pad", "pow_backward",
-    "power_norm", "put_strided", "relu_backward", "repeat", "reshape_as", "rint", "running_index",
+    "AMinMax", "Composite", "Eigen", "LeastSquares", "LinAlgError", "MaxMin", "QR", "Running", "SIM905", "SVD",
+    "SlogDet", "Sorted", "TABLE", "adapt_", "assign", "cast", "cholesky_symmetric", "composite", "contiguous",
+    "copy_", "determinant_sign", "diagonal_backward", "draw_", "eigenvectors", "expand", "expand_as",
+    "generator", "getitem", "index", "index_backward", "linear", "log_determinant", "log_softmax_backward",
+    "max_index", "median_index", "method", "min_index", "new_empty", "new_full", "new_ones", "new_tensor",
+    "new_zeros", "normal_", "one_hot", "op", "pad", "pow_backward", "power_norm", "pseudoinverse",
+    "put_strided", "qr_reduced", "relu_backward", "repeat", "reshape_as", "rint", "running_index",
     "scatter_extreme", "scatter_source", "scatter_value", "scatter_zeros", "setitem", "sgd_",
     "sigmoid_backward", "softmax_backward", "solve_matrices", "sort_index", "spread", "strided", "sum_to_size",
-    "tanh_backward", "to", "type_as", "unfold_backward", "unfold_windows", "uniform_", "unsqueeze_all", "view",
-    "view_as",
+    "svd_reduced", "tanh_backward", "to", "type_as", "unfold_backward", "unfold_windows", "uniform_",
+    "unsqueeze_all", "view", "view_as",
 }
 
 if not TYPE_CHECKING:  # type checkers take every public name that the modules define
     __all__ = [
         name for name, value in list(globals().items())
-        if not name.startswith("_") and name not in _INTERNAL
+        if not name.startswith(("_", "linalg_")) and name not in _INTERNAL
         and str(getattr(value, "__module__", "")).startswith("fastgrad.ops") and callable(value)
     ]

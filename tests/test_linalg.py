@@ -1,0 +1,90 @@
+"""Decompositions against PyTorch's, where signs are free or nan decides: what they multiply to, and gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fastgrad as fg
+
+torch = pytest.importorskip("torch")
+
+SHAPES = [(3, 3), (4, 3), (2, 4, 2), (2, 3), (2, 3, 4)]
+
+
+def drawn(shape, seed=0):
+    return np.random.default_rng(seed).uniform(-1, 1, shape) + np.eye(*shape[-2:])
+
+
+def same(function, *arrays):
+    """`function(library, *tensors)`, whose value does not depend on signs, and its first two derivatives."""
+    found = []
+    for library in (fg, torch):
+        leaves = [library.tensor(a, requires_grad=True) for a in arrays]
+        out = function(library, *leaves)
+        grads = library.autograd.grad((out * out).sum(), leaves, create_graph=True)
+        second = library.autograd.grad(sum((g * g).sum() for g in grads), leaves)
+        found.append([t.detach().numpy() for t in (out, *grads, *second)])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_qr(shape):
+    x = drawn(shape)
+    for mode in ("reduced", "complete", "r"):
+        ours, theirs = fg.linalg.qr(fg.tensor(x), mode), torch.linalg.qr(torch.tensor(x), mode=mode)
+        assert ours._fields == ("Q", "R")
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-9, atol=1e-12)
+    same(lambda lib, a: lib.linalg.qr(a)[0] * 0.3, x)
+    same(lambda lib, a: lib.linalg.qr(a)[1] ** 2, x)
+    same(lambda lib, a: lib.linalg.qr(a)[0] @ lib.linalg.qr(a)[1] * a, x)
+    if shape[-2] > shape[-1]:
+        with pytest.raises(RuntimeError, match="not differentiable when mode='complete'"):
+            fg.linalg.qr(fg.tensor(x, requires_grad=True), "complete")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_svd(shape):
+    x = drawn(shape)
+    u, s, vh = fg.linalg.svd(fg.tensor(x), full_matrices=False)
+    np.testing.assert_allclose(((u * s.unsqueeze(-2)) @ vh).numpy(), x, atol=1e-12)
+    u, s, vh = fg.linalg.svd(fg.tensor(x))
+    assert u.shape[-1] == shape[-2] and vh.shape[-2] == shape[-1]  # noqa: PT018
+    np.testing.assert_allclose((u @ u.mT).numpy(), np.broadcast_to(np.eye(shape[-2]), u.shape), atol=1e-12)
+    weight = np.random.default_rng(1).uniform(-1, 1, (shape[-2], shape[-2]))
+
+    def signless(lib, a):
+        u, s, vh = lib.linalg.svd(a, full_matrices=False)
+        rows = ((u * u).sum(-1) @ lib.tensor(weight)).unsqueeze(-1)
+        return rows * ((u * s.unsqueeze(-2)) @ vh) + (u @ vh) * s.sum()
+
+    same(signless, x)
+    same(lambda lib, a: lib.linalg.svdvals(a) ** 3, x)
+
+
+@pytest.mark.parametrize(("upper", "left", "unit"), [(True, True, False), (False, True, True), (True, False, True)])
+def test_solve_triangular(upper, left, unit):
+    a, b = drawn((3, 3)) + np.eye(3), np.random.default_rng(1).uniform(-1, 1, (2, 3) if not left else (3, 2))
+    same(lambda lib, a, b: lib.linalg.solve_triangular(a, b, upper=upper, left=left, unitriangular=unit), a, b)
+
+
+def test_lstsq_and_its_drivers():
+    a, b = drawn((4, 2)), drawn((4, 3), 1)
+    for driver in (None, "gels", "gelsy", "gelsd", "gelss"):
+        ours = fg.linalg.lstsq(fg.tensor(a), fg.tensor(b), driver=driver)
+        theirs = torch.linalg.lstsq(torch.tensor(a), torch.tensor(b), driver=driver)
+        for field in theirs._fields if hasattr(theirs, "_fields") else ("solution", "residuals", "rank"):
+            np.testing.assert_allclose(getattr(ours, field).numpy(), getattr(theirs, field).numpy(), atol=1e-12)
+    vector = fg.linalg.lstsq(fg.tensor(a), fg.tensor(b[:, 0].copy())).solution
+    np.testing.assert_allclose(vector.numpy(), np.linalg.lstsq(a, b[:, 0], rcond=None)[0])
+
+
+def test_errors():
+    with pytest.raises(fg.linalg.LinAlgError):
+        fg.linalg.svd(fg.tensor([[np.nan, 1.0], [0.0, 1.0]]))
+    with pytest.raises(RuntimeError, match="at least 2 dimensions"):
+        fg.linalg.qr(fg.ones(3))
+    with pytest.raises(RuntimeError, match="not supported"):
+        fg.linalg.matrix_norm(fg.ones(2, 2), 7)
