@@ -55,6 +55,11 @@ def test_modules_are_pytorchs(name):
         np.testing.assert_allclose(ours.state_dict()[key].numpy(), value.numpy(), rtol=1e-5, atol=1e-6)
 
 
+def test_batch_norm_needs_statistics():
+    with pytest.raises(RuntimeError, match="running_mean and running_var to be defined"):
+        fg.nn.functional.batch_norm(fg.ones(2, 3), None, None)
+
+
 PAIRED = {
     "SmoothL1Loss": lambda nn: nn.SmoothL1Loss(beta=0.5), "HuberLoss": lambda nn: nn.HuberLoss(delta=0.5),
     "KLDivLoss": lambda nn: nn.KLDivLoss(reduction="batchmean", log_target=True),
