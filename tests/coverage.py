@@ -51,10 +51,12 @@ GROUPS: list[tuple[str, str, str]] = [
         softmax softmin softplus softshrink softsign tanh tanhshrink threshold triplet_margin_loss"""),
     ("nn", "nn", """
         BatchNorm1d BCELoss BCEWithLogitsLoss Bilinear CrossEntropyLoss Dropout ELU Embedding Flatten GELU GroupNorm
-        HuberLoss Identity KLDivLoss L1Loss LayerNorm LeakyReLU Linear LogSoftmax Module ModuleDict ModuleList
-        MSELoss MultiheadAttention NLLLoss Parameter ParameterDict ParameterList PReLU ReLU RMSNorm Sequential
+        GRU GRUCell HuberLoss Identity KLDivLoss L1Loss LayerNorm LeakyReLU Linear LogSoftmax LSTM LSTMCell Module
+        ModuleDict ModuleList MSELoss MultiheadAttention NLLLoss Parameter ParameterDict ParameterList PReLU ReLU
+        RMSNorm RNN RNNCell Sequential
         Sigmoid SiLU SmoothL1Loss Softmax Softplus Tanh Unflatten"""),
     ("nn.utils", "nn.utils", "clip_grad_norm_ clip_grad_value_ parameters_to_vector vector_to_parameters"),
+    ("nn.utils.rnn", "nn.utils.rnn", "pad_sequence unpad_sequence"),
     ("nn.init", "nn.init", """
         calculate_gain constant_ eye_ kaiming_normal_ kaiming_uniform_ normal_ ones_ orthogonal_ sparse_
         trunc_normal_ uniform_ xavier_normal_ xavier_uniform_ zeros_"""),
@@ -64,11 +66,15 @@ GROUPS: list[tuple[str, str, str]] = [
         LRScheduler MultiplicativeLR MultiStepLR OneCycleLR PolynomialLR ReduceLROnPlateau SequentialLR StepLR"""),
     ("utils.data", "utils.data", """
         BatchSampler ConcatDataset DataLoader Dataset IterableDataset random_split RandomSampler Sampler
-        SequentialSampler Subset TensorDataset"""),
+        SequentialSampler Subset SubsetRandomSampler TensorDataset WeightedRandomSampler"""),
     ("autograd", "autograd", "backward detect_anomaly Function grad gradcheck gradgradcheck set_detect_anomaly"),
     ("autograd.functional", "autograd.functional", "hessian hvp jacobian jvp vhp vjp"),
     ("func", "func", "functional_call grad grad_and_value hessian jacfwd jacrev jvp vjp vmap"),
+    ("Settings, limits and devices", "", """
+        can_cast device finfo get_default_dtype get_num_threads iinfo promote_types result_type set_default_dtype
+        set_num_threads set_printoptions"""),
     ("Modes and checkpoints", "", "enable_grad inference_mode is_grad_enabled no_grad set_grad_enabled"),
+    ("testing", "testing", "assert_close"),
     ("utils.checkpoint", "utils.checkpoint", "checkpoint checkpoint_sequential"),
 ]  # fmt: skip
 
