@@ -43,6 +43,8 @@ GROUPS: list[tuple[str, str, str]] = [
         cholesky cross det eigh eigvalsh inv lstsq matmul matrix_norm matrix_power matrix_rank multi_dot norm pinv
         qr slogdet solve solve_triangular svd svdvals vector_norm"""),
     ("nn.functional", "nn.functional", """
+        adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d avg_pool1d avg_pool2d conv1d
+        conv2d conv3d max_pool1d max_pool2d
         batch_norm bilinear binary_cross_entropy binary_cross_entropy_with_logits celu cosine_embedding_loss
         cosine_similarity cross_entropy dropout elu embedding gaussian_nll_loss gelu glu group_norm hardshrink
         hardsigmoid hardswish hardtanh hinge_embedding_loss huber_loss kl_div l1_loss layer_norm leaky_relu linear
@@ -50,6 +52,9 @@ GROUPS: list[tuple[str, str, str]] = [
         poisson_nll_loss prelu relu relu6 rms_norm scaled_dot_product_attention selu sigmoid silu smooth_l1_loss
         softmax softmin softplus softshrink softsign tanh tanhshrink threshold triplet_margin_loss"""),
     ("nn", "nn", """
+        AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveMaxPool1d AdaptiveMaxPool2d AvgPool1d AvgPool2d Conv1d Conv2d
+        Conv3d ConvTranspose1d ConvTranspose2d MaxPool1d MaxPool2d Transformer TransformerEncoder
+        TransformerEncoderLayer
         BatchNorm1d BCELoss BCEWithLogitsLoss Bilinear CrossEntropyLoss Dropout ELU Embedding Flatten GELU GroupNorm
         GRU GRUCell HuberLoss Identity KLDivLoss L1Loss LayerNorm LeakyReLU Linear LogSoftmax LSTM LSTMCell Module
         ModuleDict ModuleList MSELoss MultiheadAttention NLLLoss Parameter ParameterDict ParameterList PReLU ReLU

@@ -119,7 +119,7 @@ class WordClassifier(nn.Module):
         self.out = nn.Linear(20, n_classes)
 
     def forward(self, words, lengths):
-        output, (h, c) = self.lstm(self.embed(words))
+        output, _ = self.lstm(self.embed(words))
         last = output[torch.arange(len(words)), lengths - 1]
         return torch.log_softmax(self.out(last), dim=-1)
 
