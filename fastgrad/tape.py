@@ -922,8 +922,9 @@ def _leads_on(target: cython.pointer(PyObject), task: uint64_t, captured: dict) 
 
 @cython.cfunc
 def _unhook(key):
-    _hooks.pop(key, None)
-    _traces.pop(key, None)
+    if _hooks is not None and _traces is not None:  # None while Python shuts down
+        _hooks.pop(key, None)
+        _traces.pop(key, None)
 
 
 @cython.cfunc

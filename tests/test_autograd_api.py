@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -547,3 +549,15 @@ def test_checkpoint_repeats_random_numbers():
     y.sum().backward()
     assert masks[0].tolist() == masks[1].tolist() == x.grad.tolist()
     assert later.tolist() != fg.rand(2).tolist()
+
+
+def test_hooks_that_are_left_when_python_ends():
+    code = """
+import fastgrad as fg
+x = fg.ones(2, requires_grad=True)
+y = x * 2
+handles = [y.register_hook(lambda g: g), x.register_hook(lambda g: g)]
+y.sum().backward(retain_graph=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
