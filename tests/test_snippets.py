@@ -118,6 +118,18 @@ print(torch.topk(input=x, k=1)[0], torch.flatten(input=x), torch.zeros_like(inpu
 print(x.flip(dims=[0]), x.permute(dims=(1, 0)), x.view(size=(3, 2)), x.reshape(shape=(3, 2)), x.ndimension())
 print(torch.zeros(2, 3).copy_(x, non_blocking=True), torch.outer(input=x[0], vec2=x[1]))
 ---
+x = torch.arange(6).reshape(2, 3)
+print(x.sum(dtype=torch.float64), x.sum(axis=1, dtype=torch.float32, keepdims=True))
+print(torch.mean(input=x, dim=0, dtype=torch.float64), x.mean(dtype=torch.float32))
+print(torch.zeros(size=(2,)), torch.ones(size=[1, 2]), torch.rand(size=(2, 3)).shape, torch.randn(size=(2,)).shape)
+print(torch.arange(end=3), torch.arange(start=1, end=3), torch.zeros(torch.tensor(2)), torch.arange(torch.tensor(3)))
+---
+torch.arange()
+---
+torch.zeros(2, size=(3,))
+---
+torch.ones(2).sum(foo=1)
+---
 torch.argmax(input=torch.ones(2), foo=1)
 ---
 torch.ones(2).max(axis=0, dim=0)

@@ -28,6 +28,6 @@ where.otherwise = _where
 if not TYPE_CHECKING:  # type checkers take every public name that the modules define
     __all__ = [
         name for name, value in list(globals().items())
-        if not name.startswith("_") and name not in ("op", "composite", "method", "Composite", "TABLE")
+        if not name.startswith("_") and name not in ("op", "composite", "method", "spelled", "Composite", "TABLE")
         and str(getattr(value, "__module__", "")).startswith("fastgrad.ops") and callable(value)
     ]

@@ -28,7 +28,7 @@ _SPELLINGS = {
 }  # fmt: skip
 
 
-def _spelled(function: Function) -> Function:
+def spelled(function: Function) -> Function:
     """The function, with PyTorch's names for its parameters as well."""
     code = function.__code__
     params = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
@@ -112,7 +112,7 @@ def composite(
         name = function.__name__
         if name in TABLE or name in COMPOSITES:
             raise ValueError(f"{name} is declared twice")
-        function = _spelled(function)
+        function = spelled(function)
         COMPOSITES[name] = Composite(function, sample)
         if differs is not None:
             DIFFERS[name] = differs
@@ -127,7 +127,7 @@ def method(*names: str) -> Callable[[Function], Function]:
     """Make a function a method of Tensor: where the method's arguments are not those of the op of its name."""
 
     def declare(function: Function) -> Function:
-        function = _spelled(function)
+        function = spelled(function)
         for name in names or (function.__name__,):
             bind(name, function)
         return function
