@@ -556,10 +556,12 @@ class Tensor:
 
     # reductions, products
     def sum(
-        x, dim: _Dim = None, keepdim: _bool = False, *, axis: _Dim = None, keepdims: _bool = False
+        x, dim: _Dim = None, keepdim: _bool = False, *, axis: _Dim = None, keepdims: _bool = False,
+        dtype: _DType | None = None,
     ) -> Tensor: ...
     def mean(
-        x, dim: _Dim = None, keepdim: _bool = False, *, axis: _Dim = None, keepdims: _bool = False
+        x, dim: _Dim = None, keepdim: _bool = False, *, axis: _Dim = None, keepdims: _bool = False,
+        dtype: _DType | None = None,
     ) -> Tensor: ...
     def amax(
         x, dim: _Dim = None, keepdim: _bool = False, *, axis: _Dim = None, keepdims: _bool = False

@@ -331,7 +331,7 @@ def _check_classes(shape: tuple[int, ...], target: Tensor) -> None:
 def _class_loss(
     log_p: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str, smoothing: float
 ) -> Tensor:
-    shape: tuple[int, ...] = log_p.shape
+    shape = tuple(log_p.shape)
     if len(shape) > 1:
         dim, sizes = 1, shape[:1] + shape[2:]
     else:

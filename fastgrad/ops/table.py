@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, cast
 
-from fastgrad.dispatch import InplaceForm, Primitive
+from fastgrad.dispatch import InplaceForm, Primitive, Spelled
 from fastgrad.tensor import bind
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -36,15 +36,7 @@ def spelled(function: Function) -> Function:
     if not names:
         return function
 
-    @functools.wraps(function)
-    def call(*args: Any, **keywords: Any) -> Any:
-        if keywords:
-            for name in names.keys() & keywords.keys():
-                if names[name] not in keywords:
-                    keywords[names[name]] = keywords.pop(name)
-        return function(*args, **keywords)
-
-    return cast(Function, call)
+    return cast(Function, functools.update_wrapper(Spelled(function, names), function))
 
 
 TABLE: dict[str, Primitive] = {}
