@@ -60,6 +60,7 @@ short = int16
 newaxis = None
 
 from fastgrad.dtypes import *
+from fastgrad.settings import *
 from fastgrad import autograd as autograd
 from fastgrad import kernels as kernels
 from fastgrad.interop import from_dlpack as from_dlpack
@@ -75,7 +76,7 @@ from fastgrad import memory as memory
 def __getattr__(name: str) -> object:
     """`fastgrad.nn` and the like are imported when first asked for: many programs need the tensors alone."""
     if name in ("nn", "optim", "models", "data", "func", "linalg", "utils", "cuda", "accelerator", "backends",
-                "testing"):
+                "testing", "special"):
         import importlib
 
         return importlib.import_module(f"fastgrad.{name}")

@@ -49,6 +49,7 @@ cdef extern from *:
 
 cdef extern from "Python.h":
     object PyMethod_New(object function, object self)
+    PyObject *PyObject_Vectorcall(PyObject *, PyObject **, size_t, PyObject *) except NULL
     bint PyBool_Check(object)
     long long PyLong_AsLongLongAndOverflow(object, int *overflow) noexcept
     PyTypeObject *Py_TYPE(PyObject *)
@@ -105,7 +106,7 @@ cdef class Primitive(Op):
     cdef readonly str kind
     cdef readonly object ref, domain, sample
     cdef readonly tuple methods
-    cdef public object otherwise # what is called with arguments that do not fit the parameters, or None
+    cdef public object otherwise  # what is called with arguments that do not fit the parameters, or None
     cdef object __weakref__
     cdef dict __dict__
 
@@ -348,9 +349,55 @@ cdef PyObject *op_vectorcall(PyObject *callee, PyObject **args, size_t nargsf, P
     return <PyObject *>result
 
 
+cdef class Spelled:
+    """A Python function whose parameters have further names: `names` maps those to its own."""
+    cdef fg_vectorcall vectorcall
+    cdef object function
+    cdef dict names
+    cdef object __weakref__
+    cdef dict __dict__
+
+    def __cinit__(self):
+        self.vectorcall = <fg_vectorcall>spelled_vectorcall
+
+    def __init__(self, function, dict names):
+        self.function = function
+        self.names = names
+
+    def __call__(self, *args, **keywords):
+        return self.function(*args, **{self._own(name, keywords): value for name, value in keywords.items()})
+
+    def _own(self, name, keywords):
+        own = self.names.get(name, name)
+        return name if own in keywords else own
+
+    def __get__(self, instance, owner):
+        return self if instance is None else PyMethod_New(self, instance)
+
+    def __repr__(self):
+        return f"<function {self.function.__qualname__}>"
+
+    def __reduce__(self):
+        return self.function.__qualname__
+
+
+cdef PyObject *spelled_vectorcall(PyObject *callee, PyObject **args, size_t nargsf, PyObject *names) except NULL:
+    cdef Spelled self = <Spelled>callee
+    if names is NULL:
+        return PyObject_Vectorcall(<PyObject *>self.function, args, nargsf, NULL)
+    given = <tuple>names
+    for name in given:
+        if name in self.names:
+            own = tuple([self._own(each, given) for each in given])
+            return PyObject_Vectorcall(<PyObject *>self.function, args, nargsf, <PyObject *>own)
+    return PyObject_Vectorcall(<PyObject *>self.function, args, nargsf, names)
+
+
 cdef void _enable():
     cdef Primitive probe = Primitive.__new__(Primitive)
+    cdef Spelled other = Spelled.__new__(Spelled)
     fg_enable_vectorcall(<PyTypeObject *>Primitive, <char *>&probe.vectorcall - <char *><PyObject *>probe)
+    fg_enable_vectorcall(<PyTypeObject *>Spelled, <char *>&other.vectorcall - <char *><PyObject *>other)
 
 _enable()
 

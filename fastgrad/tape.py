@@ -1153,9 +1153,10 @@ def _leads_on(target: cython.pointer(PyObject), task: uint64_t, captured: dict) 
 
 @cython.cfunc
 def _unhook(key):
-    _hooks.pop(key, None)
-    _traces.pop(key, None)
-    _retained.pop(key, None)
+    if _hooks is not None and _traces is not None:  # None while Python shuts down
+        _hooks.pop(key, None)
+        _traces.pop(key, None)
+        _retained.pop(key, None)
 
 
 @cython.cfunc

@@ -148,6 +148,9 @@ cdef int code_of_array(cnp.ndarray array) except -1:
     )
 
 
+_item_of_tuple = tuple.__getitem__
+
+
 class Size(tuple):
     """The shape of a tensor."""
 
@@ -160,11 +163,12 @@ class Size(tuple):
         return count
 
     def __getitem__(self, index):
-        part = tuple.__getitem__(self, index)
-        return Size(part) if isinstance(index, slice) else part
+        if isinstance(index, slice):
+            return tuple.__new__(Size, tuple.__getitem__(self, index))
+        return _item_of_tuple(self, index)
 
     def __add__(self, other):
-        return Size(tuple(self) + other) if isinstance(other, tuple) else NotImplemented
+        return tuple.__new__(Size, tuple.__add__(self, other)) if isinstance(other, tuple) else NotImplemented
 
     def __radd__(self, other):
         return Size(other + tuple(self)) if isinstance(other, tuple) else NotImplemented

@@ -43,6 +43,8 @@ GROUPS: list[tuple[str, str, str]] = [
         cholesky cross det eigh eigvalsh inv lstsq matmul matrix_norm matrix_power matrix_rank multi_dot norm pinv
         qr slogdet solve solve_triangular svd svdvals vector_norm"""),
     ("nn.functional", "nn.functional", """
+        adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d avg_pool1d avg_pool2d conv1d
+        conv2d conv3d max_pool1d max_pool2d
         batch_norm bilinear binary_cross_entropy binary_cross_entropy_with_logits celu cosine_embedding_loss
         cosine_similarity cross_entropy dropout elu embedding gaussian_nll_loss gelu glu group_norm hardshrink
         hardsigmoid hardswish hardtanh hinge_embedding_loss huber_loss kl_div l1_loss layer_norm leaky_relu linear
@@ -50,11 +52,16 @@ GROUPS: list[tuple[str, str, str]] = [
         poisson_nll_loss prelu relu relu6 rms_norm scaled_dot_product_attention selu sigmoid silu smooth_l1_loss
         softmax softmin softplus softshrink softsign tanh tanhshrink threshold triplet_margin_loss"""),
     ("nn", "nn", """
+        AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveMaxPool1d AdaptiveMaxPool2d AvgPool1d AvgPool2d Conv1d Conv2d
+        Conv3d ConvTranspose1d ConvTranspose2d MaxPool1d MaxPool2d Transformer TransformerEncoder
+        TransformerEncoderLayer
         BatchNorm1d BCELoss BCEWithLogitsLoss Bilinear CrossEntropyLoss Dropout ELU Embedding Flatten GELU GroupNorm
-        HuberLoss Identity KLDivLoss L1Loss LayerNorm LeakyReLU Linear LogSoftmax Module ModuleDict ModuleList
-        MSELoss MultiheadAttention NLLLoss Parameter ParameterDict ParameterList PReLU ReLU RMSNorm Sequential
+        GRU GRUCell HuberLoss Identity KLDivLoss L1Loss LayerNorm LeakyReLU Linear LogSoftmax LSTM LSTMCell Module
+        ModuleDict ModuleList MSELoss MultiheadAttention NLLLoss Parameter ParameterDict ParameterList PReLU ReLU
+        RMSNorm RNN RNNCell Sequential
         Sigmoid SiLU SmoothL1Loss Softmax Softplus Tanh Unflatten"""),
     ("nn.utils", "nn.utils", "clip_grad_norm_ clip_grad_value_ parameters_to_vector vector_to_parameters"),
+    ("nn.utils.rnn", "nn.utils.rnn", "pad_sequence unpad_sequence"),
     ("nn.init", "nn.init", """
         calculate_gain constant_ eye_ kaiming_normal_ kaiming_uniform_ normal_ ones_ orthogonal_ sparse_
         trunc_normal_ uniform_ xavier_normal_ xavier_uniform_ zeros_"""),
@@ -64,11 +71,15 @@ GROUPS: list[tuple[str, str, str]] = [
         LRScheduler MultiplicativeLR MultiStepLR OneCycleLR PolynomialLR ReduceLROnPlateau SequentialLR StepLR"""),
     ("utils.data", "utils.data", """
         BatchSampler ConcatDataset DataLoader Dataset IterableDataset random_split RandomSampler Sampler
-        SequentialSampler Subset TensorDataset"""),
+        SequentialSampler Subset SubsetRandomSampler TensorDataset WeightedRandomSampler"""),
     ("autograd", "autograd", "backward detect_anomaly Function grad gradcheck gradgradcheck set_detect_anomaly"),
     ("autograd.functional", "autograd.functional", "hessian hvp jacobian jvp vhp vjp"),
     ("func", "func", "functional_call grad grad_and_value hessian jacfwd jacrev jvp vjp vmap"),
+    ("Settings, limits and devices", "", """
+        can_cast device finfo get_default_dtype get_num_threads iinfo promote_types result_type set_default_dtype
+        set_num_threads set_printoptions"""),
     ("Modes and checkpoints", "", "enable_grad inference_mode is_grad_enabled no_grad set_grad_enabled"),
+    ("testing", "testing", "assert_close"),
     ("utils.checkpoint", "utils.checkpoint", "checkpoint checkpoint_sequential"),
 ]  # fmt: skip
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -628,3 +630,15 @@ def test_retained_gradients_of_two_outputs():
     outputs[0].retain_grad()
     del outputs
     x.sum().backward()
+
+
+def test_hooks_that_are_left_when_python_ends():
+    code = """
+import fastgrad as fg
+x = fg.ones(2, requires_grad=True)
+y = x * 2
+handles = [y.register_hook(lambda g: g), x.register_hook(lambda g: g)]
+y.sum().backward(retain_graph=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""

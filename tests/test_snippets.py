@@ -102,6 +102,46 @@ print(torch.zeros(2, device=device), torch.ones(2).to(device, torch.float64), to
 print(torch.rand_like(torch.ones(2), dtype=torch.float64, device=device).dtype, torch.randn(1, device=device).is_cuda)
 print(torch.ones(1).get_device(), torch.ones(1).is_sparse, torch.ones(1).is_complex(), torch.accelerator.is_available())
 ---
+torch.use_deterministic_algorithms(True)
+print(torch.are_deterministic_algorithms_enabled())
+torch.use_deterministic_algorithms(False)
+torch.set_float32_matmul_precision("high")
+print(torch.get_float32_matmul_precision())
+torch.set_float32_matmul_precision("highest")
+torch.backends.cuda.matmul.allow_tf32 = False
+print(torch.special.expit(torch.zeros(1)), torch.special.gammaln(torch.ones(1)), torch.special.erf(torch.ones(2)))
+---
+x = torch.arange(6.).reshape(2, 3)
+print(x.max(axis=1)[0], x.std(axis=0, keepdims=True), x.argmax(axis=1), x.sort(axis=1)[0], torch.cat([x], axis=1))
+print(torch.argmax(input=x, dim=1), torch.mm(input=x, mat2=x.T), torch.split(tensor=x, split_size_or_sections=1)[0])
+print(torch.topk(input=x, k=1)[0], torch.flatten(input=x), torch.zeros_like(input=x), x[0].dot(tensor=x[1]))
+print(x.flip(dims=[0]), x.permute(dims=(1, 0)), x.view(size=(3, 2)), x.reshape(shape=(3, 2)), x.ndimension())
+print(torch.zeros(2, 3).copy_(x, non_blocking=True), torch.outer(input=x[0], vec2=x[1]))
+---
+x = torch.arange(6).reshape(2, 3)
+print(x.sum(dtype=torch.float64), x.sum(axis=1, dtype=torch.float32, keepdims=True))
+print(torch.mean(input=x, dim=0, dtype=torch.float64), x.mean(dtype=torch.float32))
+print(torch.zeros(size=(2,)), torch.ones(size=[1, 2]), torch.rand(size=(2, 3)).shape, torch.randn(size=(2,)).shape)
+print(torch.arange(end=3), torch.arange(start=1, end=3), torch.zeros(torch.tensor(2)), torch.arange(torch.tensor(3)))
+---
+torch.arange()
+---
+torch.zeros(2, size=(3,))
+---
+torch.ones(2).sum(foo=1)
+---
+torch.argmax(input=torch.ones(2), foo=1)
+---
+torch.ones(2).max(axis=0, dim=0)
+---
+torch.zeros(2).copy_(torch.ones(2), blocking=True)
+---
+print(nn.init._calculate_fan_in_and_fan_out(torch.ones(2, 3, 4)))
+---
+x = torch.tensor([1., 2.], requires_grad=True)
+w = torch.tensor(3., requires_grad=True)
+print(torch.autograd.grad((x * w).sum(), {"x": x, "w": w}), torch.autograd.grad((x * w).sum(), [x], only_inputs=True))
+---
 x = torch.autograd.Variable(torch.ones(2), requires_grad=True)
 y = x * 2
 print(x, isinstance(x, torch.autograd.Variable), isinstance(y, torch.autograd.Variable), torch.autograd.Variable(y))

@@ -9,6 +9,7 @@ from typing import Any
 from warnings import warn
 
 from fastgrad import ops
+from fastgrad.nn import windows
 from fastgrad.nn.criteria import (
     bilinear as bilinear,
 )
@@ -438,7 +439,7 @@ def _check_classes(shape: tuple[int, ...], target: Tensor) -> None:
 def _class_loss(
     log_p: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str, smoothing: float
 ) -> Tensor:
-    shape: tuple[int, ...] = log_p.shape
+    shape = tuple(log_p.shape)
     if len(shape) > 1:
         dim, sizes = 1, shape[:1] + shape[2:]
     else:
@@ -480,3 +481,16 @@ def _class_loss(
     if reduction == "mean":
         return ops.sum(losses) / ops.sum(count)
     return reduced(losses, reduction)
+
+
+# ---------------------------------------------------------------------------------------------- windows
+
+adaptive_avg_pool1d, adaptive_avg_pool2d = windows.adaptive_avg_pool1d, windows.adaptive_avg_pool2d
+adaptive_max_pool1d, adaptive_max_pool2d = windows.adaptive_max_pool1d, windows.adaptive_max_pool2d
+avg_pool1d, avg_pool2d = windows.avg_pool1d, windows.avg_pool2d
+conv1d, conv2d, conv3d = windows.conv1d, windows.conv2d, windows.conv3d
+max_pool1d, max_pool2d = windows.max_pool1d, windows.max_pool2d
+__all__ += [
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d", "avg_pool1d",
+    "avg_pool2d", "conv1d", "conv2d", "conv3d", "max_pool1d", "max_pool2d",
+]  # fmt: skip

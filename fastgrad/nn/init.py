@@ -50,6 +50,11 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     return _GAINS[nonlinearity]
 
 
+def _calculate_fan_in_and_fan_out(tensor: Tensor) -> tuple[int, int]:
+    """What layers that people write take from PyTorch's module: inputs and outputs of an element."""
+    return _fans(tensor)
+
+
 def _fans(tensor: Tensor) -> tuple[int, int]:
     """Inputs and outputs of one unit: (out, in, *receptive field) as in Linear's weight."""
     if tensor.ndim < 2:

@@ -35,9 +35,10 @@ _INTERNAL = {
     "generator", "getitem", "index", "index_backward", "linear", "log_determinant", "log_softmax_backward",
     "max_index", "median_index", "method", "min_index", "new_empty", "new_full", "new_ones", "new_tensor",
     "new_zeros", "normal_", "one_hot", "op", "pad", "pow_backward", "power_norm", "pseudoinverse",
-    "put_strided", "qr_reduced", "relu_backward", "repeat", "reshape_as", "rint", "running_index",
+    "ndimension", "put_strided", "qr_reduced", "relu_backward", "repeat", "reshape_as", "rint", "running_index",
     "scatter_extreme", "scatter_source", "scatter_value", "scatter_zeros", "setitem", "sgd_",
-    "sigmoid_backward", "softmax_backward", "solve_matrices", "sort_index", "spread", "strided", "sum_to_size",
+    "sigmoid_backward", "softmax_backward", "solve_matrices", "sort_index", "spelled", "spread", "strided",
+    "sum_to_size",
     "svd_reduced", "tanh_backward", "to", "type_as", "unfold_backward", "unfold_windows", "uniform_",
     "unsqueeze_all", "view", "view_as",
 }

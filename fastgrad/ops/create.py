@@ -73,14 +73,21 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     return _as_tensor(data, wanted, False)
 
 
-def _size(size: tuple) -> Sequence[int]:
-    return size[0] if len(size) == 1 and not isinstance(size[0], int | np.integer) else size
+def _size(sizes: tuple, size: Any = None) -> Any:
+    """The shape that is given as numbers, as one sequence, or by the keyword `size`."""
+    if size is not None:
+        if sizes:
+            raise TypeError("the shape is given twice")
+        sizes = (size,)
+    return sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int | np.integer | Tensor) else sizes
 
 
-def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def empty(
+    *sizes: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """Uninitialised memory of a shape."""
     _check_device(device)
-    return _finish(empty_tensor(_size(size), _default if dtype is None else as_dtype(dtype)), requires_grad)
+    return _finish(empty_tensor(_size(sizes, size), _default if dtype is None else as_dtype(dtype)), requires_grad)
 
 
 def full(size: Sequence[int], fill_value: Any, *, dtype: Any = None, device: Any = None,
@@ -97,42 +104,51 @@ def full(size: Sequence[int], fill_value: Any, *, dtype: Any = None, device: Any
     return _finish(x, requires_grad)
 
 
-def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def zeros(
+    *sizes: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """A shape filled with 0."""
-    return full(_size(size), 0, dtype=_default if dtype is None else dtype, device=device, requires_grad=requires_grad)
+    dtype = _default if dtype is None else dtype
+    return full(_size(sizes, size), 0, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
-def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def ones(
+    *sizes: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """A shape filled with 1."""
-    return full(_size(size), 1, dtype=_default if dtype is None else dtype, device=device, requires_grad=requires_grad)
+    dtype = _default if dtype is None else dtype
+    return full(_size(sizes, size), 1, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
-def zeros_like(x: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Zeros in the shape and dtype of x."""
-    return full(x.shape, 0, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
+def zeros_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros in the shape and dtype of `input`."""
+    return full(input.shape, 0, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
-def ones_like(x: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Ones in the shape and dtype of x."""
-    return full(x.shape, 1, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
+def ones_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones in the shape and dtype of `input`."""
+    return full(input.shape, 1, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
-def full_like(x: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None,
+def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None,
               requires_grad: bool = False) -> Tensor:
-    """The shape and dtype of x, filled with one number."""
-    return full(x.shape, fill_value, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
+    """The shape and dtype of `input`, filled with one number."""
+    return full(input.shape, fill_value, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
-def empty_like(x: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Uninitialised memory in the shape and dtype of x."""
-    return empty(x.shape, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
+def empty_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Uninitialised memory in the shape and dtype of `input`."""
+    return empty(input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
-def arange(start: float, end: float | None = None, step: float = 1, *, dtype: Any = None, device: Any = None,
-           requires_grad: bool = False) -> Tensor:
+def arange(start: float | None = None, end: float | None = None, step: float = 1, *, dtype: Any = None,
+           device: Any = None, requires_grad: bool = False) -> Tensor:
     """start, start + step, ... below end. int64 if all three are integers. RuntimeError if step leads away from end."""
     if end is None:
         start, end = 0, start
+    if end is None:
+        raise TypeError("arange() missing required argument: 'end'")
+    start, end, step = (n.item() if isinstance(n, Tensor) else n for n in (start or 0, end, step))
     if step == 0:
         raise RuntimeError("step must be nonzero")
     if (end - start) * step < 0:
@@ -267,24 +283,28 @@ def manual_seed(seed: int) -> None:
     _generator = None
 
 
-def rand(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def rand(
+    *sizes: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """Uniform random numbers in [0, 1)."""
-    return _finish(empty(*size, dtype=dtype, device=device).uniform_(), requires_grad)
+    return _finish(empty(*sizes, size=size, dtype=dtype, device=device).uniform_(), requires_grad)
 
 
-def randn(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def randn(
+    *sizes: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """Normal random numbers, mean 0 and variance 1."""
-    return _finish(empty(*size, dtype=dtype, device=device).normal_(), requires_grad)
+    return _finish(empty(*sizes, size=size, dtype=dtype, device=device).normal_(), requires_grad)
 
 
-def rand_like(x: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Uniform random numbers in the shape and dtype of x."""
-    return rand(x.shape, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
+def rand_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Uniform random numbers in the shape and dtype of `input`."""
+    return rand(input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
-def randn_like(x: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Normal random numbers in the shape and dtype of x."""
-    return randn(x.shape, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
+def randn_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Normal random numbers in the shape and dtype of `input`."""
+    return randn(input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
 def _draw(size: Sequence[int], dtype: Any, draw: Callable[[tuple], np.ndarray]) -> Tensor:

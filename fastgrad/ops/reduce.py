@@ -32,7 +32,7 @@ from fastgrad.ops.elementwise import (
     where,
 )
 from fastgrad.ops.shape import expand, reshape, unsqueeze_all
-from fastgrad.ops.table import composite, method, op
+from fastgrad.ops.table import composite, method, op, spelled
 from fastgrad.tensor import Tensor, bind
 from fastgrad.tensor import as_tensor as _as_tensor
 
@@ -409,6 +409,21 @@ def _(grad, out, dim):
 @log_softmax_backward.vjp("out")
 def _(grad, g, out, dim):
     return -grad * exp(out) * sum(g, dim, True)
+
+
+# Primitives take no dtype: what asks for one comes here.
+
+
+def _sum(x: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    return sum(x if dtype is None else x.to(dtype), dim, keepdim)
+
+
+def _mean(x: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    return mean(x if dtype is None else x.to(dtype), dim, keepdim)
+
+
+_sum.__qualname__, _mean.__qualname__ = "sum", "mean"  # in TypeErrors
+sum.otherwise, mean.otherwise = spelled(_sum), spelled(_mean)
 
 
 # ---------------------------------------------------------------------------------------------- for the engine

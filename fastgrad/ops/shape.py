@@ -50,15 +50,15 @@ def _(grad, in_shape):
 
 
 @method("reshape")
-def _reshape(x: Tensor, *shape: int) -> Tensor:
+def _reshape(x: Tensor, *sizes: int, shape: Sequence[int] | None = None) -> Tensor:
     """See `fastgrad.reshape`."""
-    return reshape(x, _shape_argument(shape))
+    return reshape(x, _shape_argument(sizes) if shape is None else tuple(shape))
 
 
 @composite(sample=_drawn((2, 3, 4), (6, 4), ((-1,),), (2, -1, 2), (5,), (0, -1)))
-def view(x: Tensor, *shape: int | Sequence[int]) -> Tensor:
+def view(x: Tensor, *shape: int | Sequence[int], size: Sequence[int] | None = None) -> Tensor:
     """The same memory in another shape. RuntimeError where the strides do not allow one: use reshape."""
-    wanted = _shape_argument(shape)
+    wanted = _shape_argument(shape) if size is None else tuple(size)
     if not x.is_contiguous() and reshaped_view(x, wanted) is None:
         raise RuntimeError(f"view size {list(wanted)} is not compatible with input tensor's size {list(x.shape)} and "
                            f"stride {list(x.stride())}. Use .reshape(...) instead.")
@@ -87,7 +87,7 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     start, end = normalize_dim(start_dim, x.ndim), normalize_dim(end_dim, x.ndim)
     if start > end:
         raise RuntimeError("flatten() has invalid args: start_dim cannot come after end_dim")
-    shape = x.shape
+    shape = tuple(x.shape)  # slices of a plain tuple are cheaper
     count = 1
     for n in shape[start:end + 1]:
         count *= n
@@ -120,9 +120,9 @@ def _(grad, dims):
 
 
 @method("permute")
-def _permute(x: Tensor, *dims: int) -> Tensor:
+def _permute(x: Tensor, *order: int, dims: Sequence[int] | None = None) -> Tensor:
     """See `fastgrad.permute`."""
-    return permute(x, _shape_argument(dims))
+    return permute(x, _shape_argument(order) if dims is None else tuple(dims))
 
 
 @op(kind="transpose", ref=np.swapaxes,
@@ -415,6 +415,12 @@ def cpu(x: Tensor) -> Tensor:
 
 
 @method()
+def ndimension(x: Tensor) -> int:
+    """How many dimensions x has."""
+    return x.ndim
+
+
+@method()
 def get_device(x: Tensor) -> int:
     """-1, the number of the CPU."""
     return -1
@@ -620,9 +626,9 @@ def _(grad, dims):
 
 
 @method("flip")
-def _flip(x: Tensor, *dims: int) -> Tensor:
+def _flip(x: Tensor, *axes: int, dims: Sequence[int] | None = None) -> Tensor:
     """See `fastgrad.flip`."""
-    return flip(x, _shape_argument(dims))
+    return flip(x, _shape_argument(axes) if dims is None else tuple(dims))
 
 
 @composite(methods=(), sample=lambda rng: [

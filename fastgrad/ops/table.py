@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
-from fastgrad.dispatch import InplaceForm, Primitive
+from fastgrad.dispatch import InplaceForm, Primitive, Spelled
 from fastgrad.tensor import bind
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -18,6 +19,24 @@ class Composite(NamedTuple):
 
     function: Callable[..., Any]
     sample: Sample
+
+
+# PyTorch's names of parameters, and NumPy's names that PyTorch accepts, for ours; dispatch.pyx has the like for ops.
+_SPELLINGS = {
+    "x": ("input", "tensor"), "y": ("other", "mat2", "vec2", "vec", "tensor", "values", "exponent"), "dim": ("axis",),
+    "keepdim": ("keepdims",), "split_size": ("split_size_or_sections",),
+}  # fmt: skip
+
+
+def spelled(function: Function) -> Function:
+    """The function, with PyTorch's names for its parameters as well."""
+    code = function.__code__
+    params = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    names = {name: own for own, others in _SPELLINGS.items() for name in others if own in params and name not in params}
+    if not names:
+        return function
+
+    return cast(Function, functools.update_wrapper(Spelled(function, names), function))
 
 
 TABLE: dict[str, Primitive] = {}
@@ -85,6 +104,7 @@ def composite(
         name = function.__name__
         if name in TABLE or name in COMPOSITES:
             raise ValueError(f"{name} is declared twice")
+        function = spelled(function)
         COMPOSITES[name] = Composite(function, sample)
         if differs is not None:
             DIFFERS[name] = differs
@@ -99,6 +119,7 @@ def method(*names: str) -> Callable[[Function], Function]:
     """Make a function a method of Tensor: where the method's arguments are not those of the op of its name."""
 
     def declare(function: Function) -> Function:
+        function = spelled(function)
         for name in names or (function.__name__,):
             bind(name, function)
         return function

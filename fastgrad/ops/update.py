@@ -64,6 +64,14 @@ def _(grad):
     return grad
 
 
+def _copy(x: Tensor, src: Tensor, non_blocking: bool = False) -> Any:
+    return copy_(x, src)
+
+
+_copy.__qualname__ = "copy_"  # in TypeErrors
+copy_.otherwise = _copy
+
+
 def _real(x: Tensor, name: str) -> Any:
     if not x.is_floating_point():
         raise NotImplementedError(f"{name} is not implemented for {x.dtype.name}; fill a float tensor")

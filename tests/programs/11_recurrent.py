@@ -1,8 +1,9 @@
-"""Recurrent cells written with Linear layers: a plain one and a GRU, on cumulative sums and on a sine's next value."""
+"""Recurrent nets: a plain cell and a GRU written with Linear layers, and nn.LSTM on words of different lengths."""
 
 import numpy as np
 import torch
 import torch.nn as nn
+from torch.nn.utils.rnn import pad_sequence
 
 
 class RNNCell(nn.Module):
@@ -110,8 +111,49 @@ def next_value():
     return found + ahead
 
 
+class WordClassifier(nn.Module):
+    def __init__(self, n_letters, n_classes):
+        super().__init__()
+        self.embed = nn.Embedding(n_letters + 1, 6, padding_idx=0)
+        self.lstm = nn.LSTM(6, 10, num_layers=2, batch_first=True, bidirectional=True)
+        self.out = nn.Linear(20, n_classes)
+
+    def forward(self, words, lengths):
+        output, _ = self.lstm(self.embed(words))
+        last = output[torch.arange(len(words)), lengths - 1]
+        return torch.log_softmax(self.out(last), dim=-1)
+
+
+def words():
+    """Which of two made-up languages a word is from."""
+    letters = "aeioklmnt"
+    samples = [("aloha", 0), ("kona", 0), ("moana", 0), ("laola", 0), ("nalo", 0), ("ekolu", 0),
+               ("tlik", 1), ("kentl", 1), ("mitl", 1), ("tekl", 1), ("kontli", 1), ("netk", 1)]
+    encoded = [torch.tensor([1 + "aeioklmnt".find(c) for c in word]) for word, _ in samples]
+    batch = pad_sequence(encoded, batch_first=True)
+    lengths = torch.tensor([len(word) for word, _ in samples])
+    labels = torch.tensor([label for _, label in samples])
+    print(batch[0], batch.shape == (12, 6), lengths.tolist())
+    model = prepare(WordClassifier(len(letters), 2), 24)
+    print(model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    criterion = nn.NLLLoss()
+    found = []
+    for step in range(25):
+        log_probs = model(batch, lengths)
+        loss = criterion(log_probs, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if step % 5 == 0:
+            found.append(loss.item())
+    print("right:", (log_probs.argmax(dim=1) == labels).sum().item(), "of", len(labels))
+    assert found[-1] < 0.5 * found[0]
+    return found
+
+
 def main():
-    return cumulative_sums() + next_value()
+    return cumulative_sums() + next_value() + words()
 
 
 if __name__ == "__main__":
