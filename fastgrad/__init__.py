@@ -25,6 +25,16 @@ from fastgrad import ops as ops
 from fastgrad import printing as printing
 from fastgrad.ops import *
 from fastgrad.printing import set_printoptions as set_printoptions
+from fastgrad import random as random
+from fastgrad.random import (
+    Generator as Generator,
+    default_generator as default_generator,
+    get_rng_state as get_rng_state,
+    initial_seed as initial_seed,
+    manual_seed as manual_seed,
+    seed as seed,
+    set_rng_state as set_rng_state,
+)
 from fastgrad.runtime import get_num_threads as get_num_threads
 from fastgrad.runtime import set_num_threads as set_num_threads
 from fastgrad.tensor import (

@@ -1,6 +1,6 @@
 """Starting values of parameters: each function fills a tensor in place, off the tape, and returns it.
 
-Random values come from the global generator (`fastgrad.manual_seed`).
+Random values come from `generator`, or from the stream of `fastgrad.manual_seed`.
 """
 
 from math import prod, sqrt
@@ -68,20 +68,20 @@ def _copy(tensor: Tensor, values: NDArray[Any]) -> Tensor:
         return tensor.copy_(ops.tensor(values, dtype=tensor.dtype))
 
 
-def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
+def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Any = None) -> Tensor:
     """Uniform in [a, b). RuntimeError if a > b."""
     if a > b:
         raise RuntimeError(f"uniform_ expects to return a [from, to) range, but found from={a} > to={b}")
     with no_grad():
-        return tensor.uniform_(a, b)
+        return tensor.uniform_(a, b, generator)
 
 
-def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
+def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Tensor:
     """Normally distributed. RuntimeError if std < 0."""
     if std < 0:
         raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
     with no_grad():
-        return tensor.normal_(mean, std)
+        return tensor.normal_(mean, std, generator)
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
@@ -107,15 +107,15 @@ def eye_(tensor: Tensor) -> Tensor:
     return _copy(tensor, np.eye(*tensor.shape))
 
 
-def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
     """Uniform in +-gain sqrt(6 / (fan_in + fan_out)): Glorot and Bengio 2010. ValueError below 2-D."""
     bound = gain * sqrt(6 / sum(_fans(tensor)))
-    return uniform_(tensor, -bound, bound)
+    return uniform_(tensor, -bound, bound, generator)
 
 
-def xavier_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
     """Normal with std gain sqrt(2 / (fan_in + fan_out)): Glorot and Bengio 2010. ValueError below 2-D."""
-    return normal_(tensor, 0.0, gain * sqrt(2 / sum(_fans(tensor))))
+    return normal_(tensor, 0.0, gain * sqrt(2 / sum(_fans(tensor))), generator)
 
 
 def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float | None:
@@ -127,22 +127,26 @@ def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> floa
     return calculate_gain(nonlinearity, a) / sqrt(_fans(tensor)[mode.lower() == "fan_out"])
 
 
-def kaiming_uniform_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Tensor:
+def kaiming_uniform_(
+    tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: Any = None
+) -> Tensor:
     """Uniform in +-gain sqrt(3 / fan), with `a` the slope of a leaky_relu: He et al. 2015.
 
     ValueError below 2-D, and for an unknown mode (fan_in, fan_out) or nonlinearity. Warns of a tensor without elements.
     """
     std = _kaiming_std(tensor, a, mode, nonlinearity)
-    return tensor if std is None else uniform_(tensor, -sqrt(3) * std, sqrt(3) * std)
+    return tensor if std is None else uniform_(tensor, -sqrt(3) * std, sqrt(3) * std, generator)
 
 
-def kaiming_normal_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Tensor:
+def kaiming_normal_(
+    tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: Any = None
+) -> Tensor:
     """Normal with std gain / sqrt(fan): He et al. 2015; raises and warns as `kaiming_uniform_`."""
     std = _kaiming_std(tensor, a, mode, nonlinearity)
-    return tensor if std is None else normal_(tensor, 0.0, std)
+    return tensor if std is None else normal_(tensor, 0.0, std, generator)
 
 
-def orthogonal_(tensor: Tensor, gain: float = 1) -> Tensor:
+def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tensor:
     """Rows or columns (whichever are fewer) orthogonal with norm `gain`: Saxe et al. 2014. ValueError below 2-D.
 
     Dimensions after the first count as one. The QR decomposition of a normal matrix, with the signs of R's diagonal
@@ -153,7 +157,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1) -> Tensor:
     if 0 in tensor.shape:
         return tensor
     rows, columns = tensor.shape[0], prod(tensor.shape[1:])
-    normal = ops.randn((max(rows, columns), min(rows, columns)), dtype=tensor.dtype).numpy()
+    normal = ops.randn((max(rows, columns), min(rows, columns)), generator=generator, dtype=tensor.dtype).numpy()
     q, r = np.linalg.qr(normal)
     q = q * np.where(np.diagonal(r) < 0, -gain, gain)
     if rows < columns:

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastgrad.dispatch import fill
 from fastgrad.ops.table import method
+from fastgrad.random import Generator, default_generator
 from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor, as_dtype, dtype, empty_tensor, float32, int64, strided_view
 from fastgrad.tensor import as_tensor as _as_tensor
@@ -257,64 +258,61 @@ def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, 
 
 # ---------------------------------------------------------------------------------------------- random numbers
 
-_seed: int | None = None
-_generator: Any = None
+def generator(chosen: Any = None) -> np.random.Generator:
+    """NumPy's generator behind `chosen` (a Generator, or NumPy's own); by default that of `manual_seed`."""
+    if isinstance(chosen, np.random.Generator):
+        if is_recording():
+            from fastgrad.replay import drawn_from_python
 
-
-def generator() -> np.random.Generator:
-    """NumPy's generator (PCG64) that random tensors are drawn from."""
-    global _generator
-    if is_recording():
-        from fastgrad.replay import drawn_from_python
-
-        drawn_from_python("random numbers were drawn")
-    if _generator is None:
-        _generator = np.random.default_rng(_seed)
-    return _generator
-
-
-def manual_seed(seed: int) -> None:
-    """Start the stream of random numbers at `seed`: the same seed gives the same numbers."""
-    global _seed, _generator
-    from fastgrad.replay import refuse
-
-    refuse("manual_seed() in a captured function: a replay would not set the seed. Set it outside")
-    _seed = int(seed) % 2**64
-    _generator = None
+            drawn_from_python("random numbers were drawn")
+        return chosen
+    if chosen is not None and not isinstance(chosen, Generator):
+        raise TypeError(f"expected a Generator, but got {type(chosen).__name__}")
+    return (default_generator if chosen is None else chosen).numpy()
 
 
 def rand(
-    *sizes: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
+    *sizes: Any, size: Any = None, generator: Any = None, dtype: Any = None, device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
     """Uniform random numbers in [0, 1)."""
-    return _finish(empty(*sizes, size=size, dtype=dtype, device=device).uniform_(), requires_grad)
+    made = empty(*sizes, size=size, dtype=dtype, device=device)
+    return _finish(made.uniform_(generator=generator), requires_grad)
 
 
 def randn(
-    *sizes: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
+    *sizes: Any, size: Any = None, generator: Any = None, dtype: Any = None, device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
     """Normal random numbers, mean 0 and variance 1."""
-    return _finish(empty(*sizes, size=size, dtype=dtype, device=device).normal_(), requires_grad)
+    made = empty(*sizes, size=size, dtype=dtype, device=device)
+    return _finish(made.normal_(generator=generator), requires_grad)
 
 
-def rand_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def rand_like(
+    input: Tensor, *, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """Uniform random numbers in the shape and dtype of `input`."""
-    return rand(input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    return rand(input.shape, generator=generator, dtype=dtype or input.dtype, device=device,
+                requires_grad=requires_grad)
 
 
-def randn_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def randn_like(
+    input: Tensor, *, generator: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """Normal random numbers in the shape and dtype of `input`."""
-    return randn(input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    return randn(input.shape, generator=generator, dtype=dtype or input.dtype, device=device,
+                 requires_grad=requires_grad)
 
 
-def _draw(size: Sequence[int], dtype: Any, draw: Callable[[tuple], np.ndarray]) -> Tensor:
+def _draw(size: Sequence[int], dtype: Any, chosen: Any, draw: Callable[[np.random.Generator, tuple], Any]) -> Tensor:
     from fastgrad.ops.update import draw_
 
-    return draw_(empty(tuple(size), dtype=dtype or int64), draw)
+    return draw_(empty(tuple(size), dtype=dtype or int64), lambda n: draw(generator(chosen), n))
 
 
-def randint(low: int, high: Any = None, size: Any = None, *, dtype: Any = None, device: Any = None,
-            requires_grad: bool = False) -> Tensor:
+def randint(low: int, high: Any = None, size: Any = None, *, generator: Any = None, dtype: Any = None,
+            device: Any = None, requires_grad: bool = False) -> Tensor:
     """Random integers from low to high - 1 (from 0, if only one bound is given), int64."""
     _check_device(device)
     if not isinstance(high, int | np.integer):
@@ -326,17 +324,18 @@ def randint(low: int, high: Any = None, size: Any = None, *, dtype: Any = None, 
     limit = as_dtype(dtype or int64)
     if not limit.is_floating_point and high - 1 > (1 if limit.name == "bool" else np.iinfo(limit.numpy).max):
         raise RuntimeError(f"randint: high - 1 = {high - 1} is out of bounds for {limit.name}")
-    return _finish(_draw(size, dtype, lambda n: generator().integers(low, high, n)), requires_grad)
+    drawn = _draw(size, dtype, generator, lambda stream, n: stream.integers(low, high, n))
+    return _finish(drawn, requires_grad)
 
 
-def randperm(n: int, *, dtype: Any = None, device: Any = None) -> Tensor:
+def randperm(n: int, *, generator: Any = None, dtype: Any = None, device: Any = None) -> Tensor:
     """The integers below n in random order, int64."""
     _check_device(device)
-    return _draw((n,), dtype, lambda _: generator().permutation(n))
+    return _draw((n,), dtype, generator, lambda stream, _: stream.permutation(n))
 
 
 @method()
-def bernoulli(x: Tensor, p: float | None = None) -> Tensor:
+def bernoulli(x: Tensor, p: float | None = None, *, generator: Any = None) -> Tensor:
     """1 with the probability that x holds (or with `p` everywhere), else 0, in the dtype of x."""
     if p is not None and not 0 <= p <= 1:
         raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")
@@ -347,11 +346,11 @@ def bernoulli(x: Tensor, p: float | None = None) -> Tensor:
         chances = x.detach().numpy()
         if not np.all((chances >= 0) & (chances <= 1)):
             raise RuntimeError("Expected p_in >= 0 && p_in <= 1 to be true")
-    return _draw(tuple(x.shape), x.dtype, lambda n: generator().random(n) < chances)
+    return _draw(tuple(x.shape), x.dtype, generator, lambda stream, n: stream.random(n) < chances)
 
 
 @method()
-def multinomial(x: Tensor, num_samples: int, replacement: bool = False) -> Tensor:
+def multinomial(x: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None) -> Tensor:
     """Indices (int64) drawn with the weights in x, a vector or rows: (num_samples,) or (rows, num_samples)."""
     if not x.is_floating_point():
         raise RuntimeError(f"multinomial only supports floating-point dtypes for input, got: {x.dtype.name}")
@@ -370,18 +369,19 @@ def multinomial(x: Tensor, num_samples: int, replacement: bool = False) -> Tenso
         raise RuntimeError("invalid multinomial distribution (with replacement=False, not enough non-negative "
                            "category to sample)")
 
-    def draw(_: tuple) -> np.ndarray:
-        rows = [generator().choice(len(w), num_samples, replacement, w / w.sum()) for w in weights]
+    def draw(stream: np.random.Generator, _: tuple) -> np.ndarray:
+        rows = [stream.choice(len(w), num_samples, replacement, w / w.sum()) for w in weights]
         return np.array(rows, np.int64).reshape(shape)
 
     shape = (num_samples,) if x.ndim == 1 else (weights.shape[0], num_samples)
-    return _draw(shape, int64, draw)
+    return _draw(shape, int64, generator, draw)
 
 
-def normal(mean: Any, std: Any = 1.0, size: Sequence[int] | None = None, *, dtype: Any = None) -> Tensor:
+def normal(mean: Any, std: Any = 1.0, size: Sequence[int] | None = None, *, generator: Any = None,
+           dtype: Any = None) -> Tensor:
     """Normal random numbers: of a mean and a deviation for each element (tensors, broadcast), or for a `size`."""
     if size is not None:
-        return empty(tuple(size), dtype=dtype).normal_(mean, std)
+        return empty(tuple(size), dtype=dtype).normal_(mean, std, generator)
     tensors = [t for t in (mean, std) if isinstance(t, Tensor)]
     if not tensors:
         raise TypeError("normal(): mean and std are numbers, and there is no size")
@@ -392,4 +392,4 @@ def normal(mean: Any, std: Any = 1.0, size: Sequence[int] | None = None, *, dtyp
         shape = np.broadcast_shapes(np.shape(a), np.shape(b))
     except ValueError as error:
         raise RuntimeError(f"normal: mean and std do not broadcast: {error}") from None
-    return _draw(shape, tensors[0].dtype, lambda n: generator().standard_normal(n) * b + a)
+    return _draw(shape, tensors[0].dtype, generator, lambda stream, n: stream.standard_normal(n) * b + a)

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastgrad.dispatch import copy_into, fill, launch_raw, launch_update, touch
 from fastgrad.dispatch import make_contiguous as to_contiguous
-from fastgrad.ops.create import generator
+from fastgrad.ops.create import generator as _stream
 from fastgrad.ops.table import op
 from fastgrad.tensor import Tensor
 from fastgrad.tensor import as_tensor as _as_tensor
@@ -79,22 +79,22 @@ def _real(x: Tensor, name: str) -> Any:
 
 
 @op(kind="inplace", ref=None, sample=None)
-def uniform_(x: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
+def uniform_(x: Tensor, low: float = 0.0, high: float = 1.0, generator: Any = None) -> Tensor:
     """Fill with uniform random numbers in [low, high)."""
     if low > high:
         raise RuntimeError(f"uniform_ expects to return a [from, to) range, but found from={low} > to={high}")
     number = _real(x, "uniform_")
-    drawn = generator().random(tuple(x.shape), dtype=x.dtype.numpy) * number(high - low) + number(low)
+    drawn = _stream(generator).random(tuple(x.shape), dtype=x.dtype.numpy) * number(high - low) + number(low)
     copy_into(x, _as_tensor(np.asarray(drawn), x.dtype, False))
 
 
 @op(kind="inplace", ref=None, sample=None)
-def normal_(x: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
+def normal_(x: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Tensor:
     """Fill with normal random numbers."""
     if std < 0:
         raise RuntimeError(f"normal_ expects std >= 0.0, but found std {std}")
     number = _real(x, "normal_")
-    drawn = generator().standard_normal(tuple(x.shape), dtype=x.dtype.numpy) * number(std) + number(mean)
+    drawn = _stream(generator).standard_normal(tuple(x.shape), dtype=x.dtype.numpy) * number(std) + number(mean)
     copy_into(x, _as_tensor(np.asarray(drawn), x.dtype, False))
 
 

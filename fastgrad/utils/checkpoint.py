@@ -9,7 +9,7 @@ from typing import Any
 
 from fastgrad.autograd import Function, enable_grad, grad, is_grad_enabled
 from fastgrad.autograd.graph import leaves_of
-from fastgrad.ops import create
+from fastgrad.random import default_generator
 from fastgrad.replay import refuse
 from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor
@@ -18,17 +18,17 @@ __all__ = ["checkpoint", "checkpoint_sequential"]
 
 
 def _random_state() -> Any:
-    return (create._seed, copy.deepcopy(create._generator))
+    return (default_generator._seed, copy.deepcopy(default_generator._stream))
 
 
 @contextlib.contextmanager
 def _random_numbers_of(state: Any) -> Iterator[None]:
-    now = create._seed, create._generator
-    create._seed, create._generator = state[0], copy.deepcopy(state[1])
+    now = default_generator._seed, default_generator._stream
+    default_generator._seed, default_generator._stream = state[0], copy.deepcopy(state[1])
     try:
         yield
     finally:
-        create._seed, create._generator = now
+        default_generator._seed, default_generator._stream = now
 
 
 def _fresh(args: Sequence[Any], on_tape: bool) -> list[Any]:
@@ -93,7 +93,7 @@ def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | N
                "function draws none")
     state = _random_state() if preserve_rng_state else None
     if state is not None and state[1] is None and state[0] is None:
-        create.generator()  # a stream without a seed: made now, so that it can be repeated
+        default_generator.initial_seed()  # a stream without a seed: made now, so that it can be repeated
         state = _random_state()
     inputs = _fresh(args, False)
     outputs = run(*inputs)

@@ -90,17 +90,18 @@ class Subset(Dataset):
         return len(self.indices)
 
 
-def _permutation(n: int, generator: np.random.Generator | None) -> list[int]:
-    found: list[int] = ops.randperm(n).tolist() if generator is None else generator.permutation(n).tolist()
+def _permutation(n: int, generator: Any) -> list[int]:
+    found: list[int] = ops.randperm(n, generator=generator).tolist()
     return found
 
 
 def random_split(
-    dataset: Any, lengths: Sequence[int] | Sequence[float], generator: np.random.Generator | None = None
+    dataset: Any, lengths: Sequence[int] | Sequence[float], generator: Any = None
 ) -> list[Subset]:
     """Subsets of given lengths, or shares of 1, chosen at random; what rounding leaves goes to the first ones.
 
-    `generator` is one of NumPy's; by default the stream of `manual_seed`. ValueError if the lengths do not add up.
+    `generator`: a Generator, or one of NumPy's; by default the stream of `manual_seed`. ValueError if the lengths do
+    not add up.
     """
     n = len(dataset)
     if abs(sum(lengths) - 1) < 1e-6 and sum(lengths) <= 1:
@@ -145,7 +146,7 @@ class RandomSampler(Sampler):
 
     def __init__(
         self, data_source: Any, replacement: bool = False, num_samples: int | None = None,
-        generator: np.random.Generator | None = None,
+        generator: Any = None,
     ) -> None:  # fmt: skip
         if num_samples is not None and num_samples <= 0:
             raise ValueError(f"num_samples should be a positive integer value, but got num_samples={num_samples}")
@@ -160,9 +161,7 @@ class RandomSampler(Sampler):
     def __iter__(self) -> Iterator[int]:
         n, left = len(self.data_source), self.num_samples
         if self.replacement:
-            drawn = ops.randint(0, n, (left,)).tolist() if self.generator is None else \
-                self.generator.integers(0, n, left).tolist()  # fmt: skip
-            yield from drawn
+            yield from ops.randint(0, n, (left,), generator=self.generator).tolist()
             return
         while left > 0:
             yield from _permutation(n, self.generator)[:left]
@@ -275,7 +274,7 @@ class DataLoader:
 
     batch_size: None gives single elements. shuffle, sampler, batch_sampler, drop_last: which indices, in what order.
     collate_fn: makes a batch of a list of elements. num_workers: threads that prepare batches ahead (`prefetch_factor`
-    each); batches keep their order, exceptions are passed on. generator: NumPy's; by default `manual_seed`'s stream.
+    each); batches keep their order, exceptions are passed on. generator: by default `manual_seed`'s.
     ValueError for options that exclude each other. `pin_memory`, `timeout` and the like are taken and not needed.
     """
 
@@ -284,7 +283,7 @@ class DataLoader:
         sampler: Iterable[Any] | None = None, batch_sampler: Iterable[Any] | None = None, num_workers: int = 0,
         collate_fn: Callable[[list[Any]], Any] | None = None, pin_memory: bool = False, drop_last: bool = False,
         timeout: float = 0, worker_init_fn: Callable[[int], None] | None = None, multiprocessing_context: Any = None,
-        generator: np.random.Generator | None = None, *, prefetch_factor: int | None = None,
+        generator: Any = None, *, prefetch_factor: int | None = None,
         persistent_workers: bool = False, pin_memory_device: str = "", in_order: bool = True,
     ) -> None:  # fmt: skip
         if num_workers < 0:
