@@ -22,6 +22,14 @@ DRAWS = {
     "normal": lambda g: fg.normal(fg.zeros(4), 1.0, generator=g),
     "normal of a size": lambda g: fg.normal(0.0, 1.0, (4,), generator=g),
     "uniform_": lambda g: fg.empty(4).uniform_(generator=g), "normal_": lambda g: fg.empty(4).normal_(generator=g),
+    "bernoulli_": lambda g: fg.empty(40, dtype=fg.int64).bernoulli_(0.4, generator=g),
+    "bernoulli_ of a tensor": lambda g: fg.empty(4).bernoulli_(WEIGHTS, generator=g),
+    "random_": lambda g: fg.empty(9).random_(generator=g),
+    "random_ in a range": lambda g: fg.empty(40, dtype=fg.int8).random_(-3, 5, generator=g),
+    "exponential_": lambda g: fg.empty(4).exponential_(2.0, generator=g),
+    "geometric_": lambda g: fg.empty(40, dtype=fg.int64).geometric_(0.2, generator=g),
+    "cauchy_": lambda g: fg.empty(4).cauchy_(1.0, 2.0, generator=g),
+    "log_normal_": lambda g: fg.empty(4).log_normal_(generator=g),
     "kaiming": lambda g: nn.init.kaiming_uniform_(fg.empty(3, 4), generator=g),
     "kaiming normal": lambda g: nn.init.kaiming_normal_(fg.empty(3, 4), generator=g),
     "xavier": lambda g: nn.init.xavier_uniform_(fg.empty(3, 4), generator=g),
@@ -77,7 +85,7 @@ def test_state_cannot_be_captured(what):
         getattr(generator, what)()
         return x + fg.rand(3, generator=generator)
 
-    with pytest.raises(fg.CaptureError, match="generator|manual_seed"):
+    with pytest.raises(fg.CaptureError, match="captured function"):
         fg.capture(step)(fg.ones(3))
     state = generator.get_state()
     with pytest.raises(fg.CaptureError, match="state of a generator"):
@@ -143,3 +151,43 @@ def test_data():
             ))  # fmt: skip
             fg.rand(1)
         assert orders[0] == orders[1]
+
+
+FILLS = [("bernoulli_", (0.3,)), ("exponential_", (2.5,)), ("geometric_", (0.2,)), ("log_normal_", (0.5, 0.25)),
+         ("random_", ()), ("random_", (7,)), ("random_", (-2, 9)), ("uniform_", (-1, 3)),
+         ("normal_", (2, 3))]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "arguments"), FILLS)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint8", "bool"])
+def test_moments_are_pytorchs(name, arguments, dtype):
+    torch = pytest.importorskip("torch")
+    moments = []
+    for library in (fg, torch):
+        library.manual_seed(0)
+        x = library.zeros(40_000, dtype=getattr(library, dtype))
+        try:
+            array = getattr(x, name)(*arguments).numpy().astype(np.float64)
+        except (RuntimeError, NotImplementedError, OverflowError):
+            moments.append("error")
+            continue
+        moments.append((array.mean() / (array.std() + 1e-300), np.log(array.std() + 1e-300)))
+    if name == "random_" and "error" in moments:
+        assert dtype in ("uint8", "bool")  # where a bound does not fit
+    elif "error" in moments:
+        assert moments[0] == moments[1]
+    else:
+        np.testing.assert_allclose(moments[0], moments[1], atol=0.04)
+
+
+def test_cauchy_by_quantiles():
+    x = fg.empty(40_000).cauchy_(1.0, 2.0, fg.Generator())
+    np.testing.assert_allclose(np.quantile(x.numpy(), [0.25, 0.5, 0.75]), [-1, 1, 3], atol=0.1)
+
+
+def test_fills_out_of_range():
+    x = fg.empty(3)
+    for call in (lambda: x.bernoulli_(1.5), lambda: x.random_(3, 3), lambda: x.exponential_(0.0),
+                 lambda: x.geometric_(0.0), lambda: x.cauchy_(0.0, 0.0), lambda: x.log_normal_(0.0, -1.0)):  # fmt: skip
+        with pytest.raises(RuntimeError):
+            call()

@@ -9,7 +9,9 @@ import fastgrad as fg
 from fastgrad.autograd import GradcheckError, gradcheck, gradgradcheck
 from fastgrad.ops.table import TABLE
 
-RANDOM = {"uniform_", "normal_", "draw_"}  # no reference: tested by their moments below
+# no reference: tested by their moments below, and in test_generator.py
+RANDOM = {"uniform_", "normal_", "draw_", "bernoulli_", "random_", "exponential_", "geometric_", "cauchy_",
+          "log_normal_"}
 ELEMENTWISE = [name for name, op in TABLE.items() if op.domain is not None]
 SAMPLED = [name for name, op in TABLE.items() if op.sample is not None]
 CHANGES_ITS_ARGUMENT = ("inplace", "fill")

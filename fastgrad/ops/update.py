@@ -98,6 +98,70 @@ def normal_(x: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = Non
     copy_into(x, _as_tensor(np.asarray(drawn), x.dtype, False))
 
 
+@op(kind="inplace", ref=None, sample=None)
+def bernoulli_(x: Tensor, p: Any = 0.5, generator: Any = None) -> Tensor:
+    """Fill with 1 with probability p (a number, or a tensor of one for each element), else 0."""
+    chances = p.detach().numpy() if isinstance(p, Tensor) else p
+    if not np.all((chances >= 0) & (chances <= 1)):
+        raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")
+    copy_into(x, np.asarray(_stream(generator).random(tuple(x.shape)) < chances))
+
+
+@op(kind="inplace", ref=None, sample=None)
+def random_(x: Tensor, low: int = 0, high: int | None = None, generator: Any = None) -> Tensor:
+    """Fill with integers from low to high - 1; of one bound, from 0. Without any, up to the largest integer that the
+    dtype holds, and below which it holds all."""
+    if high is None and low:
+        low, high = 0, low
+    if high is None:
+        high = 2 ** (np.finfo(x.dtype.numpy).nmant + 1) if x.is_floating_point() else \
+            1 if x.dtype.name == "bool" else int(np.iinfo(x.dtype.numpy).max)
+        drawn = _stream(generator).integers(0, high, tuple(x.shape), endpoint=True)
+    elif low >= high:
+        raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
+    else:
+        drawn = _stream(generator).integers(low, high, tuple(x.shape))
+    copy_into(x, np.asarray(drawn))
+
+
+@op(kind="inplace", ref=None, sample=None)
+def exponential_(x: Tensor, lambd: float = 1.0, generator: Any = None) -> Tensor:
+    """Fill with numbers of the exponential distribution: density lambd exp(-lambd t)."""
+    number = _real(x, "exponential_")
+    if lambd <= 0:
+        raise RuntimeError(f"exponential_ expects lambda > 0.0, but found lambda={lambd}")
+    drawn = _stream(generator).standard_exponential(tuple(x.shape), dtype=x.dtype.numpy) / number(lambd)
+    copy_into(x, np.asarray(drawn))
+
+
+@op(kind="inplace", ref=None, sample=None)
+def geometric_(x: Tensor, p: float, generator: Any = None) -> Tensor:
+    """Fill with numbers of trials up to the first success, which has probability p: 1, 2, ..."""
+    if x.dtype.name == "bool":
+        raise NotImplementedError("geometric_ is not implemented for bool")
+    if not 0 < p < 1:
+        raise RuntimeError(f"geometric_ expects p to be in (0, 1), but got p={p}")
+    copy_into(x, np.asarray(_stream(generator).geometric(p, tuple(x.shape))))
+
+
+@op(kind="inplace", ref=None, sample=None)
+def cauchy_(x: Tensor, median: float = 0.0, sigma: float = 1.0, generator: Any = None) -> Tensor:
+    """Fill with numbers of the Cauchy distribution: density sigma / (pi ((t - median)^2 + sigma^2))."""
+    _real(x, "cauchy_")
+    if sigma <= 0:
+        raise RuntimeError(f"cauchy_ expects sigma > 0.0, but found sigma={sigma}")
+    copy_into(x, np.asarray(_stream(generator).standard_cauchy(tuple(x.shape)) * sigma + median))
+
+
+@op(kind="inplace", ref=None, sample=None)
+def log_normal_(x: Tensor, mean: float = 1.0, std: float = 2.0, generator: Any = None) -> Tensor:
+    """Fill with numbers whose logarithms are normal, with this mean and deviation."""
+    _real(x, "log_normal_")
+    if std <= 0:
+        raise RuntimeError(f"log_normal_ expects std > 0.0, but found std={std}")
+    copy_into(x, np.asarray(np.exp(_stream(generator).standard_normal(tuple(x.shape)) * std + mean)))
+
+
 @op(kind="inplace", methods=(), ref=None, sample=None)
 def draw_(x: Tensor, draw: Callable[[tuple], np.ndarray]) -> Tensor:
     """Fill with what `draw` gives for x's shape: a function, so that a captured program can call it again."""
