@@ -3,6 +3,9 @@
 What the launches read is in memory, so that a captured program can replay them: the number of steps is a tensor of
 the state, and what stands in `param_groups` is written to a tensor, one for each group, at each step and before each
 replay, as for SGD (sgd.py, Note [Hyper-parameters in a buffer]).
+
+`foreach`, `fused` and `capturable` choose among PyTorch's implementations; here they are taken and change nothing, for
+an update is always fused, and can be captured. `differentiable=True` raises NotImplementedError.
 """
 
 from collections.abc import Callable
@@ -174,7 +177,8 @@ class _Adaptive(Optimizer):
 class Adam(_Adaptive):
     """m <- b1 m + (1 - b1) g, v <- b2 v + (1 - b2) g^2, p <- p - lr m' / (sqrt(v') + eps), where m' = m / (1 - b1^t)
     and v' = v / (1 - b2^t): Kingma and Ba (2015). weight_decay p is added to g; with `amsgrad` v' is the largest so
-    far (Reddi et al. 2018). Values can be changed in `param_groups`. ValueError for values out of range.
+    far (Reddi et al. 2018). Values can be changed in `param_groups`. ValueError for values out of range. `foreach`,
+    `fused` and `capturable` change nothing; `differentiable` is not supported.
     """
 
     _rule = ADAM
