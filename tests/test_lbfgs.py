@@ -137,3 +137,32 @@ def test_misuse():
     good = fg.optim.LBFGS([w])
     with pytest.raises(fg.CaptureError):
         fg.capture(lambda: good.step(closure))()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_line_search_tries_what_pytorch_tries(seed):
+    """Functions with many minima or a wall, and first steps that are much too long."""
+    torch = pytest.importorskip("torch")
+    start = np.random.default_rng(seed).normal(size=3) * 3 if seed < 8 else np.array([-3.0, 0.5])
+    histories = []
+    for library in (fg, torch):
+        x = library.tensor(start, requires_grad=True)
+        lr = [1.0, 7.0, 300.0][seed % 3] if seed < 8 else [100.0, 100.0, 100.0, 3.0][seed - 8]
+        optimizer = library.optim.LBFGS([x], lr=lr, line_search_fn="strong_wolfe", max_eval=60)
+        history = []
+
+        def closure(x=x, optimizer=optimizer, history=history, library=library):
+            optimizer.zero_grad()
+            if seed < 8:
+                loss = (0.05 * x**4 + library.sin(4 * x) + library.exp(-x * x) * x).sum() + (x[0] * x[1]) ** 2
+            else:  # a wall: infinite and undefined losses too
+                loss = (library.exp([1.0, 3.0, 10.0, 30.0][seed - 8] * (x - 1)) - 0.01 * x).sum()
+            loss.backward()
+            history.append(loss.item())
+            return loss
+
+        for _ in range(2):
+            optimizer.step(closure)
+        histories.append(history)
+    count = 30 if seed < 8 else 45  # later ones differ by what roundings have become
+    np.testing.assert_allclose(histories[0][:count], histories[1][:count], rtol=1e-5, atol=1e-10)
