@@ -11,6 +11,7 @@ from fastgrad.ops.reduce import *
 from fastgrad.ops.create import *
 from fastgrad.ops.index import *
 from fastgrad.ops.linalg import *
+from fastgrad.ops.factor import *
 from fastgrad.ops.scan import *
 from fastgrad.ops.sort import *
 from fastgrad.ops.strided import *

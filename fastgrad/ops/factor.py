@@ -1,0 +1,385 @@
+"""Factorisations of matrices, and what is made of them, under torch.linalg's names: LAPACK through NumPy."""
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastgrad.ops.create import eye
+from fastgrad.ops.elementwise import abs, mul, square
+from fastgrad.ops.linalg import LinAlgError, _symmetric, _uniform, linalg_vector_norm, matmul, solve_matrices
+from fastgrad.ops.reduce import amax, amin, sum
+from fastgrad.ops.shape import cat, diag_embed, movedim, narrow, transpose, tril, triu, unsqueeze
+from fastgrad.ops.table import composite, op
+from fastgrad.tensor import Tensor, from_numpy, normalize_dim
+
+
+def _matrix(name: str, x: Tensor) -> np.ndarray:
+    if x.ndim < 2:
+        raise RuntimeError(f"linalg.{name}: The input tensor A must have at least 2 dimensions.")
+    if not x.dtype.is_floating_point:
+        raise RuntimeError(f"linalg.{name}: Expected a floating point tensor as input, got {x.dtype}")
+    return x.detach().numpy()
+
+
+def _factors(name: str, factorise: Any, array: np.ndarray, *rest: Any) -> tuple[Tensor, ...]:
+    try:
+        if np.isnan(array).any():
+            raise np.linalg.LinAlgError
+        return tuple(from_numpy(np.ascontiguousarray(part)) for part in factorise(array, *rest))
+    except np.linalg.LinAlgError as error:
+        raise LinAlgError(f"linalg.{name}: The algorithm failed to converge") from error
+
+
+def _shapes(rng: np.random.Generator) -> list[tuple]:
+    return [(x,) for x in _uniform(rng, (3, 3), (4, 2), (2, 4), (2, 3, 4), (2, 4, 3))]
+
+
+# ---------------------------------------------------------------------------------------------- singular values
+
+
+@op(kind="python", methods=())
+def _svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(U, S, V^T), with min(m, n) singular values, decreasing. Derivative: Townsend 2016."""
+    return _factors("svd", np.linalg.svd, _matrix("svd", x), False)
+
+
+@_svd.vjp("x")
+def _(grads, outs):
+    u, s, vh = outs
+    grad_u, grad_s, grad_vh = grads
+    v = transpose(vh, -2, -1)
+    inner = None if grad_s is None else diag_embed(grad_s)
+    one = eye(s.shape[-1], dtype=s.dtype)
+    rows, columns = unsqueeze(s, -2), unsqueeze(s, -1)
+    outside = None
+    if grad_u is not None or grad_vh is not None:
+        gaps = ((rows - columns) * (rows + columns) + one).reciprocal() * (1 - one)
+        if grad_u is not None:
+            part = matmul(transpose(u, -2, -1), grad_u)
+            turn = mul(mul(part - transpose(part, -2, -1), gaps), rows)
+            inner = turn if inner is None else inner + turn
+            if u.shape[-2] > u.shape[-1]:
+                outside = matmul((grad_u - matmul(u, part)) / rows, vh)
+        if grad_vh is not None:
+            part = matmul(vh, transpose(grad_vh, -2, -1))
+            turn = mul(columns, mul(part - transpose(part, -2, -1), gaps))
+            inner = turn if inner is None else inner + turn
+            if v.shape[-2] > v.shape[-1]:
+                more = matmul(u, (grad_vh - matmul(matmul(grad_vh, v), vh)) / columns)
+                outside = more if outside is None else outside + more
+    found = matmul(matmul(u, inner), vh)
+    return found if outside is None else found + outside
+
+
+@op(kind="python", methods=())
+def _full_vectors(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Square U and V^T of the singular value decomposition, of which what is added to the thin ones is arbitrary."""
+    u, _, vh = _factors("svd", np.linalg.svd, _matrix("svd", x), True)
+    return u, vh
+
+
+@_full_vectors.vjp("x")
+def _(grads):
+    raise RuntimeError("svd: the singular vectors of full_matrices=True have no gradient: use full_matrices=False")
+
+
+class Svd(NamedTuple):
+    """What svd returns."""
+
+    U: Tensor
+    S: Tensor
+    Vh: Tensor
+
+
+@composite(methods=(), sample=lambda rng: [], differs="singular vectors' signs are free")
+def linalg_svd(x: Tensor, full_matrices: bool = True, *, driver: str | None = None) -> Svd:
+    """(U, S, Vh) with x = U diag(S) Vh, S decreasing. U (m, m) and Vh (n, n), or with min(m, n) columns and rows.
+
+    The square vectors of a matrix that is not square have no gradient (RuntimeError). LinAlgError for NaN.
+    """
+    u, s, vh = _svd(x)
+    if full_matrices and x.shape[-1] != x.shape[-2]:
+        u, vh = _full_vectors(x)
+    return Svd(u, s, vh)
+
+
+@composite(methods=(), sample=_shapes)
+def linalg_svdvals(x: Tensor, *, driver: str | None = None) -> Tensor:
+    """Singular values, decreasing."""
+    return _svd(x)[1]
+
+
+# ---------------------------------------------------------------------------------------------- QR
+
+
+@op(kind="python", methods=())
+def _qr(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(Q, R) with min(m, n) columns and rows. Derivative, for m >= n: Walter and Lehmann 2012."""
+    return _factors("qr", np.linalg.qr, _matrix("qr", x))
+
+
+@_qr.vjp("x")
+def _(grads, outs):
+    q, r = outs
+    grad_q, grad_r = grads
+    middle = None
+    if grad_r is not None:
+        middle = matmul(r, transpose(grad_r, -2, -1))
+    if grad_q is not None:
+        part = matmul(transpose(grad_q, -2, -1), q)
+        middle = -part if middle is None else middle - part
+    middle = tril(middle) + transpose(tril(middle, -1), -2, -1)
+    whole = matmul(q, middle)
+    if grad_q is not None:
+        whole = grad_q + whole
+    return transpose(solve_matrices(r, transpose(whole, -2, -1)), -2, -1)
+
+
+@op(kind="python", methods=())
+def _qr_without_gradient(x: Tensor, mode: str) -> tuple[Tensor, Tensor]:
+    """(Q, R) of mode "complete", or Q empty and R, of mode "r"."""
+    array = _matrix("qr", x)
+    if mode == "complete":
+        return _factors("qr", np.linalg.qr, array, mode)
+    (r,) = _factors("qr", lambda a: (np.linalg.qr(a, "r"),), array)
+    return from_numpy(np.empty(0, array.dtype)), r
+
+
+@_qr_without_gradient.vjp("x")
+def _(grads):
+    raise RuntimeError("linalg.qr: mode 'r', and mode 'complete' with more rows than columns, have no gradient")
+
+
+class Qr(NamedTuple):
+    """What qr returns."""
+
+    Q: Tensor
+    R: Tensor
+
+
+@composite(methods=(), sample=lambda rng: [*_shapes(rng), (*_uniform(rng, (2, 4)), "complete")])
+def linalg_qr(A: Tensor, mode: str = "reduced") -> Qr:
+    """(Q, R) with A = Q R, Q's columns orthonormal and R upper triangular.
+
+    mode: "reduced" gives Q (m, k) and R (k, n) with k = min(m, n), "complete" Q (m, m) and R (m, n), "r" an empty Q.
+    """
+    if mode not in ("reduced", "complete", "r"):
+        raise RuntimeError(f"qr received unrecognized mode {mode!r} but expected one of 'reduced', 'r', or 'complete'")
+    _matrix("qr", A)
+    m, n = A.shape[-2:]
+    if mode == "r" or (mode == "complete" and m > n):
+        return Qr(*_qr_without_gradient(A, mode))
+    if m >= n:
+        return Qr(*_qr(A))
+    # the columns after the first m only enter R
+    q, r = _qr(narrow(A, -1, 0, m))
+    return Qr(q, cat((r, matmul(transpose(q, -2, -1), narrow(A, -1, m, n - m))), -1))
+
+
+# ---------------------------------------------------------------------------------------------- pseudo-inverse, rank
+
+
+def _number(value: Any) -> Any:
+    """A tolerance as a number, or as an array that broadcasts against singular values."""
+    return value.detach().numpy()[..., None] if isinstance(value, Tensor) else value
+
+
+def _tolerance(s: np.ndarray, shape: Sequence[int], atol: Any, rtol: Any) -> Any:
+    """What singular values must exceed to count: the larger of atol and rtol times the largest."""
+    atol, rtol = _number(atol), _number(rtol)
+    if rtol is None:
+        rtol = builtins.max(shape[-2:]) * np.finfo(s.dtype).eps
+        if atol is not None:
+            rtol = np.where(np.asarray(atol) > 0, 0.0, rtol)
+    return np.maximum(0.0 if atol is None else atol, rtol * s.max(-1, keepdims=True, initial=0))
+
+
+@op(kind="python", methods=())
+def _pinv(x: Tensor, atol: Any, rtol: Any) -> Tensor:
+    """Pseudo-inverse, by singular values. Derivative: Golub and Pereyra 1973, 4.12."""
+    array = _matrix("pinv", x)
+    if not array.size:
+        return from_numpy(np.zeros(array.swapaxes(-1, -2).shape, array.dtype))
+    u, s, vh = (part.numpy() for part in _factors("pinv", np.linalg.svd, array, False))
+    kept = s > _tolerance(s, array.shape, atol, rtol)
+    inverse = np.where(kept, 1 / np.where(kept, s, 1), 0).astype(s.dtype)
+    found = (vh.swapaxes(-1, -2) * inverse[..., None, :]) @ u.swapaxes(-1, -2)
+    return from_numpy(np.ascontiguousarray(found))
+
+
+@_pinv.vjp("x")
+def _(grad, x, out):
+    turned, back = transpose(out, -2, -1), transpose(grad, -2, -1)
+    found = -matmul(matmul(turned, grad), turned)
+    left = back - matmul(x, matmul(out, back))
+    right = back - matmul(matmul(back, out), x)
+    return found + matmul(matmul(left, out), turned) + matmul(turned, matmul(out, right))
+
+
+def _pinv_samples(rng: np.random.Generator) -> list[tuple]:
+    (a, b) = _uniform(rng, (3, 3), (2, 3, 4))
+    return [*_shapes(rng), (a @ a.T, {"hermitian": True}), (b, {"rtol": 0.1}), (b, {"atol": 0.3}), (b, 0.2)]
+
+
+@composite(methods=(), sample=_pinv_samples)
+def linalg_pinv(A: Tensor, rcond: float | Tensor | None = None, hermitian: bool = False, *,
+                atol: float | Tensor | None = None, rtol: float | Tensor | None = None) -> Tensor:
+    """Pseudo-inverse (n, m) of matrices (m, n); singular values up to max(atol, rtol largest) count as 0.
+
+    rtol (or rcond) is max(m, n) eps by default, or 0 if atol is given. hermitian: A is symmetric, its lower triangle
+    is read.
+    """
+    rtol = rcond if rtol is None else rtol
+    if not hermitian:
+        return _pinv(A, atol, rtol)
+    found = _pinv(_symmetric(A, False), atol, rtol)
+    return (found + transpose(found, -2, -1)) * 0.5
+
+
+@composite(methods=(), sample=lambda rng: [*_shapes(rng), (np.ones((3, 3)),), (*_uniform(rng, (3, 4)), {"rtol": 0.5}),
+                                           (*_uniform(rng, (3, 4)), {"atol": 1.0})])
+def linalg_matrix_rank(A: Tensor, tol: float | Tensor | None = None, hermitian: bool = False, *,
+                       atol: float | Tensor | None = None, rtol: float | Tensor | None = None) -> Tensor:
+    """How many singular values exceed max(atol, rtol largest), in int64; `tol` is an absolute tolerance."""
+    array = _matrix("matrix_rank", A)
+    if tol is not None:
+        atol, rtol = tol, 0.0
+    if not array.size:
+        return from_numpy(np.zeros(array.shape[:-2], np.int64))
+    s = linalg_svdvals(_symmetric(A.detach(), False) if hermitian else A.detach()).numpy()
+    return from_numpy(np.asarray((s > _tolerance(s, array.shape, atol, rtol)).sum(-1), np.int64))
+
+
+class LeastSquares(NamedTuple):
+    """What lstsq returns."""
+
+    solution: Tensor
+    residuals: Tensor
+    rank: Tensor
+    singular_values: Tensor
+
+
+def _lstsq_samples(rng: np.random.Generator) -> list[tuple]:
+    return [_uniform(rng, (4, 2), (4, 3)), _uniform(rng, (2, 4, 3), (2, 4, 2)), _uniform(rng, (3, 3), (3, 1)),
+            _uniform(rng, (2, 4), (2, 3))]
+
+
+@composite(methods=(), sample=_lstsq_samples)
+def linalg_lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | None = None) -> LeastSquares:
+    """(solution, residuals, rank, singular_values) of min |A X - B|, the X of least norm where there are several.
+
+    `residuals` are the sums of squares, for m > n and full rank, else empty; `singular_values` are empty, except with
+    the drivers "gelsd" and "gelss".
+    """
+    array = _matrix("lstsq", A)
+    if driver not in (None, "gels", "gelsy", "gelsd", "gelss"):
+        raise RuntimeError(f"torch.linalg.lstsq: unknown driver {driver!r}".replace("torch.", ""))
+    if B.dtype is not A.dtype:
+        raise RuntimeError(f"linalg.lstsq: A and B have the dtypes {A.dtype} and {B.dtype}")
+    vector = B.ndim == A.ndim - 1 and B.shape == A.shape[:-1]
+    right = unsqueeze(B, -1) if vector else B
+    if right.ndim < 2 or right.shape[-2] != A.shape[-2]:
+        raise RuntimeError(f"linalg.lstsq: shapes {list(A.shape)} and {list(B.shape)} do not fit")
+    m, n = A.shape[-2:]
+    found = matmul(_pinv(A, None, rcond), right)
+    empty = from_numpy(np.empty(0, array.dtype))
+    rank = linalg_matrix_rank(A, rtol=rcond)
+    residuals = empty
+    if m > n and (rank.numpy() == n).all():
+        residuals = sum(square(matmul(A.detach(), found.detach()) - right.detach()), -2)
+        residuals = residuals.squeeze(-1) if vector else residuals
+    values = linalg_svdvals(A.detach()) if driver in ("gelsd", "gelss") else empty
+    return LeastSquares(found.squeeze(-1) if vector else found, residuals, rank, values)
+
+
+# ---------------------------------------------------------------------------------------------- triangles, norms
+
+
+def _triangular_samples(rng: np.random.Generator) -> list[tuple]:
+    a, b, c, d = rng.uniform(-1, 1, (3, 3)), rng.uniform(-1, 1, (3, 2)), rng.uniform(-1, 1, (2, 3, 3)), 3 * np.eye(3)
+    return [(a + d, b, {"upper": True}), (a + d, b, {"upper": False}), (c + d, b, {"upper": True}),
+            (c + d, rng.uniform(-1, 1, (2, 3)), {"upper": False, "left": False}),
+            (a, b, {"upper": True, "unitriangular": True})]
+
+
+@composite(methods=(), sample=_triangular_samples)
+def linalg_solve_triangular(A: Tensor, B: Tensor, *, upper: bool, left: bool = True,
+                            unitriangular: bool = False) -> Tensor:
+    """The X with A X = B (X A = B unless `left`), for triangular A, of which the other half is not read.
+
+    unitriangular: the diagonal counts as ones and is not read either. LinAlgError if the diagonal has a 0.
+    """
+    _matrix("solve_triangular", A)
+    _matrix("solve_triangular", B)
+    half = (triu if upper else tril)(A, (1 if upper else -1) if unitriangular else 0)
+    if unitriangular:
+        half = half + eye(A.shape[-1], dtype=A.dtype)
+    if left:
+        return solve_matrices(half, B)
+    return transpose(solve_matrices(transpose(half, -2, -1), transpose(B, -2, -1)), -2, -1)
+
+
+def _matrix_norm_samples(rng: np.random.Generator) -> list[tuple]:
+    x, y = _uniform(rng, (3, 4), (2, 3, 4))
+    return [(x,), (y,), (x, "nuc"), (y, np.inf), (y, -np.inf, (0, 2)), (y, 1, (-1, 0), True), (y, -1), (x, 2),
+            (y, -2, (0, 1), True), (y, "fro", (2, 0), True), (y, "nuc", (1, 2), True), (x, 3)]
+
+
+@composite(methods=(), sample=_matrix_norm_samples)
+def linalg_matrix_norm(A: Tensor, ord: float | str = "fro", dim: Sequence[int] = (-2, -1),
+                       keepdim: bool = False) -> Tensor:
+    """Norm of matrices in the two dimensions `dim`: "fro", "nuc", 2 and -2 (singular values), 1 and -1 (columns' sums
+    of absolute values), inf and -inf (rows').
+    """
+    _matrix("matrix_norm", A)
+    if len(dim) != 2:
+        raise RuntimeError("linalg.matrix_norm: dim must be a 2-tuple")
+    row, column = (normalize_dim(d, A.ndim) for d in dim)
+    if row == column:
+        raise RuntimeError("linalg.matrix_norm: dims must be different")
+    if ord == "fro":
+        return linalg_vector_norm(A, 2, (row, column), keepdim)
+    if ord in ("nuc", 2, -2):
+        s = linalg_svdvals(movedim(A, (row, column), (-2, -1)))
+        found = sum(s, -1) if ord == "nuc" else amax(s, -1) if ord == 2 else amin(s, -1)
+        if keepdim:
+            found = unsqueeze(unsqueeze(found, builtins.min(row, column)), builtins.max(row, column))
+        return found
+    if isinstance(ord, str) or ord not in (1, -1, math.inf, -math.inf):
+        raise RuntimeError(f"linalg.matrix_norm: Order {ord} not supported.")
+    summed, chosen = (row, column) if ord in (1, -1) else (column, row)
+    return (amax if ord > 0 else amin)(sum(abs(A), summed, True), (row, column), keepdim)
+
+
+def _norm_samples(rng: np.random.Generator) -> list[tuple]:
+    x, y, v = _uniform(rng, (3, 4), (2, 3, 4), (5,))
+    return [(x,), (y,), (v, 3), (x, 1), (y, 2, -1), (y, "fro", (0, 1), True), (y, {"dim": 1}), (y, None, None, True),
+            (x, "nuc"), (y, np.inf, (0, 2)), (v, "fro"), (y, 2)]
+
+
+@composite(methods=(), sample=_norm_samples)
+def linalg_norm(A: Tensor, ord: float | str | None = None, dim: int | Sequence[int] | None = None,
+                keepdim: bool = False) -> Tensor:
+    """`vector_norm` or `matrix_norm`: by how many dimensions `dim` names, or A has; the 2-norm of all without `ord`."""
+    dims = None if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
+    if ord is None:
+        return linalg_vector_norm(A, 2, dims, keepdim)
+    count = A.ndim if dims is None else len(dims)
+    if count not in (1, 2):
+        raise RuntimeError("linalg.norm: with ord, dim must name 1 or 2 dimensions, or the input must have 1 or 2")
+    if count == 2:
+        return linalg_matrix_norm(A, ord, (0, 1) if dims is None else dims, keepdim)
+    if isinstance(ord, str):
+        raise RuntimeError(f"linalg.norm: order {ord!r} is one of matrices")
+    return linalg_vector_norm(A, ord, dims, keepdim)
+
+
+@composite(methods=(), sample=lambda rng: [_uniform(rng, (2, 3), (3, 4)), _uniform(rng, (3,), (3,))])
+def linalg_matmul(x: Tensor, y: Tensor) -> Tensor:
+    """`matmul`."""
+    return matmul(x, y)
