@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastgrad.ops.create import eye
-from fastgrad.ops.elementwise import abs, mul, square
-from fastgrad.ops.linalg import LinAlgError, _symmetric, _uniform, linalg_vector_norm, matmul, solve_matrices
+from fastgrad.ops.elementwise import abs, mul, square, where
+from fastgrad.ops.linalg import LinAlgError, _symmetric, _uniform, linalg_eigh, linalg_vector_norm, matmul
 from fastgrad.ops.reduce import amax, amin, sum
 from fastgrad.ops.shape import cat, diag_embed, movedim, narrow, transpose, tril, triu, unsqueeze
 from fastgrad.ops.table import composite, op
@@ -137,7 +137,7 @@ def _(grads, outs):
     whole = matmul(q, middle)
     if grad_q is not None:
         whole = grad_q + whole
-    return transpose(solve_matrices(r, transpose(whole, -2, -1)), -2, -1)
+    return transpose(_substitute(r, transpose(whole, -2, -1), True), -2, -1)
 
 
 @op(kind="python", methods=())
@@ -223,7 +223,7 @@ def _(grad, x, out):
 
 def _pinv_samples(rng: np.random.Generator) -> list[tuple]:
     (a, b) = _uniform(rng, (3, 3), (2, 3, 4))
-    return [*_shapes(rng), (a @ a.T, {"hermitian": True}), (b, {"rtol": 0.1}), (b, {"atol": 0.3}), (b, 0.2)]
+    return [*_shapes(rng), (a @ a.T + np.eye(3), {"hermitian": True}), (b, {"rtol": 0.1}), (b, {"atol": 0.3}), (b, 0.2)]
 
 
 @composite(methods=(), sample=_pinv_samples)
@@ -237,8 +237,11 @@ def linalg_pinv(A: Tensor, rcond: float | Tensor | None = None, hermitian: bool 
     rtol = rcond if rtol is None else rtol
     if not hermitian:
         return _pinv(A, atol, rtol)
-    found = _pinv(_symmetric(A, False), atol, rtol)
-    return (found + transpose(found, -2, -1)) * 0.5
+    values, vectors = linalg_eigh(A)
+    sizes = np.abs(values.detach().numpy())
+    kept = from_numpy(sizes > _tolerance(sizes, A.shape, atol, rtol))
+    inverse = where(kept, where(kept, values, 1.0).reciprocal(), 0.0)
+    return matmul(mul(vectors, unsqueeze(inverse, -2)), transpose(vectors, -2, -1))
 
 
 @composite(methods=(), sample=lambda rng: [*_shapes(rng), (np.ones((3, 3)),), (*_uniform(rng, (3, 4)), {"rtol": 0.5}),
@@ -265,7 +268,9 @@ class LeastSquares(NamedTuple):
 
 
 def _lstsq_samples(rng: np.random.Generator) -> list[tuple]:
-    return [_uniform(rng, (4, 2), (4, 3)), _uniform(rng, (2, 4, 3), (2, 4, 2)), _uniform(rng, (3, 3), (3, 1)),
+    return [_uniform(rng, (4, 2), (4, 3)), (*_uniform(rng, (4, 2), (4, 3)), {"driver": "gels"}),
+            (*_uniform(rng, (4, 2), (4, 3)), {"driver": "gelsd"}), _uniform(rng, (2, 4, 3), (2, 4, 2)),
+            _uniform(rng, (3, 3), (3, 1)),
             _uniform(rng, (2, 4), (2, 3))]
 
 
@@ -273,12 +278,13 @@ def _lstsq_samples(rng: np.random.Generator) -> list[tuple]:
 def linalg_lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | None = None) -> LeastSquares:
     """(solution, residuals, rank, singular_values) of min |A X - B|, the X of least norm where there are several.
 
-    `residuals` are the sums of squares, for m > n and full rank, else empty; `singular_values` are empty, except with
-    the drivers "gelsd" and "gelss".
+    What the LAPACK driver of the name does not compute is empty, as in PyTorch: `residuals` (sums of squares) are there
+    for m > n and full rank, not with "gelsy", the default; `rank` not with "gels"; `singular_values` with "gelsd" and
+    "gelss" alone.
     """
     array = _matrix("lstsq", A)
     if driver not in (None, "gels", "gelsy", "gelsd", "gelss"):
-        raise RuntimeError(f"torch.linalg.lstsq: unknown driver {driver!r}".replace("torch.", ""))
+        raise RuntimeError(f"linalg.lstsq: unknown driver {driver!r}")
     if B.dtype is not A.dtype:
         raise RuntimeError(f"linalg.lstsq: A and B have the dtypes {A.dtype} and {B.dtype}")
     vector = B.ndim == A.ndim - 1 and B.shape == A.shape[:-1]
@@ -290,14 +296,45 @@ def linalg_lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: st
     empty = from_numpy(np.empty(0, array.dtype))
     rank = linalg_matrix_rank(A, rtol=rcond)
     residuals = empty
-    if m > n and (rank.numpy() == n).all():
-        residuals = sum(square(matmul(A.detach(), found.detach()) - right.detach()), -2)
+    if m > n and driver not in (None, "gelsy") and (rank.numpy() == n).all():
+        residuals = sum(square(matmul(A, found) - right), -2)
         residuals = residuals.squeeze(-1) if vector else residuals
     values = linalg_svdvals(A.detach()) if driver in ("gelsd", "gelss") else empty
+    if driver == "gels":
+        rank = from_numpy(np.empty(0, np.int64))
     return LeastSquares(found.squeeze(-1) if vector else found, residuals, rank, values)
 
 
 # ---------------------------------------------------------------------------------------------- triangles, norms
+
+
+@op(kind="python", methods=())
+def _substitute(a: Tensor, b: Tensor, upper: bool) -> Tensor:
+    """The x with a x = b for triangular a, row by row; not finite where a's diagonal has a 0. Giles 2008, 2.3.1."""
+    left, right = _matrix("solve_triangular", a), _matrix("solve_triangular", b)
+    n = left.shape[-1]
+    if left.shape[-2] != n or right.shape[-2] != n or a.dtype is not b.dtype:
+        raise RuntimeError(f"linalg.solve_triangular: {list(a.shape)} ({a.dtype}) and {list(b.shape)} ({b.dtype}) do "
+                           "not fit")
+    batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    found = np.zeros((*batch, n, right.shape[-1]), right.dtype)
+    with np.errstate(all="ignore"):
+        for i in range(n - 1, -1, -1) if upper else range(n):
+            done = slice(i + 1, n) if upper else slice(0, i)
+            known = (left[..., i, None, done] @ found[..., done, :])[..., 0, :]
+            found[..., i, :] = (right[..., i, :] - known) / left[..., i, i, None]
+    return from_numpy(found)
+
+
+@_substitute.vjp("a")
+def _(grad, a, out, upper):
+    whole = -matmul(_substitute(transpose(a, -2, -1), grad, not upper), transpose(out, -2, -1))
+    return triu(whole) if upper else tril(whole)
+
+
+@_substitute.vjp("b")
+def _(grad, a, upper):
+    return _substitute(transpose(a, -2, -1), grad, not upper)
 
 
 def _triangular_samples(rng: np.random.Generator) -> list[tuple]:
@@ -312,7 +349,7 @@ def linalg_solve_triangular(A: Tensor, B: Tensor, *, upper: bool, left: bool = T
                             unitriangular: bool = False) -> Tensor:
     """The X with A X = B (X A = B unless `left`), for triangular A, of which the other half is not read.
 
-    unitriangular: the diagonal counts as ones and is not read either. LinAlgError if the diagonal has a 0.
+    unitriangular: the diagonal counts as ones and is not read either. A 0 there divides: nothing is raised.
     """
     _matrix("solve_triangular", A)
     _matrix("solve_triangular", B)
@@ -320,8 +357,15 @@ def linalg_solve_triangular(A: Tensor, B: Tensor, *, upper: bool, left: bool = T
     if unitriangular:
         half = half + eye(A.shape[-1], dtype=A.dtype)
     if left:
-        return solve_matrices(half, B)
-    return transpose(solve_matrices(transpose(half, -2, -1), transpose(B, -2, -1)), -2, -1)
+        return _substitute(half, B, upper)
+    return transpose(_substitute(transpose(half, -2, -1), transpose(B, -2, -1), not upper), -2, -1)
+
+
+def _extreme(x: Tensor, dim: int, largest: bool) -> Tensor:
+    """The largest element along `dim`, 0 of nothing, or the smallest; the dimension of one that was kept stays."""
+    if not largest:
+        return amin(x, dim, dim >= 0)
+    return amax(x, dim, dim >= 0) if x.shape[dim] else sum(x, dim, dim >= 0)
 
 
 def _matrix_norm_samples(rng: np.random.Generator) -> list[tuple]:
@@ -346,14 +390,15 @@ def linalg_matrix_norm(A: Tensor, ord: float | str = "fro", dim: Sequence[int] =
         return linalg_vector_norm(A, 2, (row, column), keepdim)
     if ord in ("nuc", 2, -2):
         s = linalg_svdvals(movedim(A, (row, column), (-2, -1)))
-        found = sum(s, -1) if ord == "nuc" else amax(s, -1) if ord == 2 else amin(s, -1)
+        found = sum(s, -1) if ord == "nuc" else _extreme(s, -1, ord > 0)
         if keepdim:
             found = unsqueeze(unsqueeze(found, builtins.min(row, column)), builtins.max(row, column))
         return found
     if isinstance(ord, str) or ord not in (1, -1, math.inf, -math.inf):
         raise RuntimeError(f"linalg.matrix_norm: Order {ord} not supported.")
     summed, chosen = (row, column) if ord in (1, -1) else (column, row)
-    return (amax if ord > 0 else amin)(sum(abs(A), summed, True), (row, column), keepdim)
+    found = _extreme(sum(abs(A), summed, True), chosen, ord > 0)
+    return found if keepdim else found.squeeze((row, column))
 
 
 def _norm_samples(rng: np.random.Generator) -> list[tuple]:

@@ -493,10 +493,9 @@ def linalg_cholesky(x: Tensor) -> Tensor:
 # ---------------------------------------------------------------------------------------------- eigenvectors, norms
 
 
-@op(kind="python", methods=(), ref=lambda x, upper: _mirror(x, upper),
-    sample=lambda rng: [(rng.uniform(-1, 1, (2, 3, 3)), True)], differs="not in PyTorch")
-def _symmetric(x: Tensor, upper: bool) -> Tensor:
-    """The symmetric matrix of one triangle of x. Its gradient passes as it is, as if x were always symmetric."""
+@op(kind="python", methods=())
+def _symmetric(x: Tensor, upper: bool, even: bool = False) -> Tensor:
+    """The symmetric matrix of one triangle of x. Its gradient passes, as if x were always symmetric; `even`: made so."""
     return from_numpy(_mirror(_square("eigh", x), upper))
 
 
@@ -506,31 +505,42 @@ def _mirror(x: np.ndarray, upper: bool) -> np.ndarray:
 
 
 @_symmetric.vjp("x")
-def _(grad):
-    return grad
+def _(grad, even):
+    return (grad + transpose(grad, -2, -1)) * 0.5 if even else grad
 
 
-@op(kind="python", methods=(), ref=lambda x: np.linalg.eigh(x)[1],
-    sample=lambda rng: [(np.diag([1.0, 2.0, 4.0]) + 0.1,)], differs="the eigenvectors of eigh alone")
-def _eigenvectors(x: Tensor) -> Tensor:
-    """Eigenvectors of symmetric matrices, as columns, by growing eigenvalue. Derivative: Giles 2008, 3.1."""
+@op(kind="python", methods=())
+def _eigen(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues of symmetric matrices, growing, and eigenvectors, as columns. Derivative: Giles 2008, 3.1."""
     array = _square("eigh", x)
     try:
         if np.isnan(array).any():
             raise np.linalg.LinAlgError
-        return from_numpy(np.ascontiguousarray(np.linalg.eigh(array)[1]))
+        values, vectors = np.linalg.eigh(array)
+        return from_numpy(values), from_numpy(np.ascontiguousarray(vectors))
     except np.linalg.LinAlgError as error:
         raise LinAlgError("linalg.eigh: The algorithm failed to converge") from error
 
 
-@_eigenvectors.vjp("x")
-def _(grad, x, out):
-    n = x.shape[-1]
-    one = eye(n, dtype=x.dtype)
-    inverse = transpose(out, -2, -1)
-    values = sum(mul(out, matmul(x, out)), -2)
+@_eigen.vjp("x")
+def _(grads, outs):
+    values, vectors = outs
+    grad_values, grad_vectors = grads
+    turned = transpose(vectors, -2, -1)
+    if grad_vectors is None:
+        return matmul(mul(vectors, unsqueeze(grad_values, -2)), turned)
+    one = eye(values.shape[-1], dtype=values.dtype)
     gaps = (unsqueeze(values, -2) - unsqueeze(values, -1) + one).reciprocal() * (1 - one)
-    return matmul(matmul(out, mul(gaps, matmul(inverse, grad))), inverse)
+    inner = mul(gaps, matmul(turned, grad_vectors))
+    if grad_values is not None:
+        inner = inner + mul(unsqueeze(grad_values, -2), one)
+    return matmul(matmul(vectors, inner), turned)
+
+
+def _is_upper(UPLO: str) -> bool:
+    if UPLO not in ("L", "U", "l", "u"):
+        raise RuntimeError(f"linalg.eigh: UPLO must be 'L' or 'U', not {UPLO!r}")
+    return UPLO in ("U", "u")
 
 
 class Eigen(NamedTuple):
@@ -544,18 +554,14 @@ class Eigen(NamedTuple):
 def linalg_eigh(x: Tensor, UPLO: str = "L") -> Eigen:
     """(eigenvalues, eigenvectors) of symmetric matrices, by growing eigenvalue; the triangle that UPLO names is read.
     """
-    if UPLO not in ("L", "U", "l", "u"):
-        raise RuntimeError(f"linalg.eigh: UPLO must be 'L' or 'U', not {UPLO!r}")
-    whole = _symmetric(x, UPLO in ("U", "u"))
-    vectors = _eigenvectors(whole)
-    return Eigen(sum(mul(vectors, matmul(whole, vectors)), -2), vectors)
+    return Eigen(*_eigen(_symmetric(x, _is_upper(UPLO))))
 
 
 @composite(methods=(), sample=lambda rng: [(np.diag([1.0, 2.0, 4.0]) + 0.1,), (rng.uniform(-1, 1, (2, 3, 3)),),
                                            (rng.uniform(-1, 1, (3, 3)), "U")])
 def linalg_eigvalsh(x: Tensor, UPLO: str = "L") -> Tensor:
     """Eigenvalues of symmetric matrices, growing."""
-    return linalg_eigh(x, UPLO).eigenvalues
+    return _eigen(_symmetric(x, _is_upper(UPLO), True))[0]
 
 
 def _vector_samples(rng: np.random.Generator) -> list[tuple]:
