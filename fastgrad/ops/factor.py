@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastgrad.ops.create import eye
-from fastgrad.ops.elementwise import abs, mul, square, where
-from fastgrad.ops.linalg import LinAlgError, _symmetric, _uniform, linalg_eigh, linalg_vector_norm, matmul
+from fastgrad.ops.elementwise import abs, mul, square
+from fastgrad.ops.linalg import LinAlgError, _symmetric, _uniform, linalg_vector_norm, matmul
 from fastgrad.ops.reduce import amax, amin, sum
 from fastgrad.ops.shape import cat, diag_embed, movedim, narrow, transpose, tril, triu, unsqueeze
 from fastgrad.ops.table import composite, op
@@ -28,7 +28,7 @@ def _matrix(name: str, x: Tensor) -> np.ndarray:
 
 def _factors(name: str, factorise: Any, array: np.ndarray, *rest: Any) -> tuple[Tensor, ...]:
     try:
-        if np.isnan(array).any():
+        if name != "qr" and np.isnan(array).any():
             raise np.linalg.LinAlgError
         return tuple(from_numpy(np.ascontiguousarray(part)) for part in factorise(array, *rest))
     except np.linalg.LinAlgError as error:
@@ -43,7 +43,7 @@ def _shapes(rng: np.random.Generator) -> list[tuple]:
 
 
 @op(kind="python", methods=())
-def _svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _svd(x: Tensor) -> tuple[Tensor, ...]:
     """(U, S, V^T), with min(m, n) singular values, decreasing. Derivative: Townsend 2016."""
     return _factors("svd", np.linalg.svd, _matrix("svd", x), False)
 
@@ -77,7 +77,7 @@ def _(grads, outs):
 
 
 @op(kind="python", methods=())
-def _full_vectors(x: Tensor) -> tuple[Tensor, Tensor]:
+def _full_vectors(x: Tensor) -> tuple[Tensor, ...]:
     """Square U and V^T of the singular value decomposition, of which what is added to the thin ones is arbitrary."""
     u, _, vh = _factors("svd", np.linalg.svd, _matrix("svd", x), True)
     return u, vh
@@ -118,7 +118,7 @@ def linalg_svdvals(x: Tensor, *, driver: str | None = None) -> Tensor:
 
 
 @op(kind="python", methods=())
-def _qr(x: Tensor) -> tuple[Tensor, Tensor]:
+def _qr(x: Tensor) -> tuple[Tensor, ...]:
     """(Q, R) with min(m, n) columns and rows. Derivative, for m >= n: Walter and Lehmann 2012."""
     return _factors("qr", np.linalg.qr, _matrix("qr", x))
 
@@ -141,7 +141,7 @@ def _(grads, outs):
 
 
 @op(kind="python", methods=())
-def _qr_without_gradient(x: Tensor, mode: str) -> tuple[Tensor, Tensor]:
+def _qr_without_gradient(x: Tensor, mode: str) -> tuple[Tensor, ...]:
     """(Q, R) of mode "complete", or Q empty and R, of mode "r"."""
     array = _matrix("qr", x)
     if mode == "complete":
@@ -235,13 +235,7 @@ def linalg_pinv(A: Tensor, rcond: float | Tensor | None = None, hermitian: bool 
     is read.
     """
     rtol = rcond if rtol is None else rtol
-    if not hermitian:
-        return _pinv(A, atol, rtol)
-    values, vectors = linalg_eigh(A)
-    sizes = np.abs(values.detach().numpy())
-    kept = from_numpy(sizes > _tolerance(sizes, A.shape, atol, rtol))
-    inverse = where(kept, where(kept, values, 1.0).reciprocal(), 0.0)
-    return matmul(mul(vectors, unsqueeze(inverse, -2)), transpose(vectors, -2, -1))
+    return _pinv(_symmetric(A, False) if hermitian and A.numel() else A, atol, rtol)
 
 
 @composite(methods=(), sample=lambda rng: [*_shapes(rng), (np.ones((3, 3)),), (*_uniform(rng, (3, 4)), {"rtol": 0.5}),
@@ -388,13 +382,15 @@ def linalg_matrix_norm(A: Tensor, ord: float | str = "fro", dim: Sequence[int] =
         raise RuntimeError("linalg.matrix_norm: dims must be different")
     if ord == "fro":
         return linalg_vector_norm(A, 2, (row, column), keepdim)
-    if ord in ("nuc", 2, -2):
+    if isinstance(ord, str) and ord != "nuc":
+        raise RuntimeError(f"linalg.matrix_norm: Order {ord} not supported.")
+    if isinstance(ord, str) or ord in (2, -2):
         s = linalg_svdvals(movedim(A, (row, column), (-2, -1)))
-        found = sum(s, -1) if ord == "nuc" else _extreme(s, -1, ord > 0)
+        found = sum(s, -1) if isinstance(ord, str) else _extreme(s, -1, ord > 0)
         if keepdim:
             found = unsqueeze(unsqueeze(found, builtins.min(row, column)), builtins.max(row, column))
         return found
-    if isinstance(ord, str) or ord not in (1, -1, math.inf, -math.inf):
+    if ord not in (1, -1, math.inf, -math.inf):
         raise RuntimeError(f"linalg.matrix_norm: Order {ord} not supported.")
     summed, chosen = (row, column) if ord in (1, -1) else (column, row)
     found = _extreme(sum(abs(A), summed, True), chosen, ord > 0)

@@ -495,7 +495,7 @@ def linalg_cholesky(x: Tensor) -> Tensor:
 
 @op(kind="python", methods=())
 def _symmetric(x: Tensor, upper: bool, even: bool = False) -> Tensor:
-    """The symmetric matrix of one triangle of x. Its gradient passes, as if x were always symmetric; `even`: made so."""
+    """The symmetric matrix of one triangle of x. Its gradient passes, as if x always were; `even`: made symmetric."""
     return from_numpy(_mirror(_square("eigh", x), upper))
 
 
