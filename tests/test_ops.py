@@ -10,7 +10,9 @@ from fastgrad.autograd import GradcheckError, gradcheck, gradgradcheck
 from fastgrad.ops.table import TABLE
 
 RANDOM = {"uniform_", "normal_", "draw_"}  # no reference: tested by their moments below
-ELSEWHERE = RANDOM | {"optimize_"}
+# what linalg's functions are made of: test_torch compares those, with gradients to second order
+FACTORS = {"_symmetric", "_eigen", "_svd", "_full_vectors", "_qr", "_qr_without_gradient", "_pinv", "_substitute"}
+ELSEWHERE = RANDOM | FACTORS | {"optimize_"}
 ELEMENTWISE = [name for name, op in TABLE.items() if op.domain is not None]
 SAMPLED = [name for name, op in TABLE.items() if op.sample is not None]
 CHANGES_ITS_ARGUMENT = ("inplace", "fill")
