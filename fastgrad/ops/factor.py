@@ -175,8 +175,9 @@ class Qr(NamedTuple):
 
 
 def _qr_samples(rng: np.random.Generator) -> list[tuple]:
-    even, tall, wide, _, batch = _shapes(rng)  # of a NaN in a batch of wide ones, LAPACKs differ in what it spoils
-    return [even, tall, wide, batch, (*wide, "complete")]
+    # a NaN, which the tests put in the middle, is not at a matrix's beginning: LAPACKs differ in what it spoils there
+    even, tall, wide, batch, square_batch = _uniform(rng, (3, 3), (4, 2), (2, 4), (3, 4, 2), (3, 3, 3))
+    return [(even,), (tall,), (wide,), (batch,), (square_batch,), (wide, "complete")]
 
 
 @composite(methods=(), sample=_qr_samples)

@@ -554,7 +554,7 @@ class Eigen(NamedTuple):
 def linalg_eigh(x: Tensor, UPLO: str = "L") -> Eigen:
     """(eigenvalues, eigenvectors) of symmetric matrices, by growing eigenvalue; the triangle that UPLO names is read.
     """
-    return Eigen(*_eigen(_symmetric(x, _is_upper(UPLO))))
+    return Eigen(*_eigen(_symmetric(x, _is_upper(UPLO), True)))
 
 
 @composite(methods=(), sample=lambda rng: [(np.diag([1.0, 2.0, 4.0]) + 0.1,), (rng.uniform(-1, 1, (2, 3, 3)),),
