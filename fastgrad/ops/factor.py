@@ -11,7 +11,15 @@ import numpy as np
 
 from fastgrad.ops.create import eye
 from fastgrad.ops.elementwise import abs, mul, square
-from fastgrad.ops.linalg import LinAlgError, _symmetric, _uniform, linalg_vector_norm, matmul
+from fastgrad.ops.linalg import (
+    LinAlgError,
+    _symmetric,
+    _uniform,
+    linalg_cross,
+    linalg_multi_dot,
+    linalg_vector_norm,
+    matmul,
+)
 from fastgrad.ops.reduce import amax, amin, sum
 from fastgrad.ops.shape import cat, diag_embed, movedim, narrow, transpose, tril, triu, unsqueeze
 from fastgrad.ops.table import composite, op
@@ -438,3 +446,21 @@ def linalg_norm(A: Tensor, ord: float | str | None = None, dim: int | Sequence[i
 def linalg_matmul(x: Tensor, y: Tensor) -> Tensor:
     """`matmul`."""
     return matmul(x, y)
+
+
+@composite(methods=(), sample=lambda rng: [_uniform(rng, (2, 3), (3, 4), (4, 5)), _uniform(rng, (2, 3))])
+def chain_matmul(*matrices: Tensor) -> Tensor:
+    """The product of matrices, from the left."""
+    return matrices[0] if len(matrices) == 1 else linalg_multi_dot(matrices)
+
+
+@composite(sample=lambda rng: [_uniform(rng, (4, 3), (4, 3)), (*_uniform(rng, (3, 2), (3, 2)), {"dim": 0}),
+                               _uniform(rng, (3, 2), (3, 2)), (*_uniform(rng, (2, 3), (2, 3)), 1)])
+def cross(x: Tensor, y: Tensor, dim: int | None = None) -> Tensor:
+    """Cross products of vectors of three along `dim`; by default, the first dimension of size 3."""
+    if dim is None:
+        found = [d for d, size in enumerate(x.shape) if size == 3]
+        if not found:
+            raise RuntimeError("no dimension of size 3 in input")
+        dim = found[0]
+    return linalg_cross(x, y, dim=dim)
