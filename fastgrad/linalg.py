@@ -1,15 +1,15 @@
 """Linear algebra, with the names of torch.linalg: LAPACK through NumPy, differentiable."""
 
-from fastgrad.ops.decompositions import linalg_lstsq as lstsq
-from fastgrad.ops.decompositions import linalg_matmul as matmul
-from fastgrad.ops.decompositions import linalg_matrix_norm as matrix_norm
-from fastgrad.ops.decompositions import linalg_matrix_rank as matrix_rank
-from fastgrad.ops.decompositions import linalg_norm as norm
-from fastgrad.ops.decompositions import linalg_pinv as pinv
-from fastgrad.ops.decompositions import linalg_qr as qr
-from fastgrad.ops.decompositions import linalg_solve_triangular as solve_triangular
-from fastgrad.ops.decompositions import linalg_svd as svd
-from fastgrad.ops.decompositions import linalg_svdvals as svdvals
+from fastgrad.ops.factor import linalg_lstsq as lstsq
+from fastgrad.ops.factor import linalg_matmul as matmul
+from fastgrad.ops.factor import linalg_matrix_norm as matrix_norm
+from fastgrad.ops.factor import linalg_matrix_rank as matrix_rank
+from fastgrad.ops.factor import linalg_norm as norm
+from fastgrad.ops.factor import linalg_pinv as pinv
+from fastgrad.ops.factor import linalg_qr as qr
+from fastgrad.ops.factor import linalg_solve_triangular as solve_triangular
+from fastgrad.ops.factor import linalg_svd as svd
+from fastgrad.ops.factor import linalg_svdvals as svdvals
 from fastgrad.ops.linalg import LinAlgError as LinAlgError
 from fastgrad.ops.linalg import linalg_cholesky as cholesky
 from fastgrad.ops.linalg import linalg_cross as cross

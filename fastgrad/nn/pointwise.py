@@ -280,14 +280,14 @@ def batch_norm(
     running = None if running_mean is None or running_var is None else (running_mean, running_var)
     if not training and running is None:
         raise RuntimeError("Expected running_mean and running_var to be defined when training=False")
+    dims = (0, *range(2, input.ndim))
+    count = math.prod(input.shape[d] for d in dims)
+    if training and count == 1:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
     if not input.numel() and not (training and weight is None):
         raise IndexError(f"batch_norm: there is nothing in an input of shape {list(input.shape)}")
-    dims = (0, *range(2, input.ndim))
     shape = [1, -1, *[1] * (input.ndim - 2)]
     if training:
-        count = math.prod(input.shape[d] for d in dims)
-        if count == 1:
-            raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
         mean = ops.mean(input, dims, True)
         centred = input - mean
         var = ops.mean(centred * centred, dims, True)

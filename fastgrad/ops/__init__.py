@@ -11,7 +11,7 @@ from fastgrad.ops.reduce import *
 from fastgrad.ops.create import *
 from fastgrad.ops.index import *
 from fastgrad.ops.linalg import *
-from fastgrad.ops.decompositions import *
+from fastgrad.ops.factor import *
 from fastgrad.ops.scan import *
 from fastgrad.ops.sort import *
 from fastgrad.ops.strided import *
@@ -29,17 +29,16 @@ where.otherwise = _where
 
 # What rules, methods and modules are written with, and PyTorch has no function for: `fastgrad.ops` alone has it.
 _INTERNAL = {
-    "AMinMax", "Composite", "Eigen", "LeastSquares", "LinAlgError", "MaxMin", "QR", "Running", "SIM905", "SVD",
-    "SlogDet", "Sorted", "TABLE", "adapt_", "assign", "cast", "cholesky_symmetric", "composite", "contiguous",
-    "copy_", "determinant_sign", "diagonal_backward", "draw_", "eigenvectors", "expand", "expand_as",
-    "generator", "getitem", "index", "index_backward", "linear", "log_determinant", "log_softmax_backward",
-    "max_index", "median_index", "method", "min_index", "new_empty", "new_full", "new_ones", "new_tensor",
-    "new_zeros", "normal_", "one_hot", "op", "pad", "pow_backward", "power_norm", "pseudoinverse",
-    "ndimension", "put_strided", "qr_reduced", "relu_backward", "repeat", "reshape_as", "rint", "running_index",
+    "AMinMax", "Eigen", "LeastSquares", "LinAlgError", "MaxMin", "Qr", "Running", "SlogDet", "Sorted", "Svd",
+    "adapt_", "assign", "bernoulli_", "cast", "cauchy_", "cholesky_symmetric", "composite", "contiguous",
+    "copy_", "determinant_sign", "diagonal_backward", "draw_", "expand", "expand_as", "exponential_",
+    "generator", "geometric_", "getitem", "index", "index_backward", "linear", "log_determinant", "log_normal_",
+    "log_softmax_backward", "max_index", "median_index", "method", "min_index", "ndimension", "new_empty",
+    "new_full", "new_ones", "new_tensor", "new_zeros", "normal_", "one_hot", "op", "pad", "pow_backward",
+    "power_norm", "put_strided", "random_", "relu_backward", "repeat", "reshape_as", "rint", "running_index",
     "scatter_extreme", "scatter_source", "scatter_value", "scatter_zeros", "setitem", "sgd_",
     "sigmoid_backward", "softmax_backward", "solve_matrices", "sort_index", "spelled", "spread", "strided",
-    "sum_to_size",
-    "svd_reduced", "tanh_backward", "to", "type_as", "unfold_backward", "unfold_windows", "uniform_",
+    "sum_to_size", "tanh_backward", "to", "type_as", "unfold_backward", "unfold_windows", "uniform_",
     "unsqueeze_all", "view", "view_as",
 }
 

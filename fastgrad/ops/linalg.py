@@ -396,13 +396,37 @@ def _(grad, out):
 
 @op(kind="python", methods=(), ref=np.linalg.det, sample=_matrices)
 def linalg_det(x: Tensor) -> Tensor:
-    """Determinant. Derivative, for invertible matrices alone: Giles 2008, 2.2.4."""
+    """Determinant. Derivative: Giles 2008, 2.2.4; the second is of invertible matrices alone."""
     return from_numpy(np.asarray(np.linalg.det(_square("det", x))))
 
 
 @linalg_det.vjp("x")
+def _(grad, x):
+    return mul(reshape(grad, (*grad.shape, 1, 1)), _cofactors(x))
+
+
+@op(kind="python", methods=(), ref=lambda x: np.linalg.det(x)[..., None, None] * np.linalg.inv(x).swapaxes(-1, -2),
+    sample=_matrices)
+def _cofactors(x: Tensor) -> Tensor:
+    """The cofactors of square matrices: det(x) x^-T, or of the singular values' products where x is singular."""
+    array = _square("det", x)
+    size = np.linalg.det(array)
+    singular = size == 0
+    found = np.where(singular[..., None, None], np.eye(array.shape[-1], dtype=array.dtype), array)
+    found = size[..., None, None] * np.linalg.inv(found).swapaxes(-1, -2)
+    if singular.any():
+        u, s, vh = np.linalg.svd(array[singular])
+        others = np.where(np.eye(s.shape[-1], dtype=bool), 1, s[..., None, :]).prod(-1)
+        sign = np.linalg.det(u) * np.linalg.det(vh)
+        found[singular] = sign[..., None, None] * ((u * others[..., None, :]) @ vh)
+    return from_numpy(np.ascontiguousarray(found, array.dtype))
+
+
+@_cofactors.vjp("x")
 def _(grad, x, out):
-    return mul(reshape(mul(grad, out), (*out.shape, 1, 1)), transpose(linalg_inv(x), -2, -1))
+    inverse = transpose(linalg_inv(x), -2, -1)
+    size = sum(mul(grad, inverse), (-2, -1), True)
+    return mul(size, out) - matmul(matmul(out, transpose(grad, -2, -1)), inverse)
 
 
 @op(kind="python", methods=(), ref=np.linalg.solve, sample=_solvable)
@@ -469,45 +493,54 @@ def linalg_cholesky(x: Tensor) -> Tensor:
 # ---------------------------------------------------------------------------------------------- eigenvectors, norms
 
 
-def _symmetric(x: np.ndarray) -> np.ndarray:
-    """The symmetric matrix of x's lower triangle, which is all that eigh reads."""
-    lower = np.tril(x)
-    return lower + np.tril(x, -1).swapaxes(-1, -2)
+@op(kind="python", methods=())
+def _symmetric(x: Tensor, upper: bool, even: bool = False) -> Tensor:
+    """The symmetric matrix of one triangle of x. Its gradient passes, as if x always were; `even`: made symmetric."""
+    return from_numpy(_mirror(_square("eigh", x), upper))
 
 
-@op(kind="python", methods=(), ref=lambda x: np.linalg.eigh(x)[1],
-    sample=lambda rng: [(np.diag([1.0, 2.0, 4.0]) + 0.1,)], differs="the eigenvectors of eigh alone")
-def eigenvectors(x: Tensor) -> Tensor:
-    """Eigenvectors of symmetric matrices, as columns, by growing eigenvalue. Derivative: Giles 2008, 3.1."""
-    array = _symmetric(_square("eigh", x))
+def _mirror(x: np.ndarray, upper: bool) -> np.ndarray:
+    x = x.swapaxes(-1, -2) if upper else x
+    return np.ascontiguousarray(np.tril(x) + np.tril(x, -1).swapaxes(-1, -2))
+
+
+@_symmetric.vjp("x")
+def _(grad, even):
+    return (grad + transpose(grad, -2, -1)) * 0.5 if even else grad
+
+
+@op(kind="python", methods=())
+def _eigen(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues of symmetric matrices, growing, and eigenvectors, as columns. Derivative: Giles 2008, 3.1."""
+    array = _square("eigh", x)
     try:
-        return from_numpy(np.ascontiguousarray(np.linalg.eigh(array)[1]))
+        if np.isnan(array).any():
+            raise np.linalg.LinAlgError
+        values, vectors = np.linalg.eigh(array)
+        return from_numpy(values), from_numpy(np.ascontiguousarray(vectors))
     except np.linalg.LinAlgError as error:
         raise LinAlgError("linalg.eigh: The algorithm failed to converge") from error
 
 
-@eigenvectors.vjp("x")
-def _(grad, x, out):
-    n = x.shape[-1]
-    one = eye(n, dtype=x.dtype)
-    inverse = transpose(out, -2, -1)
-    values = sum(mul(out, matmul(_mirrored(x), out)), -2)
+@_eigen.vjp("x")
+def _(grads, outs):
+    values, vectors = outs
+    grad_values, grad_vectors = grads
+    turned = transpose(vectors, -2, -1)
+    if grad_vectors is None:
+        return matmul(mul(vectors, unsqueeze(grad_values, -2)), turned)
+    one = eye(values.shape[-1], dtype=values.dtype)
     gaps = (unsqueeze(values, -2) - unsqueeze(values, -1) + one).reciprocal() * (1 - one)
-    whole = matmul(matmul(out, mul(gaps, matmul(inverse, grad))), inverse)
-    return _to_lower(whole)
+    inner = mul(gaps, matmul(turned, grad_vectors))
+    if grad_values is not None:
+        inner = inner + mul(unsqueeze(grad_values, -2), one)
+    return matmul(matmul(vectors, inner), turned)
 
 
-def _mirrored(x: Tensor) -> Tensor:
-    lower = from_numpy(np.tri(x.shape[-1]).astype(x.dtype.numpy))
-    strict = from_numpy(np.tri(x.shape[-1], k=-1).astype(x.dtype.numpy))
-    return mul(x, lower) + transpose(mul(x, strict), -2, -1)
-
-
-def _to_lower(whole: Tensor) -> Tensor:
-    """What reaches the lower triangle, which both halves are made of."""
-    lower = from_numpy(np.tri(whole.shape[-1]).astype(whole.dtype.numpy))
-    strict = from_numpy(np.tri(whole.shape[-1], k=-1).astype(whole.dtype.numpy))
-    return mul(whole, lower) + mul(transpose(whole, -2, -1), strict)
+def _is_upper(UPLO: str) -> bool:
+    if UPLO not in ("L", "U", "l", "u"):
+        raise RuntimeError(f"linalg.eigh: UPLO must be 'L' or 'U', not {UPLO!r}")
+    return UPLO in ("U", "u")
 
 
 class Eigen(NamedTuple):
@@ -518,17 +551,17 @@ class Eigen(NamedTuple):
 
 
 @composite(methods=(), sample=lambda rng: [], differs="eigenvectors' signs are free")
-def linalg_eigh(x: Tensor) -> Eigen:
-    """(eigenvalues, eigenvectors) of symmetric matrices, by growing eigenvalue; the lower triangle is read."""
-    vectors = eigenvectors(x)
-    return Eigen(sum(mul(vectors, matmul(_mirrored(x), vectors)), -2), vectors)
+def linalg_eigh(x: Tensor, UPLO: str = "L") -> Eigen:
+    """(eigenvalues, eigenvectors) of symmetric matrices, by growing eigenvalue; the triangle that UPLO names is read.
+    """
+    return Eigen(*_eigen(_symmetric(x, _is_upper(UPLO), True)))
 
 
-@composite(methods=(), differs="the gradient is in the lower triangle, which is read; PyTorch's is symmetric",
-           sample=lambda rng: [(np.diag([1.0, 2.0, 4.0]) + 0.1,)])
-def linalg_eigvalsh(x: Tensor) -> Tensor:
+@composite(methods=(), sample=lambda rng: [(np.diag([1.0, 2.0, 4.0]) + 0.1,), (rng.uniform(-1, 1, (2, 3, 3)),),
+                                           (rng.uniform(-1, 1, (3, 3)), "U")])
+def linalg_eigvalsh(x: Tensor, UPLO: str = "L") -> Tensor:
     """Eigenvalues of symmetric matrices, growing."""
-    return linalg_eigh(x).eigenvalues
+    return _eigen(_symmetric(x, _is_upper(UPLO), True))[0]
 
 
 def _vector_samples(rng: np.random.Generator) -> list[tuple]:

@@ -201,10 +201,8 @@ class WeightedRandomSampler(Sampler):
         self.num_samples, self.replacement, self.generator = num_samples, replacement, generator
 
     def __iter__(self) -> Iterator[int]:
-        if self.generator is None:
-            return iter(ops.multinomial(self.weights, self.num_samples, self.replacement).tolist())
-        shares = self.weights.detach().numpy() / float(self.weights.sum())
-        return iter(self.generator.choice(len(shares), self.num_samples, self.replacement, shares).tolist())
+        drawn = ops.multinomial(self.weights, self.num_samples, self.replacement, generator=self.generator)
+        return iter(drawn.tolist())
 
     def __len__(self) -> int:
         return self.num_samples
