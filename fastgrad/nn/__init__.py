@@ -18,6 +18,7 @@ from fastgrad.nn.container import ModuleDict, ModuleList, Sequential
 from fastgrad.nn.linear import Flatten, Identity, Linear
 from fastgrad.nn.loss import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss
 from fastgrad.nn.module import Module
+from fastgrad.nn.normalization import BatchNorm1d, GroupNorm, InstanceNorm1d, RMSNorm
 from fastgrad.nn.parameter import Parameter
 from fastgrad.nn.weighted import Embedding, LayerNorm
 
@@ -26,11 +27,14 @@ __all__ = [
     "GELU",
     "BCELoss",
     "BCEWithLogitsLoss",
+    "BatchNorm1d",
     "CrossEntropyLoss",
     "Dropout",
     "Embedding",
     "Flatten",
+    "GroupNorm",
     "Identity",
+    "InstanceNorm1d",
     "L1Loss",
     "LayerNorm",
     "LeakyReLU",
@@ -42,6 +46,7 @@ __all__ = [
     "ModuleList",
     "NLLLoss",
     "Parameter",
+    "RMSNorm",
     "ReLU",
     "Sequential",
     "SiLU",

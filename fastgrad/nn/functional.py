@@ -9,6 +9,18 @@ from typing import Any
 from warnings import warn
 
 from fastgrad import ops
+from fastgrad.nn.normalization import (
+    batch_norm as batch_norm,
+)
+from fastgrad.nn.normalization import (
+    group_norm as group_norm,
+)
+from fastgrad.nn.normalization import (
+    instance_norm as instance_norm,
+)
+from fastgrad.nn.normalization import (
+    rms_norm as rms_norm,
+)
 from fastgrad.nn.pointwise import (
     dropout as dropout,
 )
@@ -67,6 +79,7 @@ from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor, int64, uint8
 
 __all__ = [
+    "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
@@ -74,7 +87,9 @@ __all__ = [
     "elu",
     "embedding",
     "gelu",
+    "group_norm",
     "hardtanh",
+    "instance_norm",
     "l1_loss",
     "layer_norm",
     "leaky_relu",
@@ -89,6 +104,7 @@ __all__ = [
     "pad",
     "relu",
     "relu6",
+    "rms_norm",
     "scaled_dot_product_attention",
     "selu",
     "sigmoid",
