@@ -14,8 +14,9 @@ from fastgrad.nn.activation import (
     Softplus,
     Tanh,
 )
-from fastgrad.nn.container import ModuleDict, ModuleList, Sequential
-from fastgrad.nn.linear import Flatten, Identity, Linear
+from fastgrad.nn.attention import MultiheadAttention, TransformerEncoder, TransformerEncoderLayer
+from fastgrad.nn.container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
+from fastgrad.nn.linear import Bilinear, Flatten, Identity, Linear, Unflatten
 from fastgrad.nn.loss import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss
 from fastgrad.nn.module import Module
 from fastgrad.nn.normalization import BatchNorm1d, GroupNorm, InstanceNorm1d, RMSNorm
@@ -27,6 +28,7 @@ __all__ = [
     "GELU",
     "BCELoss",
     "BCEWithLogitsLoss",
+    "Bilinear",
     "BatchNorm1d",
     "CrossEntropyLoss",
     "Dropout",
@@ -44,8 +46,11 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "MultiheadAttention",
     "NLLLoss",
     "Parameter",
+    "ParameterDict",
+    "ParameterList",
     "RMSNorm",
     "ReLU",
     "Sequential",
@@ -54,6 +59,9 @@ __all__ = [
     "Softmax",
     "Softplus",
     "Tanh",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
+    "Unflatten",
     "functional",
     "init",
     "utils",

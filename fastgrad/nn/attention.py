@@ -17,7 +17,6 @@ from fastgrad.nn.module import Module
 from fastgrad.nn.parameter import Parameter
 from fastgrad.nn.weighted import LayerNorm
 from fastgrad.tensor import Tensor
-from fastgrad.tensor import bool as Bool
 
 __all__ = ["MultiheadAttention", "TransformerEncoder", "TransformerEncoderLayer"]
 
@@ -28,7 +27,7 @@ class NonDynamicallyQuantizableLinear(Linear):
 
 def _as_bias(mask: Tensor, dtype: Any) -> Tensor:
     """A mask as numbers that are added to scores: where a boolean one is true, -inf."""
-    if mask.dtype is Bool:
+    if mask.dtype.name == "bool":
         return ops.where(mask, -math.inf, 0.0).to(dtype)
     if not mask.is_floating_point():
         raise AssertionError("only bool and floating types of masks are supported")
