@@ -62,6 +62,8 @@ def batch_norm(
     if input.ndim < 2:
         raise RuntimeError(f"batch_norm: expected (N, C, ...), got a tensor with {input.ndim} dimensions")
     channels = input.shape[1]
+    if not channels:
+        raise IndexError(f"batch_norm: the input has no channels, its shape is {list(input.shape)}")
     count = input.shape[0] * prod(input.shape[2:])
     if training and count == 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
@@ -102,6 +104,8 @@ def instance_norm(
     count = prod(input.shape[2:])
     if count == 1:
         raise ValueError(f"Expected more than 1 spatial element when training, got input size {input.shape}")
+    if any(t is not None and not t.numel() for t in (weight, bias)):
+        raise IndexError("instance_norm: weight or bias has no elements")
     _check_channels("instance_norm", input.shape[1], running_mean=running_mean, running_var=running_var,
                     weight=weight, bias=bias)  # fmt: skip
     dims = tuple(range(2, input.ndim))
@@ -160,6 +164,8 @@ def rms_norm(
             f"Given normalized_shape={list(shape)}, expected input with shape [*, {', '.join(map(str, shape))}], "
             f"but got input of size{list(input.shape)}"
         )
+    if not input.is_floating_point():
+        raise NotImplementedError(f"rms_norm is not implemented for {input.dtype}")
     small = float(np.finfo(input.dtype.name).eps) if eps is None else eps
     out = input * ops.rsqrt(ops.mean(input * input, tuple(range(-len(shape), 0)), True) + small)
     return out if weight is None else out * weight
