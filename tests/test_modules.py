@@ -169,7 +169,7 @@ def state_hooks(lib):
         with pytest.raises(RuntimeError, match="loading state_dict for Sequential") as caught:
             model.load_state_dict(state)
         if "1.bias" not in state or isinstance(state["1.bias"], lib.Tensor) and state["1.bias"].numel() < 3:
-            log.append(str(caught.value))
+            log.append(str(caught.value).split())
         log.append([sorted(part) for part in model.load_state_dict(state, strict=False)] if "1.bias" not in state else 0)
     fresh = {"weight": lib.ones(1, 1), "bias": lib.nn.Parameter(lib.ones(1), requires_grad=False)}
     model[1].load_state_dict(fresh, assign=True)

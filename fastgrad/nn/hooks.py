@@ -13,6 +13,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any, NamedTuple
 
+from fastgrad import ops
 from fastgrad.autograd.function import Function
 from fastgrad.dispatch import get_grad_enabled
 from fastgrad.runtime import note_hooks
@@ -154,6 +155,7 @@ class _Backward:
         self.input_places: list[int] | None = None
         self.output_places: list[int] = []
         self.grad_outputs: tuple[Any, ...] | None = None
+        self.without: dict[int, tuple[Any, Any]] = {}  # inputs off the tape: shape and dtype of their zeros
 
     def _through(self, kind: type[Function], call: Callable[..., Any], values: Any) -> tuple[tuple[Any, ...], Any]:
         places = [i for i, value in enumerate(values) if isinstance(value, Tensor)]
@@ -168,6 +170,11 @@ class _Backward:
 
     def inputs(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         self.n_inputs = len(args)
+        self.without = {
+            i: (tuple(t.shape), t.dtype)
+            for i, t in enumerate(args)
+            if isinstance(t, Tensor) and not t.requires_grad and t.is_floating_point()
+        }
         args, self.input_places = self._through(_Inputs, self._at_inputs, args)
         return args
 
@@ -203,7 +210,10 @@ class _Backward:
     def _at_inputs(self, grads: tuple[Any, ...]) -> tuple[Any, ...]:
         if self.grad_outputs is None or self.input_places is None:
             return grads
-        spread = _spread(grads, self.input_places, self.n_inputs)
+        found = list(_spread(grads, self.input_places, self.n_inputs))
+        for i, (shape, dtype) in self.without.items():  # PyTorch's hooks are given zeros for these
+            found[i] = ops.zeros(shape, dtype=dtype)
+        spread = tuple(found)
         for hook in self.hooks:
             changed = hook(self.module, spread, self.grad_outputs)
             if changed is not None:

@@ -575,7 +575,8 @@ class Module:
             with no_grad():
                 current.copy_(value)
         elif isinstance(current, Parameter):
-            setattr(self, name, value if isinstance(value, Parameter) else Parameter(value, current.requires_grad))
+            made = value if isinstance(value, Parameter) else Parameter(value)
+            setattr(self, name, made.requires_grad_(current.requires_grad))
         else:
             setattr(self, name, value)
 

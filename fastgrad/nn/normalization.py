@@ -62,8 +62,8 @@ def batch_norm(
     if input.ndim < 2:
         raise RuntimeError(f"batch_norm: expected (N, C, ...), got a tensor with {input.ndim} dimensions")
     channels = input.shape[1]
-    if not channels:
-        raise IndexError(f"batch_norm: the input has no channels, its shape is {list(input.shape)}")
+    if not channels or any(t is not None and not t.numel() for t in (weight, bias)):
+        raise IndexError("batch_norm: there are no channels, or weight or bias has no elements")
     count = input.shape[0] * prod(input.shape[2:])
     if training and count == 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
