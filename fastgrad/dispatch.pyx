@@ -1693,8 +1693,8 @@ def launch_update(Tensor param, list buffers, Tensor grad, Tensor coefficients, 
     for thing in buffers:
         fits = fits and (thing is None or ((<Tensor?>thing).dt == param.dt and (<Tensor>thing).numel_ == param.numel_))
     if not fits:
-        raise RuntimeError("the optimizer's state has a tensor of another size or dtype than its step takes: buffers are "
-                           "like the parameter, step and mu_product are numbers in float32")
+        raise RuntimeError("the optimizer's state has a tensor of another size or dtype than its step takes: buffers "
+                           "are like the parameter, step and mu_product are numbers in float32")
     launch_raw("coefficients", coefficients, step, product, hyper)
     launch_raw("update", param, buffers[0], buffers[1] if len(buffers) > 1 else None,
                buffers[2] if len(buffers) > 2 else None, grad, coefficients)

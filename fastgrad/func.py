@@ -244,8 +244,8 @@ def functional_call(module: Any, parameter_and_buffer_dicts: Any, args: Any = No
                     tie_weights: bool = True, strict: bool = False) -> Any:
     """module(*args, **kwargs) with other tensors for the parameters and buffers that the dict(s) name.
 
-    The module itself is unchanged. With `strict`, all must be given and no others. KeyError or RuntimeError for a name
-    that the module does not have.
+    The module itself is unchanged. With `strict`, all must be given and no others: RuntimeError. AttributeError for a
+    name that the module does not have (PyTorch lets such names pass unless `strict`).
     """
     given = dict(parameter_and_buffer_dicts) if isinstance(parameter_and_buffer_dicts, Mapping) else {
         name: t for one in parameter_and_buffer_dicts for name, t in one.items()}

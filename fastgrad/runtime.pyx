@@ -376,6 +376,20 @@ def is_recording() -> bool:
     """Is this thread recording a captured function?"""
     return recording != 0 and fg_recorder_pool is not NULL
 
+
+cdef bint hooked = False    # has any module ever had a hook?
+
+
+def note_hooks() -> None:
+    """A module has a hook: from now on, calls of modules look for them."""
+    global hooked
+    hooked = True
+
+
+def calls_are_watched() -> bool:
+    """Is a call of a module more than its `forward`? One question for hooks and for recording: it costs each call."""
+    return hooked or (recording != 0 and fg_recorder_pool is not NULL)
+
 # ---------------------------------------------------------------------------------------------- merging loops
 
 

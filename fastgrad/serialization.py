@@ -18,7 +18,7 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgrad.tensor import Tensor, from_numpy
+from fastgrad.tensor import Tensor, device, from_numpy
 
 __all__ = ["load", "save"]
 
@@ -201,14 +201,18 @@ def save(obj: Any, f: Path | IO[bytes]) -> None:
         raise
 
 
-def load(f: Path | IO[bytes], map_location: Any = None, *, weights_only: bool | None = None) -> Any:
+def load(
+    f: Path | IO[bytes], map_location: Any = None, *, weights_only: bool | None = None, mmap: bool | None = None
+) -> Any:
     """What `save` wrote to a path or a binary file, or the dict of tensors of any safetensors file.
 
     `map_location` can only be the CPU; `weights_only` is always so.
 
     The tensors do not require grad. ValueError for what is not a sound safetensors file, or has dtypes that fastgrad
-    does not have; nothing in a file is ever run.
+    does not have; nothing in a file is ever run, whatever `weights_only`. `map_location` may be None or "cpu".
     """
+    if map_location is not None:
+        device(map_location)  # RuntimeError for another than the CPU
     if isinstance(f, str | os.PathLike):
         with open(f, "rb") as file:
             data = file.read()

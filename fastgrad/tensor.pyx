@@ -632,17 +632,30 @@ cdef class Tensor:
         PyObject_GetBuffer(array, buffer, flags)
 
     def __reduce__(self):
-        if self.node is not NULL:
-            raise RuntimeError("only leaf tensors can be pickled or deep-copied; detach() it first")
-        grad = self.grad
-        return _rebuild, (type(self), array_of(self), self.flags & LEAF_REQUIRES_GRAD, grad)
+        # As PyTorch's: without its gradient, and what stands on a tape comes back as a leaf.
+        return _rebuild, (type(self), array_of(self), self.requires_grad, None), attributes_of(self)
+
+    def __copy__(self):
+        """Another tensor over the same memory, off the tape."""
+        copied = Tensor._make_subclass(type(self), self.detach(), self.requires_grad)
+        attributes = attributes_of(self)
+        if attributes:
+            copied.__dict__.update(attributes)
+        return copied
 
     def __deepcopy__(self, memo):
+        if id(self) in memo:
+            return memo[id(self)]
         if self.node is not NULL:
-            raise RuntimeError("only leaf tensors can be pickled or deep-copied; detach() it first")
+            raise RuntimeError("only tensors that are leaves support the deepcopy protocol: detach() it first")
         grad = None if self.grad is None else self.grad.__deepcopy__(memo)
         copied = _rebuild(type(self), array_of(self).copy(), self.flags & LEAF_REQUIRES_GRAD, grad)
         memo[id(self)] = copied
+        attributes = attributes_of(self)
+        if attributes:
+            from copy import deepcopy
+
+            copied.__dict__.update(deepcopy(attributes, memo))
         return copied
 
     # -------------------------------------------------------------------------------------- protocols
@@ -781,6 +794,11 @@ cdef object only_item(Tensor t):
     if t.numel_ != 1:
         raise ValueError("only one element tensors can be converted to Python scalars")
     return t.item()
+
+
+cdef object attributes_of(Tensor t):
+    """What was set as attributes of an instance of a subclass; None: nothing."""
+    return getattr(t, "__dict__", None) or None
 
 
 def _rebuild(cls, array, requires_grad, grad):

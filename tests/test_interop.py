@@ -144,6 +144,24 @@ def test_dlpack_with_pytorch():
     assert theirs[1, 2] == 5
 
 
+def test_dlpack_with_jax():
+    jax = pytest.importorskip("jax")
+    theirs = jax.numpy.arange(6.0).reshape(2, 3)
+    ours = fg.from_dlpack(theirs)
+    assert ours.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert ours.data_ptr() == theirs.unsafe_buffer_pointer()
+    with pytest.raises(RuntimeError, match="read-only"):  # JAX's arrays do not change
+        ours[0, 0] = 5
+    w = ours.clone().requires_grad_()
+    (w * w).sum().backward()
+    back = jax.dlpack.from_dlpack(w.grad)
+    np.testing.assert_array_equal(np.asarray(back), 2 * np.arange(6.0).reshape(2, 3))
+    held = jax.dlpack.from_dlpack(fg.arange(100).float() * 2)  # keeps the memory
+    assert float(held.sum()) == 9900
+    with pytest.raises(BufferError, match="detach"):
+        jax.dlpack.from_dlpack(w)
+
+
 def test_files_keep_state_dicts(tmp_path):
     model = fg.nn.Sequential(fg.nn.Linear(3, 4), fg.nn.Tanh(), fg.nn.Linear(4, 2))
     path = tmp_path / "model.safetensors"

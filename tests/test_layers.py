@@ -56,7 +56,7 @@ def test_modules_are_pytorchs(name):
 
 
 def test_batch_norm_needs_statistics():
-    with pytest.raises(RuntimeError, match="running_mean and running_var to be defined"):
+    with pytest.raises(RuntimeError, match="running_mean and running_var are needed"):
         fg.nn.functional.batch_norm(fg.ones(2, 3), None, None)
 
 
@@ -241,3 +241,241 @@ def test_a_small_transformer_captured():
         history.append([run(fg.tensor(rng.integers(0, 11, (4, 7)))).item() for _ in range(6)])
     assert history[0] == history[1]
     assert run is step
+
+
+# ---------------------------------------------------------------------------------------------- further modules
+
+RECENT = {
+    "BatchNorm1d": (lambda nn: nn.BatchNorm1d(3), [(4, 3)]),
+    "BatchNorm1d of sequences": (lambda nn: nn.BatchNorm1d(3, eps=0.1, momentum=0.3), [(2, 3, 5)]),
+    "BatchNorm1d average": (lambda nn: nn.BatchNorm1d(3, momentum=None), [(4, 3)]),
+    "BatchNorm1d plain": (lambda nn: nn.BatchNorm1d(3, affine=False, track_running_stats=False), [(4, 3)]),
+    "BatchNorm1d eval": (lambda nn: nn.BatchNorm1d(3).eval(), [(4, 3)]),
+    "BatchNorm1d untracked eval": (lambda nn: nn.BatchNorm1d(3, track_running_stats=False).eval(), [(4, 3)]),
+    "InstanceNorm1d": (lambda nn: nn.InstanceNorm1d(3), [(2, 3, 5)]),
+    "InstanceNorm1d tracked": (lambda nn: nn.InstanceNorm1d(3, affine=True, track_running_stats=True), [(2, 3, 5)]),
+    "InstanceNorm1d without batch": (lambda nn: nn.InstanceNorm1d(3, affine=True), [(3, 5)]),
+    "GroupNorm": (lambda nn: nn.GroupNorm(2, 6), [(2, 6, 3)]),
+    "GroupNorm plain": (lambda nn: nn.GroupNorm(3, 6, affine=False), [(2, 6)]),
+    "RMSNorm": (lambda nn: nn.RMSNorm(4), [(2, 3, 4)]),
+    "RMSNorm of two": (lambda nn: nn.RMSNorm((3, 4), 0.1, elementwise_affine=False), [(2, 3, 4)]),
+    "Bilinear": (lambda nn: nn.Bilinear(3, 4, 2), [(5, 3), (5, 4)]),
+    "Bilinear of one": (lambda nn: nn.Bilinear(3, 4, 2, bias=False), [(3,), (4,)]),
+    "Unflatten": (lambda nn: nn.Unflatten(1, (2, -1)), [(3, 6)]),
+    "attention": (lambda nn: nn.MultiheadAttention(4, 2), [(3, 2, 4), (5, 2, 4), (5, 2, 4)]),
+    "attention batch_first": (lambda nn: nn.MultiheadAttention(4, 2, batch_first=True), [(2, 3, 4)] * 3),
+    "attention without batch": (lambda nn: nn.MultiheadAttention(4, 1, bias=False), [(3, 4), (5, 4), (5, 4)]),
+    "attention kdim": (
+        lambda nn: nn.MultiheadAttention(4, 2, kdim=3, vdim=5, add_bias_kv=True, add_zero_attn=True),
+        [(3, 2, 4), (5, 2, 3), (5, 2, 5)],
+    ),
+    "encoder layer": (lambda nn: nn.TransformerEncoderLayer(4, 2, 8, 0.0), [(3, 2, 4)]),
+    "encoder layer norm_first": (
+        lambda nn: nn.TransformerEncoderLayer(4, 2, 8, 0.0, "gelu", batch_first=True, norm_first=True), [(2, 3, 4)],
+    ),
+    "encoder": (
+        lambda nn: nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(4, 2, 8, 0.0), 2, nn.LayerNorm(4), enable_nested_tensor=False
+        ),
+        [(3, 2, 4)],
+    ),
+}  # fmt: skip
+
+
+def exchange(ours, theirs, torch, seed=0):
+    """Give PyTorch's module other values, both ways, by NumPy."""
+    rng = np.random.default_rng(seed)
+    state = {
+        key: rng.uniform(0.5, 1.5, tuple(value.shape)).astype(value.numpy().dtype)
+        for key, value in theirs.state_dict().items()
+    }
+    assert list(ours.state_dict()) == list(state)
+    for key, value in ours.state_dict().items():
+        assert tuple(value.shape) == state[key].shape
+        assert value.dtype.name == state[key].dtype.name
+    ours.load_state_dict({key: fg.tensor(value) for key, value in state.items()})
+    back = {key: torch.tensor(value.numpy()) for key, value in ours.state_dict().items()}
+    assert not theirs.load_state_dict(back).missing_keys
+
+
+@pytest.mark.parametrize("name", RECENT)
+def test_further_modules_are_pytorchs(name):
+    torch = pytest.importorskip("torch")
+    make, shapes = RECENT[name]
+    ours, theirs = make(fg.nn), make(torch.nn)
+    assert repr(ours) == repr(theirs)
+    assert [(k, v.dtype.name) for k, v in ours.state_dict().items()] == [
+        (k, str(v.dtype)[6:]) for k, v in theirs.state_dict().items()
+    ]
+    ours, theirs = ours.double(), theirs.double()
+    exchange(ours, theirs, torch)
+    rng = np.random.default_rng(1)
+    for _ in range(2):  # twice: running statistics move
+        arrays = [rng.uniform(-2, 2, shape) for shape in shapes]
+        compare_calls(ours, theirs, torch, arrays, {})
+    for (key, a), b in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12, atol=1e-12, err_msg=key)
+
+
+def compare_calls(ours, theirs, torch, arrays, keywords):
+    results, leaves = [], []
+    for module, library in ((ours, fg), (theirs, torch)):
+        inputs = [library.tensor(array, requires_grad=True) for array in arrays]
+        given = {key: library.tensor(v) if isinstance(v, np.ndarray) else v for key, v in keywords.items()}
+        module.zero_grad()
+        out = module(*inputs, **given)
+        out = out if isinstance(out, tuple) else (out,)
+        sum((t * t * t).sum() for t in out if t is not None).backward()
+        results.append(out)
+        leaves.append([*(x.grad for x in inputs), *(p.grad for p in module.parameters())])
+    for a, b in zip(*results, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert tuple(a.shape) == tuple(b.shape)
+            np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-10, atol=1e-12)
+    for a, b in zip(*leaves, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-10, atol=1e-13 * max(1e3, float(b.abs().max())))
+
+
+MASKS = {
+    "no weights": {"need_weights": False},
+    "weights of heads": {"average_attn_weights": False},
+    "mask": {"attn_mask": np.triu(np.ones((3, 5), bool), 3)},
+    "float mask": {"attn_mask": np.random.default_rng(0).normal(size=(3, 5))},
+    "mask of heads": {"attn_mask": np.random.default_rng(0).uniform(size=(4, 3, 5)) > 0.7},
+    "padding": {"key_padding_mask": np.array([[False] * 4 + [True], [False] * 3 + [True] * 2])},
+    "both": {
+        "key_padding_mask": np.array([[False] * 4 + [True], [False] * 5]), "need_weights": False,
+        "attn_mask": np.triu(np.ones((3, 5), bool), 3),
+    },
+    "causal": {"attn_mask": np.triu(np.ones((3, 5), bool), 1), "is_causal": True},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("extra", [False, True])
+def test_masks_of_attention_are_pytorchs(name, extra):
+    torch = pytest.importorskip("torch")
+    if extra and MASKS[name].get("is_causal"):
+        pytest.skip("PyTorch refuses it")
+    keywords = {"add_bias_kv": extra, "add_zero_attn": extra}
+    ours, theirs = fg.nn.MultiheadAttention(4, 2, **keywords), torch.nn.MultiheadAttention(4, 2, **keywords)
+    ours, theirs = ours.double(), theirs.double()
+    exchange(ours, theirs, torch)
+    rng = np.random.default_rng(1)
+    arrays = [rng.uniform(-1, 1, shape) for shape in [(3, 2, 4), (5, 2, 4), (5, 2, 4)]]
+    compare_calls(ours, theirs, torch, arrays, MASKS[name])
+
+
+BAD_CALLS = [
+    lambda nn, t: nn.BatchNorm1d(3)(t.ones(1, 3)),
+    lambda nn, t: nn.BatchNorm1d(3)(t.ones(3)),
+    lambda nn, t: nn.BatchNorm1d(3)(t.ones(2, 4)),
+    lambda nn, t: nn.InstanceNorm1d(3)(t.ones(2, 3, 1)),
+    lambda nn, t: nn.GroupNorm(4, 6),
+    lambda nn, t: nn.GroupNorm(2, 6)(t.ones(2, 5)),
+    lambda nn, t: nn.RMSNorm(4)(t.ones(2, 3)),
+    lambda nn, t: nn.Bilinear(0, 2, 1),
+    lambda nn, t: nn.Bilinear(2, 2, 1)(t.ones(2, 2), t.ones(3, 2)),
+    lambda nn, t: nn.Unflatten(1, 3),
+    lambda nn, t: nn.Unflatten(1, (2, 2))(t.ones(2, 6)),
+    lambda nn, t: nn.MultiheadAttention(4, 3),
+    lambda nn, t: nn.MultiheadAttention(4, 0),
+    lambda nn, t: nn.MultiheadAttention(4, 2)(t.ones(3), t.ones(3), t.ones(3)),
+    lambda nn, t: nn.MultiheadAttention(4, 2)(t.ones(2, 3), t.ones(2, 3), t.ones(2, 3)),
+    lambda nn, t: nn.MultiheadAttention(4, 2)(*[t.ones(2, 4)] * 3, attn_mask=t.ones(3, 3)),
+    lambda nn, t: nn.MultiheadAttention(4, 2)(*[t.ones(2, 4)] * 3, is_causal=True),
+    lambda nn, t: nn.ParameterList([t.ones(1)])[1],
+    lambda nn, t: nn.ParameterList()(),
+    lambda nn, t: nn.ParameterList(t.ones(2)).extend(3),
+    lambda nn, t: nn.ParameterDict()["a"],
+    lambda nn, t: nn.ParameterDict({3: t.ones(1)}),
+    lambda nn, t: nn.init.sparse_(t.ones(2), 0.1),
+]
+
+
+@pytest.mark.parametrize("number", range(len(BAD_CALLS)))
+def test_further_modules_raise_what_pytorch_raises(number):
+    torch = pytest.importorskip("torch")
+    kinds = []
+    for library in (torch, fg):
+        with pytest.raises(Exception) as caught:  # noqa: PT011
+            BAD_CALLS[number](library.nn, library)
+        kinds.append(caught.type)
+    assert kinds[0] is kinds[1]
+
+
+def use_parameters(nn, t):
+    values = nn.ParameterList([t.ones(2), nn.Parameter(t.zeros(1, 3))])
+    values.append(t.ones(4))
+    values += [t.ones(5)]
+    values[1] = t.ones(2, 2)
+    named = nn.ParameterDict({"a": t.ones(2), "b": nn.Parameter(t.zeros(1, 3))})
+    named["c"] = t.ones(3)
+    named.update({"d": t.ones(1)})
+    popped = named.pop("a")
+    more = named | {"e": t.ones(6)}
+    more.setdefault("f", t.ones(7))
+    return [
+        list(values.state_dict()), list(named.state_dict()), list(more), len(values), len(named), "b" in named,
+        tuple(popped.shape), [type(p).__name__ for p in values], [tuple(p.shape) for p in values[1:]],
+        tuple(values[-1].shape), list(named.keys()), named.get("q"), len(list(values.parameters())), more.popitem()[0],
+    ]  # fmt: skip
+
+
+def test_lists_and_dicts_of_parameters_are_pytorchs():
+    torch = pytest.importorskip("torch")
+    assert use_parameters(fg.nn, fg) == use_parameters(torch.nn, torch)
+    assert repr(fg.nn.ParameterList([fg.ones(2, 3), fg.ones(1)])) == (
+        "ParameterList(\n    (0): Parameter containing: [fastgrad.float32 of size 2x3]\n"
+        "    (1): Parameter containing: [fastgrad.float32 of size 1]\n)"
+    )
+
+
+def test_truncated_and_sparse_starts():
+    w = fg.nn.init.trunc_normal_(fg.empty(200, 50), 0.5, 2.0, -1.0, 1.5)
+    assert -1 <= w.min().item() < -0.9
+    assert 1.4 < w.max().item() <= 1.5
+    fg.manual_seed(0)
+    w = fg.nn.init.sparse_(fg.empty(10, 400), 0.25)
+    assert ((w == 0).sum(0) == 3).all()
+    assert abs(w[w != 0].std().item() - 0.01) < 0.001
+    with pytest.warns(UserWarning, match="more than 2 std"):
+        fg.nn.init.trunc_normal_(fg.empty(3), 9.0)
+
+
+@pytest.mark.parametrize("norm", [1.0, 2.0, 3.0, float("inf")])
+def test_total_norms_are_pytorchs(norm):
+    torch = pytest.importorskip("torch")
+    arrays = [np.random.default_rng(i).normal(size=shape).astype(np.float32) for i, shape in enumerate([(3, 4), (5,)])]
+    totals = [library.nn.utils.get_total_norm([library.tensor(a) for a in arrays], norm) for library in (fg, torch)]
+    np.testing.assert_allclose(totals[0].item(), totals[1].item(), rtol=1e-5)
+    w = fg.ones(2, requires_grad=True)
+    (w * float("inf")).sum().backward()
+    with pytest.raises(RuntimeError, match="non-finite"):
+        fg.nn.utils.clip_grad_norm_([w], 1.0, norm, error_if_nonfinite=True)
+    assert fg.nn.utils.clip_grad_norm_(iter([w]), 1.0, norm).item() == float("inf")
+
+
+def test_batch_norm_and_an_encoder_captured():
+    histories = []
+    for wrap in (fg.capture, lambda function: function):
+        fg.manual_seed(0)
+        net = fg.nn.Sequential(
+            fg.nn.Linear(4, 6), fg.nn.BatchNorm1d(6, momentum=None), fg.nn.ReLU(), fg.nn.Unflatten(1, (3, 2)),
+            fg.nn.TransformerEncoderLayer(2, 1, 4, 0.0, batch_first=True), fg.nn.Flatten(), fg.nn.Linear(6, 1),
+        )  # fmt: skip
+        optimizer = fg.optim.SGD(net.parameters(), lr=0.01)
+
+        def step(x, net=net, optimizer=optimizer):
+            loss = (net(x) ** 2).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        run = wrap(step)
+        rng = np.random.default_rng(0)
+        losses = [run(rng.uniform(-1, 1, (5, 4)).astype(np.float32)).item() for _ in range(4)]
+        histories.append([losses, net[1].running_var.tolist(), net[1].num_batches_tracked.item()])
+    assert histories[0] == histories[1]

@@ -185,9 +185,19 @@ def test_pickle_and_copies():
     for copied in (pickle.loads(pickle.dumps(w)), copy.deepcopy(w)):
         assert copied.tolist() == w.tolist()
         assert copied.requires_grad
-        assert copied.grad.tolist() == [[1, 1]]
         copied.data[0, 0] = 9.0
         assert w[0, 0].item() == 1
+    assert copy.deepcopy(w).grad.tolist() == [[1, 1]]
+    assert pickle.loads(pickle.dumps(w)).grad is None  # as PyTorch's
+    again = pickle.loads(pickle.dumps(w * 2))
+    assert again.requires_grad
+    assert again.is_leaf
+    assert again.tolist() == [[2, 4]]
+    other = copy.copy(w)
+    assert other is not w
+    assert other.data_ptr() == w.data_ptr()
+    assert other.requires_grad
+    assert other.grad is None
     with pytest.raises(RuntimeError, match="detach"):
         copy.deepcopy(w * 2)
 

@@ -2,6 +2,7 @@
 
 from fastgrad.nn import (
     activation,
+    attention,
     container,
     convolution,
     functional,
@@ -14,6 +15,7 @@ from fastgrad.nn import (
     weighted,
 )
 from fastgrad.nn.activation import *
+from fastgrad.nn.attention import *
 from fastgrad.nn.container import *
 from fastgrad.nn.convolution import *
 from fastgrad.nn.linear import *
@@ -26,6 +28,7 @@ from fastgrad.nn.weighted import *
 
 __all__ = ["Module", "Parameter", "functional", "init", "utils"]
 __all__ += activation.__all__
+__all__ += attention.__all__
 __all__ += container.__all__
 __all__ += convolution.__all__
 __all__ += linear.__all__

@@ -59,11 +59,20 @@ from fastgrad.nn.criteria import (
 from fastgrad.nn.criteria import (
     triplet_margin_loss as triplet_margin_loss,
 )
-from fastgrad.nn.pointwise import (
-    alpha_dropout as alpha_dropout,
+from fastgrad.nn.normalization import (
+    batch_norm as batch_norm,
+)
+from fastgrad.nn.normalization import (
+    group_norm as group_norm,
+)
+from fastgrad.nn.normalization import (
+    instance_norm as instance_norm,
+)
+from fastgrad.nn.normalization import (
+    rms_norm as rms_norm,
 )
 from fastgrad.nn.pointwise import (
-    batch_norm as batch_norm,
+    alpha_dropout as alpha_dropout,
 )
 from fastgrad.nn.pointwise import (
     celu as celu,
@@ -82,9 +91,6 @@ from fastgrad.nn.pointwise import (
 )
 from fastgrad.nn.pointwise import (
     glu as glu,
-)
-from fastgrad.nn.pointwise import (
-    group_norm as group_norm,
 )
 from fastgrad.nn.pointwise import (
     gumbel_softmax as gumbel_softmax,
@@ -121,9 +127,6 @@ from fastgrad.nn.pointwise import (
 )
 from fastgrad.nn.pointwise import (
     relu6 as relu6,
-)
-from fastgrad.nn.pointwise import (
-    rms_norm as rms_norm,
 )
 from fastgrad.nn.pointwise import (
     rrelu as rrelu,
@@ -182,6 +185,7 @@ __all__ = [
     "hardtanh",
     "hinge_embedding_loss",
     "huber_loss",
+    "instance_norm",
     "kl_div",
     "l1_loss",
     "layer_norm",

@@ -3,7 +3,7 @@
 Random values come from `generator`, or from the stream of `fastgrad.manual_seed`.
 """
 
-from math import prod, sqrt
+from math import ceil, prod, sqrt
 from typing import Any
 from warnings import warn
 
@@ -23,6 +23,8 @@ __all__ = [
     "normal_",
     "ones_",
     "orthogonal_",
+    "sparse_",
+    "trunc_normal_",
     "uniform_",
     "xavier_normal_",
     "xavier_uniform_",
@@ -82,6 +84,48 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any 
         raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
     with no_grad():
         return tensor.normal_(mean, std, generator)
+
+
+def trunc_normal_(
+    tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, generator: Any = None
+) -> Tensor:
+    """Normally distributed, of those between `a` and `b`. Warns where the mean is far outside.
+
+    Values outside are drawn again; after 100 rounds, which only an interval far from the mean needs, they are clamped.
+    """
+    if mean < a - 2 * std or mean > b + 2 * std:
+        warn(
+            "mean is more than 2 std from [a, b] in nn.init.trunc_normal_. "
+            "The distribution of values may be incorrect.", stacklevel=2,
+        )  # fmt: skip
+    values = _normal(tuple(tensor.shape), generator) * std + mean
+    for _ in range(100):
+        outside = (values < a) | (values > b)
+        count = int(outside.sum())
+        if not count:
+            break
+        values[outside] = _normal((count,), generator) * std + mean
+    return _copy(tensor, np.clip(values, a, b))
+
+
+def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:
+    """Normal with `std`, and in each column the share `sparsity` of elements, drawn at random, 0: Martens (2010).
+
+    ValueError unless 2-D.
+    """
+    if tensor.ndim != 2:
+        raise ValueError("Only tensors with 2 dimensions are supported")
+    rows, columns = tensor.shape
+    zeros = ceil(sparsity * rows)
+    values = _normal((rows, columns), generator) * std
+    order = np.argsort(_normal((rows, columns), generator), axis=0)[:zeros]
+    np.put_along_axis(values, order, 0.0, axis=0)
+    return _copy(tensor, values)
+
+
+def _normal(shape: tuple[int, ...], generator: Any) -> NDArray[Any]:
+    drawn = ops.randn(shape) if generator is None else ops.randn(shape, generator=generator)
+    return drawn.numpy().astype(np.float64)
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:

@@ -1,11 +1,11 @@
-"""Layers that are affine, or only change shape."""
+"""Layers that are affine or bilinear, or only change shape."""
 
+from collections.abc import Iterable
 from math import sqrt
 from typing import Any
 
 from fastgrad import ops
 from fastgrad.nn import init
-from fastgrad.nn.criteria import bilinear
 from fastgrad.nn.module import Module, UnaryModule
 from fastgrad.nn.parameter import Parameter
 from fastgrad.tensor import Tensor
@@ -36,6 +36,32 @@ class Flatten(UnaryModule):
 
     def extra_repr(self) -> str:
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+class Unflatten(UnaryModule):
+    """Splits the dimension `dim` into several, of `unflattened_size`; one of them may be -1."""
+
+    def __init__(self, dim: int, unflattened_size: Iterable[int]) -> None:
+        super().__init__()
+        if not isinstance(dim, int):
+            raise TypeError(f"there are no named dimensions: dim should be an int, got {type(dim).__name__}")
+        if not isinstance(unflattened_size, (tuple, list)):
+            found = type(unflattened_size).__name__
+            raise TypeError(f"unflattened_size must be a tuple of ints, but found type {found}")
+        for i, size in enumerate(unflattened_size):
+            if not isinstance(size, int):
+                raise TypeError(
+                    f"unflattened_size must be tuple of ints, but found element of type {type(size).__name__} "
+                    f"at pos {i}"
+                )
+        self.dim = dim
+        self.unflattened_size = unflattened_size
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input.unflatten(self.dim, tuple(self.unflattened_size))
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
 
 
 class Linear(UnaryModule):
@@ -78,23 +104,11 @@ class Linear(UnaryModule):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
-class Unflatten(UnaryModule):
-    """Dimension `dim` made several, of sizes `unflattened_size`."""
-
-    def __init__(self, dim: int, unflattened_size: tuple[int, ...]) -> None:
-        super().__init__()
-        self.dim, self.unflattened_size = dim, unflattened_size
-
-    def forward(self, input: Tensor) -> Tensor:
-        return input.unflatten(self.dim, self.unflattened_size)
-
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
-
-
 class Bilinear(Module):
-    """x1^T W_k x2 + b_k: `weight` (out_features, in1_features, in2_features), `bias` (out_features), uniform at first
-    in +-1/sqrt(in1_features)."""
+    """y_k = x1^T A_k x2 + b_k, with x1 (..., in1), x2 (..., in2), A = `weight` (out, in1, in2), b = `bias` (out).
+
+    Both start uniform in +-1/sqrt(in1_features).
+    """
 
     weight: Parameter
     bias: Parameter | None
@@ -107,8 +121,8 @@ class Bilinear(Module):
         if in1_features <= 0:
             raise ValueError(f"in1_features must be > 0, but got {in1_features}")
         self.in1_features, self.in2_features, self.out_features = in1_features, in2_features, out_features
-        self.weight = Parameter(ops.empty((out_features, in1_features, in2_features), dtype=dtype))
-        self.bias = Parameter(ops.empty((out_features,), dtype=dtype)) if bias else None
+        self.weight = Parameter(ops.empty((out_features, in1_features, in2_features), dtype=dtype, device=device))
+        self.bias = Parameter(ops.empty((out_features,), dtype=dtype, device=device)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -119,8 +133,19 @@ class Bilinear(Module):
                 init.uniform_(parameter, -bound, bound)
 
     def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
-        return bilinear(input1, input2, self.weight, self.bias)
+        sizes = (self.in1_features, self.in2_features)
+        if input1.shape[:-1] != input2.shape[:-1] or (input1.shape[-1], input2.shape[-1]) != sizes:
+            raise RuntimeError(
+                f"bilinear(): inputs of shapes {list(input1.shape)} and {list(input2.shape)} do not fit the weight of "
+                f"shape {list(self.weight.shape)}"
+            )
+        # (..., 1, 1, in1) @ (out, in1, in2) -> (..., out, 1, in2), and the product with x2
+        rows = ops.matmul(ops.unsqueeze(ops.unsqueeze(input1, -2), -2), self.weight)
+        out = ops.sum(ops.squeeze(rows, -2) * ops.unsqueeze(input2, -2), -1)
+        return out if self.bias is None else out + self.bias
 
     def extra_repr(self) -> str:
-        sizes = f"in1_features={self.in1_features}, in2_features={self.in2_features}"
-        return f"{sizes}, out_features={self.out_features}, bias={self.bias is not None}"
+        return (
+            f"in1_features={self.in1_features}, in2_features={self.in2_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}"
+        )

@@ -5,22 +5,39 @@ scans `__dict__` (which keeps the order of assignment) by type, so a forward pas
 any attribute, and replacing or deleting one needs no bookkeeping. Two things cannot be seen from the type: that a
 tensor is a buffer, hence the names in `_buffer_names`, and that an assignment would turn a parameter into something
 that is silently no longer trained, hence the check in `__setattr__`, which costs a write and never a read.
+
+Note [Calls]: a call asks one question, `calls_are_watched`, before `forward`: has any module of this process ever had
+a hook, or does this thread record? Only then are the module's own hooks looked at.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Self, TypeVar
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 from fastgrad.autograd import clear_gradient, no_grad
+from fastgrad.nn.hooks import CALL_HOOKS, ModuleHandle, Options, add_hook, call_with_hooks
 from fastgrad.nn.parameter import Parameter
 from fastgrad.replay import module_changed, note_module
-from fastgrad.runtime import is_recording
+from fastgrad.runtime import calls_are_watched, is_recording, note_hooks
 from fastgrad.tensor import Tensor, float32, float64
 from fastgrad.tensor import device as Device
+from fastgrad.tensor import dtype as DType
 
 __all__ = ["IncompatibleKeys", "Module", "UnaryModule"]
 
 T = TypeVar("T")
+_EXTRA = "_extra_state"
+
+
+class _Errors(list[str]):
+    """What does not fit in a state dict, and what is to be loaded once all of it fits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.later: list[tuple[Module, str, Any, Any]] = []
+
+
 _NOTHING: Any = object()
 
 
@@ -57,18 +74,41 @@ class Module:
     training: bool = True
     _buffer_names: Mapping[str, bool] = {}  # name -> is it in the state dict? Never changed in place
 
+    _version: ClassVar[int] = 1  # goes into the metadata of a state dict
+    _hook_options: Mapping[int, Options] = {}
+    _forward_hooks: Mapping[int, Callable[..., Any]] = OrderedDict()
+    _forward_pre_hooks: Mapping[int, Callable[..., Any]] = OrderedDict()
+    _backward_hooks: Mapping[int, Callable[..., Any]] = OrderedDict()
+    _backward_pre_hooks: Mapping[int, Callable[..., Any]] = OrderedDict()
+    _state_dict_hooks: Mapping[int, Callable[..., Any]] = OrderedDict()
+    _state_dict_pre_hooks: Mapping[int, Callable[..., Any]] = OrderedDict()
+    _load_state_dict_pre_hooks: Mapping[int, Callable[..., Any]] = OrderedDict()
+    _load_state_dict_post_hooks: Mapping[int, Callable[..., Any]] = OrderedDict()
+
     def __init__(self) -> None:
         """Takes nothing; there is nothing to set up."""
 
     forward: Callable[..., Any]
 
     def __call__(self, input: Any = _NOTHING, /, *args: Any, **kwargs: Any) -> Any:
-        if is_recording():
-            note_module(self)
+        if calls_are_watched():
+            return self._watched_call(*(() if input is _NOTHING else (input,)), *args, **kwargs)
         # One positional argument is the rule, and a call without `*` is a third cheaper.
         if args or kwargs or input is _NOTHING:
             return self.forward(*(() if input is _NOTHING else (input,)), *args, **kwargs)
         return self.forward(input)
+
+    def _watched_call(self, *args: Any, **kwargs: Any) -> Any:
+        if is_recording():
+            note_module(self)
+        if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks:
+            return call_with_hooks(self, args, kwargs)
+        return self.forward(*args, **kwargs)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if any(name in state for name in CALL_HOOKS):
+            note_hooks()
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.__dict__:
@@ -121,6 +161,8 @@ class Module:
             raise TypeError(
                 f"cannot assign '{type(param).__name__}' object to parameter '{name}' (nn.Parameter or None required)"
             )
+        if param is not None and not param.is_leaf:
+            raise ValueError(f"Cannot assign non-leaf Tensor to parameter '{name}': a parameter is a leaf")
         setattr(self, name, param)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
@@ -145,7 +187,69 @@ class Module:
 
     register_module = add_module
 
+    def register_forward_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False, always_call: bool = False
+    ) -> ModuleHandle:
+        """Call `hook(module, args, output)` after `forward`; what it returns, unless None, replaces the output.
+
+        `with_kwargs`: hook(module, args, kwargs, output). `prepend`: before the other hooks. `always_call`: also when
+        `forward` raises (the output is then None). All hooks are removed with the handle's `remove()`.
+        """
+        return add_hook(self, "_forward_hooks", hook, prepend, Options(with_kwargs, always_call))
+
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> ModuleHandle:
+        """Call `hook(module, args)` before `forward`; what it returns, unless None, replaces the arguments.
+
+        `with_kwargs`: hook(module, args, kwargs), which may return (args, kwargs).
+        """
+        return add_hook(self, "_forward_pre_hooks", hook, prepend, Options(with_kwargs))
+
+    def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> ModuleHandle:
+        """Call `hook(module, grad_input, grad_output)` once the gradients of the inputs are known.
+
+        Both are tuples, with None for what has no gradient; a tuple it returns replaces the gradients of the inputs.
+        Keyword arguments have no place. capture refuses a module that has such hooks.
+        """
+        return add_hook(self, "_backward_hooks", hook, prepend)
+
+    def register_full_backward_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> ModuleHandle:
+        """Call `hook(module, grad_output)` before the module's backward; a tuple it returns replaces the gradients."""
+        return add_hook(self, "_backward_pre_hooks", hook, prepend)
+
+    def register_state_dict_pre_hook(self, hook: Callable[..., Any]) -> ModuleHandle:
+        """Call `hook(module, prefix, keep_vars)` before `state_dict` looks at this module."""
+        return add_hook(self, "_state_dict_pre_hooks", hook)
+
+    def register_state_dict_post_hook(self, hook: Callable[..., Any]) -> ModuleHandle:
+        """Call `hook(module, state_dict, prefix, local_metadata)` when `state_dict` has this module's; it may change it
+        and returns None."""
+        return add_hook(self, "_state_dict_hooks", hook)
+
+    def register_load_state_dict_pre_hook(self, hook: Callable[..., Any]) -> ModuleHandle:
+        """Call `hook(module, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)`
+        before this module loads its part; it may change the state dict, which is a copy."""
+        return add_hook(self, "_load_state_dict_pre_hooks", hook)
+
+    def register_load_state_dict_post_hook(self, hook: Callable[..., Any]) -> ModuleHandle:
+        """Call `hook(module, incompatible_keys)` when this module and those below it have loaded theirs; it may change
+        the two lists, by which `strict` goes."""
+        return add_hook(self, "_load_state_dict_post_hooks", hook)
+
     # ------------------------------------------------------------------------------------------ finding
+
+    @property
+    def _parameters(self) -> Mapping[str, Parameter]:
+        return MappingProxyType(dict(self._own_parameters()))
+
+    @property
+    def _buffers(self) -> Mapping[str, Tensor | None]:
+        return MappingProxyType({name: self.__dict__[name] for name in self._buffer_names})
+
+    @property
+    def _modules(self) -> Mapping[str, "Module"]:
+        return MappingProxyType(dict(self._own_modules()))
 
     def _own_parameters(self) -> Iterator[tuple[str, Parameter]]:
         return (
@@ -248,6 +352,30 @@ class Module:
             raise AttributeError(f"`{name}` is not an nn.Parameter")
         return found
 
+    def get_buffer(self, target: str) -> Tensor:
+        """The buffer at a dotted path. AttributeError if there is none."""
+        path, _, name = target.rpartition(".")
+        module = self.get_submodule(path)
+        found: Any = getattr(module, name)
+        if name not in module._buffer_names:
+            raise AttributeError(f"`{name}` is not a buffer")
+        assert isinstance(found, Tensor)
+        return found
+
+    def set_submodule(self, target: str, module: "Module", strict: bool = False) -> None:
+        """Put a module at a dotted path. AttributeError where its parent, or with `strict` the old one, is not."""
+        path, _, name = target.rpartition(".")
+        if not name:
+            raise ValueError("Cannot set the submodule without a target name!")
+        if not isinstance(module, Module):
+            raise ValueError(f"`module` is not an nn.Module, found {type(module)}")
+        parent = self.get_submodule(path)
+        if strict and not hasattr(parent, name):
+            raise AttributeError(f"{type(parent).__name__} has no attribute `{name}`")
+        if hasattr(parent, name) and not isinstance(getattr(parent, name), Module):
+            raise AttributeError(f"`{name}` is not an nn.Module")
+        setattr(parent, name, module)
+
     # ------------------------------------------------------------------------------------------ changing
 
     def apply(self, fn: Callable[["Module"], Any]) -> Self:
@@ -299,16 +427,25 @@ class Module:
             return self
         if not dtype.is_floating_point:
             raise TypeError(f"nn.Module.to only accepts floating point dtypes, but got desired dtype={dtype}")
+        return self._convert(dtype, floats_only=True)
+
+    def _convert(self, dtype: Any, floats_only: bool) -> Self:
         for module in self.modules():
             for _, parameter in module._own_parameters():
-                if parameter.is_floating_point():
+                if parameter.is_floating_point() or not floats_only:
                     grad, parameter.grad = parameter.grad, None
                     parameter.data = parameter.data.to(dtype)
                     parameter.grad = None if grad is None else grad.to(dtype)
             for name, buffer in module._own_buffers():
-                if buffer.is_floating_point():
+                if buffer.is_floating_point() or not floats_only:
                     setattr(module, name, buffer.to(dtype))
         return self
+
+    def type(self, dst_type: Any) -> Self:
+        """Convert all parameters and buffers, integers too, to a dtype. TypeError for what is none."""
+        if not isinstance(dst_type, DType):
+            raise TypeError(f"type() takes a dtype of fastgrad, got {dst_type!r}")
+        return self._convert(dst_type, floats_only=False)
 
     def float(self) -> Self:
         """Convert floating-point parameters and buffers to float32."""
@@ -322,6 +459,18 @@ class Module:
         """This module: it is there already."""
         return self
 
+    def half(self) -> Self:
+        """RuntimeError: there is no float16."""
+        raise RuntimeError("fastgrad has float32 and float64: there is no half()")
+
+    def bfloat16(self) -> Self:
+        """RuntimeError: there is no bfloat16."""
+        raise RuntimeError("fastgrad has float32 and float64: there is no bfloat16()")
+
+    def share_memory(self) -> Self:
+        """RuntimeError: tensors are not shared between processes."""
+        raise RuntimeError("fastgrad does not share tensors between processes: give each process a state_dict()")
+
     # ------------------------------------------------------------------------------------------ state
 
     def _own_state(self) -> Iterator[tuple[str, Tensor]]:
@@ -330,20 +479,106 @@ class Module:
             if self._buffer_names[name]:
                 yield name, buffer
 
+    def get_extra_state(self) -> Any:
+        """Override it to put more than tensors into the state dict, and `set_extra_state` to take it out again."""
+        raise RuntimeError("get_extra_state is not defined: a module that calls it must define it")
+
+    def set_extra_state(self, state: Any) -> None:
+        """Takes what `get_extra_state` returned."""
+        raise RuntimeError(
+            "Reached a code path in Module.set_extra_state() that should never be reached: define set_extra_state"
+        )
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Put this module's own state, without that of modules below, into `destination`."""
+        for name, value in self._own_state():
+            destination[prefix + name] = value if keep_vars else value.detach()
+        if type(self).get_extra_state is not Module.get_extra_state:
+            destination[prefix + _EXTRA] = self.get_extra_state()
+
     def state_dict(
-        self, *, destination: OrderedDict[str, Tensor] | None = None, prefix: str = "", keep_vars: bool = False
-    ) -> OrderedDict[str, Tensor]:
+        self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False
+    ) -> OrderedDict[str, Any]:
         """Dotted name -> tensor, of the parameters and persistent buffers here and below.
 
         The tensors are detached (unless `keep_vars`) and share memory with the module: clone what should not change.
         One that is shared by two modules stands under both names.
         """
-        state: OrderedDict[str, Tensor] = OrderedDict() if destination is None else destination
-        for name, value in self._own_state():
-            state[prefix + name] = value if keep_vars else value.detach()
+        for position, value in enumerate(args):  # the old order of arguments
+            destination = value if position == 0 else destination
+            prefix = value if position == 1 else prefix
+            keep_vars = value if position == 2 else keep_vars
+        state: Any = destination
+        if state is None:
+            state = OrderedDict()
+            state._metadata = OrderedDict()
+        metadata = {"version": self._version}
+        if hasattr(state, "_metadata"):
+            state._metadata[prefix[:-1]] = metadata
+        for hook in self._state_dict_pre_hooks.values():
+            hook(self, prefix, keep_vars)
+        self._save_to_state_dict(state, prefix, keep_vars)
         for name, module in self._own_modules():
             module.state_dict(destination=state, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
+        for hook in self._state_dict_hooks.values():
+            if hook(self, state, prefix, metadata) is not None:
+                raise RuntimeError("state_dict post-hook must return None")
         return state
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], strict: bool,
+        missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
+    ) -> None:  # fmt: skip
+        """Load this module's own state, without that of modules below; the three lists receive what does not fit."""
+        for hook in self._load_state_dict_pre_hooks.values():
+            hook(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+        later: Any = error_msgs.later if isinstance(error_msgs, _Errors) else None
+        known = set()
+        for name, current in self._own_state():
+            key = prefix + name
+            known.add(name)
+            value = state_dict.get(key, _NOTHING)
+            if value is _NOTHING:
+                if strict:
+                    missing_keys.append(key)
+            elif not isinstance(value, Tensor):
+                error_msgs.append(f'the parameter named "{key}" needs a Tensor, but the checkpoint has {type(value)}')
+            elif value.shape != current.shape:
+                error_msgs.append(
+                    f"size mismatch for {key}: copying a param with shape {value.shape} from checkpoint, "
+                    f"the shape in current model is {current.shape}."
+                )
+            elif later is None:
+                self._load(name, current, value, bool(local_metadata.get("assign_to_params_buffers")))
+            else:
+                later.append((self, name, current, value))
+        if type(self).set_extra_state is not Module.set_extra_state:
+            known.add(_EXTRA)
+            if prefix + _EXTRA not in state_dict:
+                missing_keys.extend([prefix + _EXTRA] if strict else [])
+            elif later is None:
+                self.set_extra_state(state_dict[prefix + _EXTRA])
+            else:
+                later.append((self, _EXTRA, None, state_dict[prefix + _EXTRA]))
+        if strict:
+            below = {name for name, _ in self._own_modules()}
+            for key in state_dict:
+                if key.startswith(prefix):
+                    first, dot, _ = key[len(prefix) :].partition(".")
+                    if key[len(prefix) :] not in known and not (dot and first in below):
+                        unexpected_keys.append(key)
+
+    def _load(self, name: str, current: Any, value: Any, assign: bool) -> None:
+        if name == _EXTRA:
+            self.set_extra_state(value)
+        elif not assign:
+            with no_grad():
+                current.copy_(value)
+        elif isinstance(current, Parameter):
+            made = value if isinstance(value, Parameter) else Parameter(value)
+            setattr(self, name, made.requires_grad_(current.requires_grad))
+        else:
+            setattr(self, name, value)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -351,47 +586,51 @@ class Module:
         """Copy the values of a state dict into the parameters and buffers, in place; `assign` takes its tensors.
 
         Returns the missing and the unexpected keys, which must be none unless `strict` is False. RuntimeError lists
-        them, sizes that differ, and values that are no tensors; nothing is loaded then. TypeError for no mapping.
+        them, sizes that differ, and values that are no tensors; nothing is loaded then, unless hooks that must see
+        loaded values have run. TypeError for no mapping.
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
-        missing: list[str] = []
-        errors: list[str] = []
-        found: list[tuple[Module, str, Tensor, Tensor]] = []
-        expected = set()
-        for path, module in self.named_modules(remove_duplicate=False):
-            for name, current in module._own_state():
-                key = f"{path}.{name}" if path else name
-                expected.add(key)
-                value = state_dict.get(key, _NOTHING)
-                if value is _NOTHING:
-                    missing.append(key)
-                elif not isinstance(value, Tensor):
-                    errors.append(f'the parameter named "{key}" needs a Tensor, but the checkpoint has {type(value)}')
-                elif value.shape != current.shape:
-                    errors.append(
-                        f"size mismatch for {key}: the checkpoint's shape is {list(value.shape)}, "
-                        f"the current model's is {list(current.shape)}."
-                    )
-                else:
-                    found.append((module, name, current, value))
-        unexpected = [key for key in state_dict if key not in expected]
-        if strict and unexpected:
-            errors.insert(0, f"Unexpected key(s) in state_dict: {_quoted(unexpected)}.")
-        if strict and missing:
-            errors.insert(0, f"Missing key(s) in state_dict: {_quoted(missing)}.")
-        if errors:
+        keys = IncompatibleKeys([], [])
+        errors = _Errors()
+        metadata = getattr(state_dict, "_metadata", None) or {}
+        state = OrderedDict(state_dict)
+
+        def finish() -> None:
+            for module, name, current, value in errors.later:
+                module._load(name, current, value, assign)
+            errors.later.clear()
+
+        def load(module: Module, part: dict[str, Any], prefix: str) -> None:
+            local = dict(metadata.get(prefix[:-1], {}))
+            if assign:
+                local["assign_to_params_buffers"] = True
+            module._load_from_state_dict(part, prefix, local, True, keys.missing_keys, keys.unexpected_keys, errors)
+            for name, child in module._own_modules():
+                below = f"{prefix}{name}."
+                load(child, {key: value for key, value in part.items() if key.startswith(below)}, below)
+            if module._load_state_dict_post_hooks:
+                if not errors:
+                    finish()
+                for hook in module._load_state_dict_post_hooks.values():
+                    if hook(module, keys) is not None:
+                        raise AssertionError(
+                            "Hooks registered with ``register_load_state_dict_post_hook`` are not expected to return "
+                            "new values; change incompatible_keys in place."
+                        )
+
+        load(self, state, "")
+        found: list[str] = []
+        if strict and keys.missing_keys:
+            found.append(f"Missing key(s) in state_dict: {_quoted(keys.missing_keys)}.")
+        if strict and keys.unexpected_keys:
+            found.append(f"Unexpected key(s) in state_dict: {_quoted(keys.unexpected_keys)}.")
+        found += errors
+        if found:
             what = type(self).__name__
-            raise RuntimeError("\n\t".join([f"Error(s) in loading state_dict for {what}:", *errors]))
-        with no_grad():
-            for module, name, current, value in found:
-                if not assign:
-                    current.copy_(value)
-                elif isinstance(current, Parameter):
-                    setattr(module, name, Parameter(value, current.requires_grad))
-                else:
-                    setattr(module, name, value)
-        return IncompatibleKeys(missing, unexpected)
+            raise RuntimeError("\n\t".join([f"Error(s) in loading state_dict for {what}:", *found]))
+        finish()
+        return keys
 
     # ------------------------------------------------------------------------------------------ showing
 
@@ -423,8 +662,8 @@ class UnaryModule(Module):
     """A module of one argument: what it is called with is fixed, which makes the call cheaper."""
 
     def __call__(self, input: Tensor) -> Tensor:  # type: ignore[override]
-        if is_recording():
-            note_module(self)
+        if calls_are_watched():
+            return self._watched_call(input)
         return self.forward(input)
 
 

@@ -1,82 +1,296 @@
-"""Normalisation over batches, groups and squares, and attention of several heads."""
+"""Normalisation by statistics of batches, groups and rows, composed of ops, and its modules."""
 
+from __future__ import annotations
+
+from math import prod
 from typing import Any
 
+import numpy as np
+
 from fastgrad import ops
-from fastgrad.nn import functional as F
+from fastgrad.autograd import no_grad
 from fastgrad.nn import init
-from fastgrad.nn.linear import Linear
 from fastgrad.nn.module import Module, UnaryModule
 from fastgrad.nn.parameter import Parameter
+from fastgrad.ops.table import composite
 from fastgrad.tensor import Tensor, int64
 
-__all__ = ["BatchNorm1d", "GroupNorm", "MultiheadAttention", "RMSNorm"]
+__all__ = ["BatchNorm1d", "GroupNorm", "InstanceNorm1d", "RMSNorm"]
 
 
-class BatchNorm1d(UnaryModule):
-    """`functional.batch_norm` of (N, C) or (N, C, L).
+def _per_channel(t: Tensor, ndim: int) -> Tensor:
+    """(C) as (C, 1, ...), to go with (N, C, ...)."""
+    return ops.reshape(t, (t.shape[0], *(1 for _ in range(ndim - 2))))
 
-    With weight (ones at first) and bias (zeros) if `affine`, and with running mean and variance, which are used outside
-    of training, if `track_running_stats`; with momentum None they are plain means of all batches.
+
+def _check_channels(name: str, channels: int, **tensors: Tensor | None) -> None:
+    for what, t in tensors.items():
+        if t is not None and tuple(t.shape) != (channels,):
+            raise RuntimeError(f"{name}: {what} should contain {channels} elements not {t.numel()}")
+
+
+def _affine(out: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    if weight is not None:
+        out = out * _per_channel(weight, out.ndim)
+    return out if bias is None else out + _per_channel(bias, out.ndim)
+
+
+def _update(running: Tensor | None, new: Tensor, momentum: Any) -> None:
+    """The moving average, in place; `momentum` is a number or a 0-d tensor."""
+    if running is not None:
+        with no_grad():
+            running.mul_(1 - momentum).add_(ops.reshape(new, (-1,)).to(running.dtype) * momentum)
+
+
+def _batches(rng: np.random.Generator) -> list[tuple]:
+    x, w, b = rng.uniform(-4, 4, (4, 3)), rng.uniform(0.5, 1, 3), rng.uniform(-1, 1, 3)
+    y = rng.uniform(-4, 4, (2, 3, 5))
+    return [(x, None, None, w, b, True), (y, None, None, w, None, True, 0.1, 0.1), (y, None, None, None, b, True)]
+
+
+@composite(sample=_batches, methods=())
+def batch_norm(
+    input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
+    bias: Tensor | None = None, training: bool = False, momentum: Any = 0.1, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """(x - mean) / sqrt(variance + eps) of each channel of (N, C, ...), times weight (C), plus bias (C).
+
+    In training, the mean and variance are the batch's, and the running ones, if given, move towards them in place, the
+    variance with n - 1 in the denominator; else they are the running ones. ValueError for one value per channel in
+    training, RuntimeError for sizes that do not fit: Ioffe and Szegedy (2015).
     """
+    if input.ndim < 2:
+        raise RuntimeError(f"batch_norm: expected (N, C, ...), got a tensor with {input.ndim} dimensions")
+    channels = input.shape[1]
+    if not channels or any(t is not None and not t.numel() for t in (weight, bias)):
+        raise IndexError("batch_norm: there are no channels, or weight or bias has no elements")
+    count = input.shape[0] * prod(input.shape[2:])
+    if training and count == 1:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
+    if not training and (running_mean is None or running_var is None):
+        raise RuntimeError("batch_norm: running_mean and running_var are needed where it is not training")
+    _check_channels(
+        "batch_norm", channels, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
+    )
+    if training:
+        dims = (0, *range(2, input.ndim))
+        mean = ops.mean(input, dims, True)
+        centred = input - mean
+        variance = ops.mean(centred * centred, dims, True)
+        _update(running_mean, mean.detach(), momentum)
+        _update(running_var, variance.detach() * (count / max(count - 1, 1)), momentum)
+    else:
+        assert running_mean is not None
+        assert running_var is not None
+        centred = input - _per_channel(running_mean, input.ndim)
+        variance = _per_channel(running_var, input.ndim)
+    return _affine(centred * ops.rsqrt(variance + eps), weight, bias)
+
+
+def _instances(rng: np.random.Generator) -> list[tuple]:
+    x, w, b = rng.uniform(-4, 4, (2, 3, 5)), rng.uniform(0.5, 1, 3), rng.uniform(-1, 1, 3)
+    return [(x,), (x, None, None, w, b), (x, {"eps": 0.1})]
+
+
+@composite(sample=_instances, methods=())
+def instance_norm(
+    input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
+    weight: Tensor | None = None, bias: Tensor | None = None, use_input_stats: bool = True, momentum: Any = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """As `batch_norm`, with statistics of each channel of each sample of (N, C, ...): Ulyanov et al. (2016)."""
+    if not use_input_stats:
+        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    count = prod(input.shape[2:])
+    if count == 1:
+        raise ValueError(f"Expected more than 1 spatial element when training, got input size {input.shape}")
+    if any(t is not None and not t.numel() for t in (weight, bias)):
+        raise IndexError("instance_norm: weight or bias has no elements")
+    _check_channels("instance_norm", input.shape[1], running_mean=running_mean, running_var=running_var,
+                    weight=weight, bias=bias)  # fmt: skip
+    dims = tuple(range(2, input.ndim))
+    mean = ops.mean(input, dims, True)
+    centred = input - mean
+    variance = ops.mean(centred * centred, dims, True)
+    _update(running_mean, ops.mean(mean.detach(), 0), momentum)
+    _update(running_var, ops.mean(variance.detach(), 0) * (count / max(count - 1, 1)), momentum)
+    return _affine(centred * ops.rsqrt(variance + eps), weight, bias)
+
+
+def _groups(rng: np.random.Generator) -> list[tuple]:
+    x, w, b = rng.uniform(-4, 4, (2, 6, 3)), rng.uniform(0.5, 1, 6), rng.uniform(-1, 1, 6)
+    return [(x, 3), (x, 2, w, b), (x[..., 0], 3, w, None, 0.1), (x, 1, None, b)]
+
+
+@composite(sample=_groups, methods=())
+def group_norm(
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """(x - mean) / sqrt(variance + eps) over groups of channels of (N, C, ...), times weight (C), plus bias (C).
+
+    RuntimeError where the groups do not divide the channels: Wu and He (2018).
+    """
+    if input.ndim < 2:
+        raise RuntimeError(f"Expected at least 2 dimensions for input tensor but received {input.ndim}")
+    if num_groups <= 0 or input.shape[1] % num_groups:
+        raise RuntimeError(
+            f"Expected number of channels in input to be divisible by num_groups, but got input of shape "
+            f"{list(input.shape)} and num_groups={num_groups}"
+        )
+    _check_channels("group_norm", input.shape[1], weight=weight, bias=bias)
+    size = input.shape[1] // num_groups * prod(input.shape[2:])
+    rows = ops.reshape(input, (input.shape[0], num_groups, size))
+    centred = rows - ops.mean(rows, 2, True)
+    out = centred * ops.rsqrt(ops.mean(centred * centred, 2, True) + eps)
+    return _affine(ops.reshape(out, tuple(input.shape)), weight, bias)
+
+
+def _rows(rng: np.random.Generator) -> list[tuple]:
+    x = rng.uniform(-4, 4, (2, 3, 4))
+    return [(x, (4,)), (x, (4,), rng.uniform(0.5, 1, 4), 0.1), (x, (3, 4), None, 1e-3)]
+
+
+@composite(sample=_rows, methods=())
+def rms_norm(
+    input: Tensor, normalized_shape: tuple[int, ...], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) over the last dimensions, which have `normalized_shape`; then times weight.
+
+    `eps` is by default the dtype's own. RuntimeError if the shapes do not fit: Zhang and Sennrich (2019).
+    """
+    shape = tuple(normalized_shape)
+    if not shape or tuple(input.shape[max(input.ndim - len(shape), 0) :]) != shape:
+        raise RuntimeError(
+            f"Given normalized_shape={list(shape)}, expected input with shape [*, {', '.join(map(str, shape))}], "
+            f"but got input of size{list(input.shape)}"
+        )
+    if not input.is_floating_point():
+        raise NotImplementedError(f"rms_norm is not implemented for {input.dtype}")
+    small = float(np.finfo(input.dtype.name).eps) if eps is None else eps
+    out = input * ops.rsqrt(ops.mean(input * input, tuple(range(-len(shape), 0)), True) + small)
+    return out if weight is None else out * weight
+
+
+# ---------------------------------------------------------------------------------------------- modules
+
+
+class _Norm(Module):
+    """Weight, bias and running statistics of `num_features` channels."""
 
     weight: Parameter | None
     bias: Parameter | None
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
+    _version = 2
 
     def __init__(
-        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
-        track_running_stats: bool = True, device: Any = None, dtype: Any = None, *, bias: bool = True,
+        self, num_features: int, eps: float, momentum: float | None, affine: bool, track_running_stats: bool,
+        device: Any, dtype: Any, bias: bool,
     ) -> None:  # fmt: skip
         super().__init__()
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
-        self.weight = Parameter(ops.ones((num_features,), dtype=dtype)) if affine else None
-        self.bias = Parameter(ops.zeros((num_features,), dtype=dtype)) if affine and bias else None
-        tracked = track_running_stats
-        self.register_buffer("running_mean", ops.zeros((num_features,), dtype=dtype) if tracked else None)
-        self.register_buffer("running_var", ops.ones((num_features,), dtype=dtype) if tracked else None)
-        self.register_buffer("num_batches_tracked", ops.zeros((), dtype=int64) if tracked else None)
+        self.weight = Parameter(ops.empty((num_features,), dtype=dtype, device=device)) if affine else None
+        self.bias = Parameter(ops.empty((num_features,), dtype=dtype, device=device)) if affine and bias else None
+        track = track_running_stats
+        self.register_buffer("running_mean", ops.zeros(num_features, dtype=dtype) if track else None)
+        self.register_buffer("running_var", ops.ones(num_features, dtype=dtype) if track else None)
+        self.register_buffer("num_batches_tracked", ops.tensor(0, dtype=int64) if track else None)
+        self.reset_parameters()
 
     def reset_running_stats(self) -> None:
         """Mean 0, variance 1, no batches."""
-        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
-            self.running_mean.zero_()
-            self.running_var.fill_(1)
-            self.num_batches_tracked.zero_()
+        if self.track_running_stats:
+            for t, value in ((self.running_mean, 0), (self.running_var, 1), (self.num_batches_tracked, 0)):
+                assert t is not None
+                t.fill_(value)
 
     def reset_parameters(self) -> None:
-        """Weight 1, bias 0, and `reset_running_stats`."""
+        """Weight 1, bias 0, and no statistics."""
         self.reset_running_stats()
         if self.weight is not None:
             init.ones_(self.weight)
         if self.bias is not None:
             init.zeros_(self.bias)
 
-    def forward(self, input: Tensor) -> Tensor:
-        if input.ndim not in (2, 3):
-            raise ValueError(f"expected 2D or 3D input (got {input.ndim}D input)")
-        momentum = 0.0 if self.momentum is None else self.momentum
-        if self.training and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            if self.momentum is None:
-                momentum = 1.0 / self.num_batches_tracked.item()
-        batch = self.training or self.running_mean is None
-        means = (self.running_mean, self.running_var) if self.track_running_stats else (None, None)
-        return F.batch_norm(input, *means, self.weight, self.bias, batch, momentum, self.eps)
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], strict: bool,
+        missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
+    ) -> None:  # fmt: skip
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        # Before version 2 there was no such buffer. A dict without metadata counts as old, as in PyTorch.
+        key = prefix + "num_batches_tracked"
+        if (local_metadata.get("version") or 0) < 2 and key in missing_keys:
+            missing_keys.remove(key)
 
     def extra_repr(self) -> str:
+        bias = f", bias={self.bias is not None}"
         return (
-            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}{bias}, "
+            f"track_running_stats={self.track_running_stats}"
         )
 
 
+class BatchNorm1d(_Norm, UnaryModule):
+    """`batch_norm` of (N, C) or (N, C, L), with running statistics as buffers, that `eval` mode uses.
+
+    `momentum` None: the statistics are the plain average over all batches, not a moving one. Without
+    `track_running_stats` there are none, and the batch's are used in `eval` mode too.
+    """
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+        track_running_stats: bool = True, device: Any = None, dtype: Any = None, *, bias: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim not in (2, 3):
+            raise ValueError(f"expected 2D or 3D input (got {input.ndim}D input)")
+        momentum: Any = 0.0 if self.momentum is None else self.momentum
+        if self.training and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:  # a tensor, which capture can replay
+                momentum = 1.0 / self.num_batches_tracked.to(input.dtype)
+        own = self.training or (self.running_mean is None and self.running_var is None)
+        tracked = not self.training or self.track_running_stats
+        return batch_norm(
+            input, self.running_mean if tracked else None, self.running_var if tracked else None, self.weight,
+            self.bias, own, momentum, self.eps,
+        )  # fmt: skip
+
+
+class InstanceNorm1d(_Norm, UnaryModule):
+    """`instance_norm` of (N, C, L) or (C, L); without weight and running statistics by default."""
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = False,
+        track_running_stats: bool = False, device: Any = None, dtype: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, True)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim not in (2, 3):
+            raise ValueError(f"expected 2D or 3D input (got {input.ndim}D input)")
+        channels = input.shape[-2]
+        if channels != self.num_features and self.affine:
+            raise ValueError(
+                f"expected input's size at dim={input.ndim - 2} to match num_features ({self.num_features}), "
+                f"but got: {channels}."
+            )
+        batch = input if input.ndim == 3 else ops.unsqueeze(input, 0)
+        out = instance_norm(
+            batch, self.running_mean, self.running_var, self.weight, self.bias,
+            self.training or not self.track_running_stats, self.momentum, self.eps,
+        )  # fmt: skip
+        return out if input.ndim == 3 else ops.squeeze(out, 0)
+
+
 class GroupNorm(UnaryModule):
-    """`functional.group_norm` over `num_groups` parts of dimension 1, of size `num_channels`. ValueError if it is not
-    divisible."""
+    """`group_norm` of (N, C, ...) with weight (C), ones at first, and bias (C), zeros."""
 
     weight: Parameter | None
     bias: Parameter | None
@@ -89,8 +303,9 @@ class GroupNorm(UnaryModule):
         if num_channels % num_groups:
             raise ValueError(f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})")
         self.num_groups, self.num_channels, self.eps, self.affine = num_groups, num_channels, eps, affine
-        self.weight = Parameter(ops.ones((num_channels,), dtype=dtype)) if affine else None
-        self.bias = Parameter(ops.zeros((num_channels,), dtype=dtype)) if affine and bias else None
+        self.weight = Parameter(ops.empty((num_channels,), dtype=dtype, device=device)) if affine else None
+        self.bias = Parameter(ops.empty((num_channels,), dtype=dtype, device=device)) if affine and bias else None
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Weight 1, bias 0."""
@@ -100,7 +315,7 @@ class GroupNorm(UnaryModule):
             init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+        return group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         affine = f"affine={self.affine}, bias={self.bias is not None}"
@@ -108,7 +323,7 @@ class GroupNorm(UnaryModule):
 
 
 class RMSNorm(UnaryModule):
-    """`functional.rms_norm` over the last dimensions, with a weight (ones at first) if `elementwise_affine`."""
+    """`rms_norm` over the last dimensions, with weight, ones at first."""
 
     weight: Parameter | None
 
@@ -119,7 +334,9 @@ class RMSNorm(UnaryModule):
         super().__init__()
         self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
         self.eps, self.elementwise_affine = eps, elementwise_affine
-        self.weight = Parameter(ops.ones(self.normalized_shape, dtype=dtype)) if elementwise_affine else None
+        shape = self.normalized_shape
+        self.weight = Parameter(ops.empty(shape, dtype=dtype, device=device)) if elementwise_affine else None
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Weight 1."""
@@ -127,120 +344,7 @@ class RMSNorm(UnaryModule):
             init.ones_(self.weight)
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
+        return rms_norm(input, self.normalized_shape, self.weight, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
-
-
-class MultiheadAttention(Module):
-    """Attention of several heads: Vaswani et al. (2017), section 3.2.2. `embed_dim` is cut into `num_heads` parts.
-
-    Called with query (L, N, E), key (S, N, kdim) and value (S, N, vdim), or (N, L, E) ... with `batch_first`, or
-    without N; gives the output of query's shape and the weights (N, L, S), or (N, heads, L, S) unless
-    `average_attn_weights`, or None unless `need_weights`. `key_padding_mask` (N, S) and `attn_mask` (L, S) or
-    (N heads, L, S) are true where a key must not be looked at, or numbers that are added. AssertionError if embed_dim
-    is not divisible; NotImplementedError for `add_bias_kv` and `add_zero_attn`.
-    """
-
-    in_proj_weight: Parameter | None
-    q_proj_weight: Parameter | None
-    k_proj_weight: Parameter | None
-    v_proj_weight: Parameter | None
-    in_proj_bias: Parameter | None
-    out_proj: Linear
-
-    def __init__(
-        self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, add_bias_kv: bool = False,
-        add_zero_attn: bool = False, kdim: int | None = None, vdim: int | None = None, batch_first: bool = False,
-        device: Any = None, dtype: Any = None,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        if embed_dim <= 0 or num_heads <= 0:
-            raise ValueError(f"embed_dim and num_heads must be greater than 0, got embed_dim={embed_dim} and "
-                             f"num_heads={num_heads} instead")
-        if embed_dim % num_heads:
-            raise AssertionError("embed_dim must be divisible by num_heads")
-        if add_bias_kv or add_zero_attn:
-            raise NotImplementedError("add_bias_kv and add_zero_attn are not supported")
-        self.embed_dim, self.num_heads, self.dropout, self.batch_first = embed_dim, num_heads, dropout, batch_first
-        self.kdim, self.vdim = embed_dim if kdim is None else kdim, embed_dim if vdim is None else vdim
-        self.head_dim = embed_dim // num_heads
-        same = self.kdim == self.vdim == embed_dim
-
-        def matrix(rows: int, columns: int, wanted: bool) -> Parameter | None:
-            return Parameter(ops.empty((rows, columns), dtype=dtype)) if wanted else None
-
-        self.in_proj_weight = matrix(3 * embed_dim, embed_dim, same)
-        self.q_proj_weight = matrix(embed_dim, embed_dim, not same)
-        self.k_proj_weight = matrix(embed_dim, self.kdim, not same)
-        self.v_proj_weight = matrix(embed_dim, self.vdim, not same)
-        self.in_proj_bias = Parameter(ops.empty((3 * embed_dim,), dtype=dtype)) if bias else None
-        self.out_proj = Linear(embed_dim, embed_dim, bias=bias, dtype=dtype)
-        self._reset_parameters()
-
-    def _reset_parameters(self) -> None:
-        for weight in (self.in_proj_weight, self.q_proj_weight, self.k_proj_weight, self.v_proj_weight):
-            if weight is not None:
-                init.xavier_uniform_(weight)
-        if self.in_proj_bias is not None:
-            init.zeros_(self.in_proj_bias)
-        if self.out_proj.bias is not None:
-            init.zeros_(self.out_proj.bias)
-
-    def _projected(self, inputs: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
-        if self.in_proj_weight is not None:
-            weights: Any = ops.chunk(self.in_proj_weight, 3)
-        else:
-            weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
-        biases: Any = (None,) * 3 if self.in_proj_bias is None else ops.chunk(self.in_proj_bias, 3)
-        return [ops.linear(x, w, b) for x, w, b in zip(inputs, weights, biases, strict=True)]
-
-    def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None,
-        need_weights: bool = True, attn_mask: Tensor | None = None, average_attn_weights: bool = True,
-        is_causal: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-        if is_causal and attn_mask is None:
-            raise RuntimeError("Need attn_mask if specifying the is_causal hint.")
-        if query.ndim not in (2, 3) or key.ndim != query.ndim or value.ndim != query.ndim:
-            raise AssertionError(f"query, key and value must have 2 or 3 dimensions, and as many, not {query.ndim}, "
-                                 f"{key.ndim} and {value.ndim}")
-        inputs = (query, key, value)
-        batched = query.ndim == 3
-        if not batched:
-            inputs = tuple(ops.unsqueeze(x, 0) for x in inputs)  # type: ignore[assignment]
-        elif not self.batch_first:
-            inputs = tuple(ops.transpose(x, 0, 1) for x in inputs)
-
-        def heads(x: Tensor) -> Tensor:
-            return ops.transpose(ops.reshape(x, (*x.shape[:2], self.num_heads, self.head_dim)), 1, 2)
-
-        q, k, v = (heads(x) for x in self._projected(inputs))
-        scores = ops.matmul(q * self.head_dim**-0.5, ops.transpose(k, -2, -1))  # (N, heads, L, S)
-        if attn_mask is not None:
-            if attn_mask.ndim == 3:
-                attn_mask = ops.reshape(attn_mask, scores.shape)
-            scores = _masked(scores, attn_mask)
-        if key_padding_mask is not None:
-            if not batched:
-                key_padding_mask = ops.unsqueeze(key_padding_mask, 0)
-            scores = _masked(scores, ops.reshape(key_padding_mask, (scores.shape[0], 1, 1, scores.shape[3])))
-        weights = ops.softmax(scores, -1)
-        if self.dropout and self.training:
-            weights = F.dropout(weights, self.dropout)
-        joined = ops.transpose(ops.matmul(weights, v), 1, 2)
-        out = self.out_proj(ops.reshape(joined, (*joined.shape[:2], self.embed_dim)))
-        if not batched:
-            out = ops.reshape(out, out.shape[1:])
-        elif not self.batch_first:
-            out = ops.transpose(out, 0, 1)
-        if not need_weights:
-            return out, None
-        if average_attn_weights:
-            weights = ops.mean(weights, 1)
-        return out, weights if batched else ops.reshape(weights, weights.shape[1:])
-
-
-def _masked(scores: Tensor, mask: Tensor) -> Tensor:
-    return ops.where(mask, float("-inf"), scores) if mask.dtype.name == "bool" else scores + mask

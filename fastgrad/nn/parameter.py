@@ -1,6 +1,6 @@
 """Parameter: the tensor that a module finds among its attributes and an optimiser updates."""
 
-from typing import Self
+from typing import Any, Self
 
 from fastgrad.tensor import Tensor
 
@@ -35,6 +35,15 @@ class Parameter(Tensor):
         # With data, `__new__` has done it all, and Tensor's own constructor would copy.
         if data is None:
             super().__init__(requires_grad=requires_grad)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy without the gradient, as PyTorch's."""
+        if id(self) in memo:
+            found: Self = memo[id(self)]
+            return found
+        copied = super().__deepcopy__(memo)
+        copied.grad = None
+        return copied
 
     def __repr__(self) -> str:
         return f"Parameter containing:\n{super().__repr__()}"

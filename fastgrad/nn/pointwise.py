@@ -5,7 +5,6 @@ import math
 import numpy as np
 
 from fastgrad import ops
-from fastgrad.autograd import no_grad
 from fastgrad.ops.table import composite
 from fastgrad.tensor import Tensor
 
@@ -257,97 +256,6 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -
     else:
         length = ops.sum(ops.abs(input) ** p, dim, True) ** (1 / p)
     return input / ops.clamp(length, min=eps)
-
-
-def _batches(rng: np.random.Generator) -> list[tuple]:
-    x, w, b = rng.uniform(-4, 4, (5, 3)), rng.uniform(0.5, 1, 3), rng.uniform(-1, 1, 3)
-    mean, var = rng.uniform(-1, 1, 3), rng.uniform(0.5, 1, 3)
-    return [(x, mean, var, w, b), (x, None, None, None, None, True), (x, None, None, w, None, True, 0.1, 0.3),
-            (rng.uniform(-4, 4, (2, 3, 4)), None, None, w, b, True), (x[:1], None, None, w, b, True)]
-
-
-@composite(sample=_batches, methods=())
-def batch_norm(
-    input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
-    bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
-) -> Tensor:  # fmt: skip
-    """(x - mean) / sqrt(variance + eps) for each place of dimension 1, times weight, plus bias: Ioffe and Szegedy
-    (2015). In training, mean and variance are the batch's, and the running ones, if given, move towards them by
-    `momentum` (the variance is the unbiased one there); else the running ones are used. RuntimeError if there are none
-    then, ValueError for a batch of one number."""
-    if input.ndim < 2:
-        raise RuntimeError(f"batch_norm: expected at least 2 dimensions, got {input.ndim}")
-    running = None if running_mean is None or running_var is None else (running_mean, running_var)
-    if not training and running is None:
-        raise RuntimeError("Expected running_mean and running_var to be defined when training=False")
-    dims = (0, *range(2, input.ndim))
-    count = math.prod(input.shape[d] for d in dims)
-    if training and count == 1:
-        raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
-    if not input.numel() and not (training and weight is None):
-        raise IndexError(f"batch_norm: there is nothing in an input of shape {list(input.shape)}")
-    shape = [1, -1, *[1] * (input.ndim - 2)]
-    if training:
-        mean = ops.mean(input, dims, True)
-        centred = input - mean
-        var = ops.mean(centred * centred, dims, True)
-        with no_grad():
-            if running_mean is not None:
-                running_mean.mul_(1 - momentum).add_(ops.reshape(mean.detach(), (-1,)) * momentum)
-            if running_var is not None:
-                unbiased = ops.reshape(var.detach(), (-1,)) * (momentum * count / (count - 1))
-                running_var.mul_(1 - momentum).add_(unbiased)
-    elif running is not None:
-        mean, var = (ops.reshape(t, shape) for t in running)
-        centred = input - mean
-    out = centred * ops.rsqrt(var + eps)
-    if weight is not None:
-        out = out * ops.reshape(weight, shape)
-    return out if bias is None else out + ops.reshape(bias, shape)
-
-
-def _groups(rng: np.random.Generator) -> list[tuple]:
-    x, w, b = rng.uniform(-4, 4, (2, 6, 3)), rng.uniform(0.5, 1, 6), rng.uniform(-1, 1, 6)
-    return [(x, 2), (x, 3, w, b), (x[:, :, 0], 1, w, None, 0.1), (x, 4)]
-
-
-@composite(sample=_groups, methods=())
-def group_norm(
-    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
-) -> Tensor:
-    """As layer_norm, over each of `num_groups` equal parts of dimension 1 and all further dimensions; weight and bias
-    have the size of dimension 1: Wu and He (2018). RuntimeError if it is not divisible."""
-    if input.ndim < 2 or input.shape[1] % num_groups:
-        raise RuntimeError(f"Expected number of channels in input to be divisible by num_groups, but got input of "
-                           f"shape {list(input.shape)} and num_groups={num_groups}")
-    parts = ops.reshape(input, (input.shape[0], num_groups, input.numel() // max(input.shape[0] * num_groups, 1)))
-    centred = parts - ops.mean(parts, -1, True)
-    out = ops.reshape(centred * ops.rsqrt(ops.mean(centred * centred, -1, True) + eps), input.shape)
-    shape = [1, -1, *[1] * (input.ndim - 2)]
-    if weight is not None:
-        out = out * ops.reshape(weight, shape)
-    return out if bias is None else out + ops.reshape(bias, shape)
-
-
-def _squares(rng: np.random.Generator) -> list[tuple]:
-    x = rng.uniform(-4, 4, (2, 3, 4))
-    return [(x, (4,)), (x, (4,), rng.uniform(0.5, 1, 4)), (x, (3, 4), None, 0.1), (x, (3,))]
-
-
-@composite(sample=_squares, methods=())
-def rms_norm(
-    input: Tensor, normalized_shape: tuple[int, ...], weight: Tensor | None = None, eps: float | None = None
-) -> Tensor:
-    """x / sqrt(mean of x^2 + eps) over the last dimensions, which have `normalized_shape`, times weight: Zhang and
-    Sennrich (2019). eps is the dtype's, if None. RuntimeError if the shapes do not fit."""
-    shape = tuple(normalized_shape)
-    if not input.is_floating_point():
-        raise RuntimeError(f"rms_norm is not implemented for {input.dtype.name}")
-    if not shape or tuple(input.shape[input.ndim - len(shape):]) != shape:
-        raise RuntimeError(f"rms_norm: normalized_shape is {list(shape)}, and the input's shape {list(input.shape)}")
-    least = float(np.finfo(input.dtype.numpy).eps) if eps is None else eps
-    out = input * ops.rsqrt(ops.mean(input * input, tuple(range(-len(shape), 0)), True) + least)
-    return out if weight is None else out * weight
 
 
 # ---------------------------------------------------------------------------------------------- lookups and attention
