@@ -239,3 +239,17 @@ def test_as_in_pytorch(name, kind):
             same_derivatives(found[1], want[1], where + ", second derivative")
         elif want[1] is not None:
             same_derivatives([None] * len(want[1]), want[1], where + ", second derivative")
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_mode_of_numbers(dim):
+    for seed in range(50):
+        x = np.rint(np.random.default_rng(seed).uniform(-3, 3, (3, 7, 4)))
+        found = []
+        for library in (fg, torch):
+            leaf = library.tensor(x, requires_grad=True)
+            values, indices = library.mode(leaf, dim)
+            (values * values).sum().backward()
+            found.append([values.detach().numpy(), indices.numpy(), leaf.grad.numpy()])
+        for ours, theirs in zip(*found, strict=True):
+            np.testing.assert_array_equal(ours, theirs)

@@ -142,6 +142,41 @@ def kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Sorted:
     return _chosen(x, axis, narrow(sort_index(x.detach(), axis, False), axis, k - 1, 1).contiguous(), keepdim)
 
 
+def _mode_index(x: np.ndarray, dim: int) -> np.ndarray:
+    if not x.ndim:
+        return np.zeros((), np.int64)
+    lanes = np.moveaxis(x, dim, -1)
+    order = np.argsort(lanes, -1, kind="stable")
+    ordered = np.take_along_axis(lanes, order, -1)
+    run = np.ones(ordered.shape, np.int64)  # how many equal ones end here
+    for i in range(1, ordered.shape[-1]):
+        run[..., i] += np.where(ordered[..., i] == ordered[..., i - 1], run[..., i - 1], 0)
+    last = np.expand_dims(run.argmax(-1), -1)
+    return np.moveaxis(np.take_along_axis(order, last, -1), -1, dim)
+
+
+@op(kind="python", methods=(), ref=_mode_index,
+    sample=lambda rng: [(np.rint(rng.uniform(-2, 2, (3, 5))), 1), (np.rint(rng.uniform(-2, 2, (3, 5))), 0)])
+def mode_index(x: Tensor, dim: int) -> Tensor:
+    """Where the last of the most frequent elements is along `dim`, which stays with size 1; of several, the smallest."""
+    return from_numpy(_mode_index(x.detach().numpy(), normalize_dim(dim, x.ndim)))
+
+
+def _mode_samples(rng: np.random.Generator) -> list[tuple]:
+    x = np.rint(rng.uniform(-3, 3, (3, 7, 4)))
+    return [(x,), (x, 1), (x, 0, True), (x, {"dim": -2, "keepdim": False}), (np.asarray(x[0, 0, 0]),)]
+
+
+@composite(sample=_mode_samples, differs="which element is found where one is nan")
+def mode(x: Tensor, dim: int = -1, keepdim: bool = False) -> Sorted:
+    """(values, indices) of the most frequent element along `dim`, the smallest of several; the last place of it. NaNs
+    are all different."""
+    axis = normalize_dim(dim, x.ndim)
+    if x.ndim and x.shape[axis] == 0:
+        raise IndexError(f"mode(): Expected reduction dim {axis} to have non-zero size.")
+    return _chosen(x, axis, mode_index(x.detach(), axis), keepdim)
+
+
 def _unique_samples(rng: np.random.Generator) -> list[tuple]:
     x = rng.integers(-3, 3, (4, 5)) * 1.0
     return [(x,), (x, {"return_inverse": True}), (x, {"return_inverse": True, "return_counts": True}),
