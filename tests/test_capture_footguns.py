@@ -1955,11 +1955,15 @@ def test_an_interrupt_while_recording_and_while_replaying():
     long = fg.capture(lambda x: functools.reduce(lambda y, _: (y @ y) * 0.001, range(50), x))
     x = fg.randn(100, 100)
     expected = bits(long(x))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        [long(x) for _ in range(100_000)]
-    timer.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            [long(x) for _ in range(100_000)]
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
     assert bits(long(x)) == expected
 
 

@@ -253,3 +253,22 @@ def test_mode_of_numbers(dim):
             found.append([values.detach().numpy(), indices.numpy(), leaf.grad.numpy()])
         for ours, theirs in zip(*found, strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64"])
+@pytest.mark.parametrize("given", ["float32", "float64", "int32", "uint8", "bool"])
+@pytest.mark.parametrize("name", ["sum", "mean", "prod", "cumsum", "cumprod", "nansum", "softmax", "log_softmax"])
+def test_dtype_keyword(name, given, dtype):
+    x = np.random.default_rng(0).uniform(0, 3, (3, 4)).astype(given)
+    found = []
+    for library in (fg, torch):
+        try:
+            out = getattr(library.tensor(x), name)(dim=1, dtype=getattr(library, dtype))
+            found.append((str(out.dtype).rpartition(".")[2], out.tolist()))
+        except (RuntimeError, NotImplementedError):
+            found.append(None)
+    ours, theirs = found
+    assert (ours is None) == (theirs is None)
+    if ours is not None:
+        assert ours[0] == theirs[0]
+        np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-6)

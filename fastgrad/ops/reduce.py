@@ -298,14 +298,18 @@ def _nan_samples(rng: np.random.Generator) -> list[tuple]:
 
 
 @composite(sample=_nan_samples)
-def nansum(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
-    """Sum over `dim` of what is not NaN."""
+def nansum(x: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """Sum over `dim` of what is not NaN, computed in `dtype`."""
+    if dtype is not None:
+        return nansum(x.to(dtype), dim, keepdim).to(dtype)
     return sum(where(isnan(x.detach()), 0.0, x) if x.dtype.is_floating_point else x, dim, keepdim)
 
 
 @composite(sample=_nan_samples)
-def nanmean(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
-    """Mean over `dim` of what is not NaN."""
+def nanmean(x: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """Mean over `dim` of what is not NaN, computed in `dtype`."""
+    if dtype is not None:
+        x = x.to(dtype)
     if not x.dtype.is_floating_point:
         raise RuntimeError(f"nanmean(): expected input to have floating point or complex dtype but got {x.dtype}")
     return nansum(x, dim, keepdim) / sum(bitwise_not(isnan(x.detach())).to(x.dtype), dim, keepdim)
@@ -415,15 +419,25 @@ def _(grad, g, out, dim):
 
 
 def _sum(x: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
-    return sum(x if dtype is None else x.to(dtype), dim, keepdim)
+    return sum(x, dim, keepdim) if dtype is None else sum(x.to(dtype), dim, keepdim).to(dtype)
 
 
 def _mean(x: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     return mean(x if dtype is None else x.to(dtype), dim, keepdim)
 
 
+def _softmax_in(x: Tensor, dim: int, dtype: Any = None) -> Tensor:
+    return softmax(x if dtype is None else x.to(dtype), dim)
+
+
+def _log_softmax_in(x: Tensor, dim: int, dtype: Any = None) -> Tensor:
+    return log_softmax(x if dtype is None else x.to(dtype), dim)
+
+
 _sum.__qualname__, _mean.__qualname__ = "sum", "mean"  # in TypeErrors
+_softmax_in.__qualname__, _log_softmax_in.__qualname__ = "softmax", "log_softmax"
 sum.otherwise, mean.otherwise = spelled(_sum), spelled(_mean)
+softmax.otherwise, log_softmax.otherwise = spelled(_softmax_in), spelled(_log_softmax_in)
 
 
 # ---------------------------------------------------------------------------------------------- for the engine

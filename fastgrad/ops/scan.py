@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from fastgrad.ops.create import ones
 from fastgrad.ops.elementwise import mul
 from fastgrad.ops.index import gather
 from fastgrad.ops.shape import cat, flip, narrow, reshape
-from fastgrad.ops.table import composite, op
+from fastgrad.ops.table import composite, op, spelled
 from fastgrad.tensor import Tensor, as_dtype, from_numpy, normalize_dim
 
 
@@ -44,6 +44,14 @@ def _(grad, dim):
     return flip(cumsum(flip(grad, (dim,)), dim), (dim,))
 
 
+def _cumsum(x: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+    return cumsum(x, dim) if dtype is None else cumsum(x.to(dtype), dim).to(dtype)
+
+
+_cumsum.__qualname__ = "cumsum"  # in TypeErrors
+cumsum.otherwise = spelled(_cumsum)
+
+
 def _integers_to_int64(x: Tensor) -> Tensor:
     return x if x.dtype.is_floating_point else x.to(as_dtype("int64"))
 
@@ -55,11 +63,14 @@ def _scan_composite_samples(rng: np.random.Generator) -> list[tuple]:
 
 
 @composite(sample=_scan_composite_samples)
-def cumprod(x: Tensor, dim: int) -> Tensor:
+def cumprod(x: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """Products of the elements so far along `dim`; derivatives are right where elements are zero. Integers: int64.
+    With `dtype`, computed in that.
 
     Spans are doubled until they reach the beginning (Hillis and Steele 1986), so that no rule divides by an element.
     """
+    if dtype is not None:
+        return cumprod(x.to(dtype), dim).to(dtype)
     axis = normalize_dim(dim, x.ndim)
     x = _integers_to_int64(x)
     if not x.ndim:
@@ -105,11 +116,14 @@ def _prod_samples(rng: np.random.Generator) -> list[tuple]:
 
 
 @composite(sample=_prod_samples)
-def prod(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+def prod(x: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """Product of all elements, or along `dim`; derivatives are right where elements are zero. Integers: int64.
+    With `dtype`, computed in that.
 
     Halves are multiplied until one element is left, so that no rule divides by an element.
     """
+    if dtype is not None:
+        return prod(x.to(dtype), dim, keepdim).to(dtype)
     x = _integers_to_int64(x)
     if dim is None:
         x = reshape(x, (-1,)) if x.numel() else reshape(x, (0,))

@@ -158,7 +158,7 @@ def _mode_index(x: np.ndarray, dim: int) -> np.ndarray:
 @op(kind="python", methods=(), ref=_mode_index,
     sample=lambda rng: [(np.rint(rng.uniform(-2, 2, (3, 5))), 1), (np.rint(rng.uniform(-2, 2, (3, 5))), 0)])
 def mode_index(x: Tensor, dim: int) -> Tensor:
-    """Where the last of the most frequent elements is along `dim`, which stays with size 1; of several, the smallest."""
+    """Where the last of the most frequent elements is along `dim`, which stays with size 1; the smallest of several."""
     return from_numpy(_mode_index(x.detach().numpy(), normalize_dim(dim, x.ndim)))
 
 
