@@ -479,3 +479,40 @@ def test_batch_norm_and_an_encoder_captured():
         losses = [run(rng.uniform(-1, 1, (5, 4)).astype(np.float32)).item() for _ in range(4)]
         histories.append([losses, net[1].running_var.tolist(), net[1].num_batches_tracked.item()])
     assert histories[0] == histories[1]
+
+
+CAPTURED = {
+    "batch norm": lambda nn: nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)),
+    "mean of all batches": lambda nn: nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8, momentum=None), nn.Linear(8, 2)),
+    "groups": lambda nn: nn.Sequential(nn.Linear(4, 8), nn.GroupNorm(2, 8), nn.Mish(), nn.RMSNorm(8), nn.Linear(8, 2)),
+    "random": lambda nn: nn.Sequential(nn.Linear(4, 8), nn.SELU(), nn.AlphaDropout(0.2), nn.Linear(8, 2), nn.RReLU()),
+    "gates": lambda nn: nn.Sequential(nn.Linear(4, 8), nn.GLU(), nn.Hardswish(), nn.PReLU(), nn.Linear(4, 2)),
+}
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "RMSprop"])
+@pytest.mark.parametrize("name", CAPTURED)
+def test_captured_steps_have_the_same_bits(name, optimizer):
+    """Running statistics, counts of batches and random numbers too."""
+    found = []
+    for wrap in (lambda function: function, fg.capture):
+        fg.manual_seed(0)
+        model = CAPTURED[name](fg.nn)
+        update = getattr(fg.optim, optimizer)(model.parameters(), lr=0.01)
+
+        def step(x, y, model=model, update=update):
+            loss = ((model(x) - y) ** 2).mean()
+            update.zero_grad()
+            loss.backward()
+            update.step()
+            return loss
+
+        function = wrap(step)
+        losses = []
+        for i in range(6):
+            rng = np.random.default_rng(i)
+            x, y = (fg.tensor(rng.normal(size=(8, n)).astype(np.float32)) for n in (4, 2))
+            losses.append(function(x, y).item())
+        found.append((losses, {key: value.numpy().tobytes() for key, value in model.state_dict().items()}))
+    assert found[0] == found[1]
+    assert function.program.replays >= 3
