@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastgrad.ops.create import eye
+from fastgrad.ops.create import eye, zeros
 from fastgrad.ops.elementwise import abs, mul, square, where
 from fastgrad.ops.linalg import (
     LinAlgError,
@@ -23,14 +23,18 @@ from fastgrad.ops.linalg import (
 from fastgrad.ops.reduce import amax, amin, any, sum
 from fastgrad.ops.shape import cat, diag_embed, movedim, narrow, transpose, tril, triu, unsqueeze
 from fastgrad.ops.table import composite, op
-from fastgrad.tensor import Tensor, from_numpy, normalize_dim
+from fastgrad.tensor import Tensor, from_numpy, int64, normalize_dim
 
 
-def _matrix(name: str, x: Tensor) -> np.ndarray:
+def _check_matrix(name: str, x: Tensor) -> None:
     if x.ndim < 2:
         raise RuntimeError(f"linalg.{name}: The input tensor A must have at least 2 dimensions.")
     if not x.dtype.is_floating_point:
         raise RuntimeError(f"linalg.{name}: Expected a floating point tensor as input, got {x.dtype}")
+
+
+def _matrix(name: str, x: Tensor) -> np.ndarray:
+    _check_matrix(name, x)
     return x.detach().numpy()
 
 
@@ -196,7 +200,7 @@ def linalg_qr(A: Tensor, mode: str = "reduced") -> Qr:
     """
     if mode not in ("reduced", "complete", "r"):
         raise RuntimeError(f"qr received unrecognized mode {mode!r} but expected one of 'reduced', 'r', or 'complete'")
-    _matrix("qr", A)
+    _check_matrix("qr", A)
     m, n = A.shape[-2:]
     if mode == "r" or (mode == "complete" and m > n):
         return Qr(*_qr_without_gradient(A, mode))
@@ -260,18 +264,25 @@ def linalg_pinv(A: Tensor, rcond: float | Tensor | None = None, hermitian: bool 
     return _pinv(_symmetric(A, False) if hermitian and A.numel() else A, atol, rtol)
 
 
+@op(kind="python", methods=())
+def _count_above(s: Tensor, shape: Sequence[int], atol: Any, rtol: Any) -> Tensor:
+    """How many singular values of a matrix of `shape` count."""
+    values = s.detach().numpy()
+    return from_numpy(np.asarray((values > _tolerance(values, shape, atol, rtol)).sum(-1), np.int64))
+
+
 @composite(methods=(), sample=lambda rng: [*_shapes(rng), (np.ones((3, 3)),), (*_uniform(rng, (3, 4)), {"rtol": 0.5}),
                                            (*_uniform(rng, (3, 4)), {"atol": 1.0})])
 def linalg_matrix_rank(A: Tensor, tol: float | Tensor | None = None, hermitian: bool = False, *,
                        atol: float | Tensor | None = None, rtol: float | Tensor | None = None) -> Tensor:
     """How many singular values exceed max(atol, rtol largest), in int64; `tol` is an absolute tolerance."""
-    array = _matrix("matrix_rank", A)
+    _check_matrix("matrix_rank", A)
     if tol is not None:
         atol, rtol = tol, 0.0
-    if not array.size:
-        return from_numpy(np.zeros(array.shape[:-2], np.int64))
-    s = linalg_svdvals(_symmetric(A.detach(), False) if hermitian else A.detach()).numpy()
-    return from_numpy(np.asarray((s > _tolerance(s, array.shape, atol, rtol)).sum(-1), np.int64))
+    if not A.numel():
+        return zeros(A.shape[:-2], dtype=int64)
+    s = linalg_svdvals(_symmetric(A.detach(), False) if hermitian else A.detach())
+    return _count_above(s, A.shape, atol, rtol)
 
 
 class LeastSquares(NamedTuple):
@@ -298,7 +309,7 @@ def linalg_lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: st
     for m > n and full rank, not with "gelsy", the default; `rank` not with "gels"; `singular_values` with "gelsd" and
     "gelss" alone.
     """
-    array = _matrix("lstsq", A)
+    _check_matrix("lstsq", A)
     if driver not in (None, "gels", "gelsy", "gelsd", "gelss"):
         raise RuntimeError(f"linalg.lstsq: unknown driver {driver!r}")
     if B.dtype is not A.dtype:
@@ -309,7 +320,7 @@ def linalg_lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: st
         raise RuntimeError(f"linalg.lstsq: shapes {list(A.shape)} and {list(B.shape)} do not fit")
     m, n = A.shape[-2:]
     found = matmul(_pinv(A, None, rcond), right)
-    empty = from_numpy(np.empty(0, array.dtype))
+    empty = zeros(0, dtype=A.dtype)
     rank = linalg_matrix_rank(A, rtol=rcond)
     residuals = empty
     if m > n and driver not in (None, "gelsy") and (rank.numpy() == n).all():
@@ -317,7 +328,7 @@ def linalg_lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: st
         residuals = residuals.squeeze(-1) if vector else residuals
     values = linalg_svdvals(A.detach()) if driver in ("gelsd", "gelss") else empty
     if driver == "gels":
-        rank = from_numpy(np.empty(0, np.int64))
+        rank = zeros(0, dtype=int64)
     return LeastSquares(found.squeeze(-1) if vector else found, residuals, rank, values)
 
 
@@ -367,8 +378,8 @@ def linalg_solve_triangular(A: Tensor, B: Tensor, *, upper: bool, left: bool = T
 
     unitriangular: the diagonal counts as ones and is not read either. A 0 there divides: nothing is raised.
     """
-    _matrix("solve_triangular", A)
-    _matrix("solve_triangular", B)
+    _check_matrix("solve_triangular", A)
+    _check_matrix("solve_triangular", B)
     half = (triu if upper else tril)(A, (1 if upper else -1) if unitriangular else 0)
     if unitriangular:
         half = half + eye(A.shape[-1], dtype=A.dtype)
@@ -396,7 +407,7 @@ def linalg_matrix_norm(A: Tensor, ord: float | str = "fro", dim: Sequence[int] =
     """Norm of matrices in the two dimensions `dim`: "fro", "nuc", 2 and -2 (singular values), 1 and -1 (columns' sums
     of absolute values), inf and -inf (rows').
     """
-    _matrix("matrix_norm", A)
+    _check_matrix("matrix_norm", A)
     if len(dim) != 2:
         raise RuntimeError("linalg.matrix_norm: dim must be a 2-tuple")
     row, column = (normalize_dim(d, A.ndim) for d in dim)

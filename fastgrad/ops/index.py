@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,14 +11,22 @@ import numpy as np
 
 from fastgrad.dispatch import copy_into
 from fastgrad.ops import shape as _shape
-from fastgrad.ops.create import zeros
-from fastgrad.ops.shape import broadcast_tensors, clone, expand, ravel, reshape
+from fastgrad.ops.create import arange, ones_like, zeros
+from fastgrad.ops.elementwise import maximum, minimum, where
+from fastgrad.ops.shape import broadcast_tensors, clone, expand, ravel, reshape, unsqueeze
 from fastgrad.ops.table import composite, op
 from fastgrad.runtime import is_recording
-from fastgrad.tensor import Tensor, basic_index, bind, from_numpy, normalize_dim
+from fastgrad.tensor import Tensor, basic_index, bind, from_numpy, int64, normalize_dim
 from fastgrad.tensor import as_tensor as _as_tensor
 
 Key = tuple
+
+
+def _check_values(check: Callable[[np.ndarray], None], x: Tensor) -> None:
+    """Now, and at each replay of what may be recorded."""
+    from fastgrad.replay import check_values  # not loaded before it is needed
+
+    check_values(check, x)
 
 
 def _key(index: object) -> Key:
@@ -332,12 +341,18 @@ def masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
         raise RuntimeError(f"masked_scatter: expected self and source to have same dtypes but got {x.dtype.name} and "
                            f"{source.dtype.name}")
     x, mask = broadcast_tensors(x, mask)
-    count = int(np.count_nonzero(mask.numpy()))
-    if source.numel() < count:
-        raise RuntimeError("Number of elements of source < number of ones in mask")
-    out = clone(x).contiguous()
-    assign(out, getitem(ravel(source), slice(0, count)), _key(mask))
-    return out
+    size = source.numel()
+
+    def check(chosen: np.ndarray) -> None:
+        if size < np.count_nonzero(chosen):
+            raise RuntimeError("Number of elements of source < number of ones in mask")
+
+    _check_values(check, mask)
+    if not size:
+        return clone(x).contiguous()
+    # how many before it are chosen: past the end only where nothing more is
+    places = minimum(maximum(ravel(mask).cumsum(0) - 1, 0), size - 1)
+    return where(mask, reshape(gather(ravel(source), 0, places), x.shape), x)
 
 
 @composite(sample=lambda rng: [
@@ -496,6 +511,14 @@ def _(grad, out, x, dim, index, src):
     return gather(grad / scatter_add(chosen, dim, index, given), dim, index) * given
 
 
+@op(kind="python", methods=())
+def _scatter_product(x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    """x times what of `src` goes to each place."""
+    whole = x.detach().numpy().copy()
+    np.multiply.at(whole, _along(x.shape, dim, index), src.detach().numpy())
+    return from_numpy(whole)
+
+
 @composite(sample=_scatter_samples(*((how, {"include_self": own}) for how in ("sum", "mean", "amax", "amin")
                                      for own in (True, False)), ("odd",)))
 def scatter_reduce(x: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *,
@@ -521,18 +544,14 @@ def scatter_reduce(x: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str,
     if reduce == "prod":
         if base.requires_grad or src.requires_grad:
             raise NotImplementedError("scatter_reduce with reduce='prod' has no gradient")
-        whole = base.detach().numpy().copy()
-        np.multiply.at(whole, _along(x.shape, dim, index), src.detach().numpy())
-        return from_numpy(whole)
+        return _scatter_product(base, dim, index, src)
     total = scatter_add(base, dim, index, src)
     if reduce == "sum":
         return total
-    ones = np.ones(tuple(index.shape), x.dtype.numpy)
-    own = np.ones(tuple(x.shape), x.dtype.numpy)
-    key = _along(x.shape, dim, index)
+    count = ones_like(x)
     if not include_self:
-        own[key] = 0
-    count = from_numpy(np.asarray(np.maximum(_add_at(own, key, ones), 1)))
+        count = scatter_value(count, dim, index, 0)
+    count = maximum(scatter_add(count, dim, index, ones_like(src)), 1)
     return total / count if x.is_floating_point() else total // count
 
 
@@ -680,6 +699,22 @@ def _search_samples(rng: np.random.Generator) -> list[tuple]:
             (rows, rows, {"side": "right"}), (rows, x, {"out_int32": True}), (rows, x[:2]), (rows[0], 0.5)]
 
 
+@op(kind="python", methods=())
+def _search(rows: Tensor, values: Tensor | float, side: Any, out_int32: bool) -> Tensor:
+    """`searchsorted` of what has been checked."""
+    ordered = rows.detach().numpy()
+    found = values.detach().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if found.dtype.kind == "f" and ordered.dtype.kind == "f":
+        found = found.astype(ordered.dtype)
+    places = np.empty(found.shape, np.int64)
+    if ordered.ndim == 1:
+        places[...] = np.searchsorted(ordered, found, side)
+    else:
+        for row in np.ndindex(ordered.shape[:-1]):
+            places[row] = np.searchsorted(ordered[row], found[row], side)
+    return from_numpy(places.astype(np.int32 if out_int32 else np.int64))
+
+
 @composite(methods=(), sample=_search_samples)
 def searchsorted(sorted_sequence: Tensor, values: Tensor | float, *, out_int32: bool = False, right: bool = False,
                  side: str | None = None, sorter: Tensor | None = None) -> Tensor:
@@ -691,29 +726,20 @@ def searchsorted(sorted_sequence: Tensor, values: Tensor | float, *, out_int32: 
         raise RuntimeError(f"side can only be 'left' or 'right' but got {side}")
     if right and side == "left":
         raise RuntimeError("side and right can't be set to opposites, got side of left while right was True")
-    how: Any = "right" if right or side == "right" else "left"
-    rows = sorted_sequence.detach().numpy()
-    found = values.detach().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    if found.dtype.kind == "f" and rows.dtype.kind == "f":
-        found = found.astype(rows.dtype)
     if isinstance(values, Tensor) and values.dtype is not sorted_sequence.dtype:
         raise RuntimeError(f"boundary tensor and input value tensor should have same dtype, but got "
                            f"{sorted_sequence.dtype.name} and {values.dtype.name}")
-    if rows.ndim == 0:
+    if sorted_sequence.ndim == 0:
         raise RuntimeError("input value can be a scalar only when boundaries tensor dimension is 1")
     if sorter is not None:
-        rows = np.take_along_axis(rows, sorter.numpy(), -1)
-    if rows.ndim == 1:
-        places = np.asarray(np.searchsorted(rows, found, how))
-    else:
-        if rows.shape[:-1] != found.shape[:-1] or found.ndim != rows.ndim:
-            raise RuntimeError(f"boundaries tensor should be 1 dimension or the first N-1 dimensions of boundaries "
-                               f"tensor and input value tensor must match, but got {list(rows.shape)} and "
-                               f"{list(found.shape)}")
-        places = np.empty(found.shape, np.int64)
-        for row in np.ndindex(rows.shape[:-1]):
-            places[row] = np.searchsorted(rows[row], found[row], how)
-    return from_numpy(places.astype(np.int32 if out_int32 else np.int64))
+        sorted_sequence = gather(sorted_sequence, -1, sorter)
+    shape = values.shape if isinstance(values, Tensor) else ()
+    if sorted_sequence.ndim > 1 and (
+            sorted_sequence.shape[:-1] != shape[:-1] or len(shape) != sorted_sequence.ndim):
+        raise RuntimeError(f"boundaries tensor should be 1 dimension or the first N-1 dimensions of boundaries "
+                           f"tensor and input value tensor must match, but got {list(sorted_sequence.shape)} and "
+                           f"{list(shape)}")
+    return _search(sorted_sequence, values, "right" if right or side == "right" else "left", out_int32)
 
 
 @composite(methods=(), sample=lambda rng: [(x, b[0], *k) for b, x, *k in _search_samples(rng)[:1]] + [
@@ -731,16 +757,18 @@ def one_hot(x: Tensor, num_classes: int = -1) -> Tensor:
     """int64 with a new last dimension: 1 at the number of the class, 0 elsewhere. RuntimeError for other numbers."""
     if x.dtype.name != "int64":
         raise RuntimeError("one_hot is only applicable to index tensor of type LongTensor.")
-    classes = x.numpy()
-    if classes.size == 0:
-        if num_classes <= 0:
-            raise RuntimeError("Can not infer total number of classes from empty tensor.")
-    elif classes.min() < 0:
-        raise RuntimeError("Class values must be non-negative.")
+    if x.numel() == 0 and num_classes <= 0:
+        raise RuntimeError("Can not infer total number of classes from empty tensor.")
     if num_classes == -1:
-        num_classes = int(classes.max()) + 1
+        num_classes = builtins.max(int(x.amax().item()) + 1, 1)
     elif num_classes < 1:
         raise RuntimeError("num_classes should be positive")
-    if classes.size and classes.max() >= num_classes:
-        raise RuntimeError("Class values must be smaller than num_classes.")
-    return from_numpy((classes[..., None] == np.arange(num_classes)).astype(np.int64))
+
+    def check(classes: np.ndarray) -> None:
+        if classes.size and classes.min() < 0:
+            raise RuntimeError("Class values must be non-negative.")
+        if classes.size and classes.max() >= num_classes:
+            raise RuntimeError("Class values must be smaller than num_classes.")
+
+    _check_values(check, x)
+    return (unsqueeze(x, -1) == arange(num_classes)).to(int64)

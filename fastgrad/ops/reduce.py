@@ -33,8 +33,7 @@ from fastgrad.ops.elementwise import (
 )
 from fastgrad.ops.shape import expand, reshape, unsqueeze_all
 from fastgrad.ops.table import composite, method, op, spelled
-from fastgrad.tensor import Tensor, bind
-from fastgrad.tensor import as_tensor as _as_tensor
+from fastgrad.tensor import Tensor, bind, from_numpy
 
 Dim = int | Sequence[int] | None
 
@@ -189,20 +188,28 @@ def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     return min_index(x.detach(), dim, keepdim)[1]
 
 
-@method()
+def _truths(rng: np.random.Generator) -> list[tuple]:
+    x = np.rint(rng.uniform(-1, 1, (3, 4, 2)))
+    return [(x,), (x, 1), (x, -1, True), (x, (0, 2), True), (x > 0, 0), (np.asarray(x[0, 0, 0]),),
+            (np.zeros((2, 0)), 1), (x.astype(np.uint8), 0)]
+
+
+def _whether(decide: Callable[..., Any]) -> Callable[..., Any]:
+    """np.all or np.any with PyTorch's arguments and dtypes: bytes stay bytes."""
+    return lambda x, dim=None, keepdim=False: np.asarray(
+        decide(x, _axis(dim), keepdims=keepdim), np.uint8 if x.dtype == np.uint8 else np.bool_)
+
+
+@op(kind="python", ref=(_all := _whether(np.all)), sample=_truths)
 def all(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
-    """Whether every element is true (not zero), as bool."""
-    return _as_tensor(np.all(_array(x), _axis(dim), keepdims=keepdim), None, False)
+    """Whether every element is true (not zero), as bool, or uint8 of uint8."""
+    return from_numpy(_all(x.detach().numpy(), dim, keepdim))
 
 
-@method()
+@op(kind="python", ref=(_any := _whether(np.any)), sample=_truths)
 def any(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
-    """Whether some element is true (not zero), as bool."""
-    return _as_tensor(np.any(_array(x), _axis(dim), keepdims=keepdim), None, False)
-
-
-def _array(x: Tensor) -> np.ndarray:
-    return x.detach().numpy()
+    """Whether some element is true (not zero), as bool, or uint8 of uint8."""
+    return from_numpy(_any(x.detach().numpy(), dim, keepdim))
 
 
 # ---------------------------------------------------------------------------------------------- composed of these
