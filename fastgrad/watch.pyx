@@ -108,12 +108,40 @@ cdef tuple doubtful_types = (ContextVar, threading.local, ctypes.Array, ctypes.S
 cdef frozenset nothing = frozenset()
 cdef frozenset openers = frozenset(("vars", "__dict__", "getattr", "hasattr", "attrgetter", "locals", "globals"))
 cdef dict followed = {}          # file name: is its code looked at?
+cdef dict reading = {}           # id of code: (the code, how it is looked at, a Reading)
+cdef dict sorts = {}             # class: of which Sort its instances are
 cdef dict mentions_by_code = {}  # id of code: Mentions
 
 cdef tuple plain_values = (
     int, float, str, bytes, complex, type(None), type(Ellipsis), slice, range, np.generic, np.dtype,
     BuiltinFunctionType, CodeType,
 )
+
+
+cdef enum Reading:       # how code is looked at when it is about to run
+    USERS                # for the names that it mentions
+    OTHERS               # what it is given is: it may ask objects for all they have
+    NOT_AT_ALL
+    OF_A_QUEUE
+
+cdef enum Sort:          # of a value, for `explore`: what is to be noted of it
+    NOTHING_OF_IT = 1    # a number, a string
+    TENSOR
+    BUILTIN
+    METHOD
+    FIXED                # a tuple or frozenset
+    FUNCTION
+    ARRAY
+    BUFFER
+    PARTIAL
+    GENERATOR            # of random numbers
+    DOUBTFUL
+    WEAK
+    GETTER
+    FILE
+    ITERATOR
+    WRAPPER              # what `capture` makes
+    OTHER
 
 
 def is_followed(file) -> bool:
@@ -150,6 +178,65 @@ def code_of(function):
             return None
         function = inner
     return None
+
+
+cdef int reading_of(code) except -1:
+    known = reading.get(id(code))
+    if known is not None:
+        return <int>(<tuple>known)[1]
+    if len(reading) > 10000:
+        reading.clear()
+    file = code.co_filename
+    how = USERS if is_followed(file) else OF_A_QUEUE if file == queue_file and code.co_name in ("put", "get") \
+        else OTHERS if code.co_argcount and not file.startswith(ours) else NOT_AT_ALL
+    reading[id(code)] = (code, <int>how)
+    return how
+
+
+cdef int sort_of(kind) except -1:
+    """Of the instances of a class."""
+    known = sorts.get(kind)
+    if known is not None:
+        return <int>known
+    if len(sorts) > 10000:
+        sorts.clear()
+    how = new_sort(kind)
+    sorts[kind] = <int>how
+    return how
+
+
+cdef int new_sort(kind) except -1:
+    if kind is BuiltinFunctionType:
+        return BUILTIN
+    if issubclass(kind, Tensor):
+        return TENSOR
+    if issubclass(kind, plain_values):
+        return NOTHING_OF_IT
+    if kind is MethodType:
+        return METHOD
+    if issubclass(kind, (tuple, frozenset)):
+        return FIXED
+    if kind is FunctionType:
+        return FUNCTION
+    if issubclass(kind, np.ndarray):
+        return ARRAY
+    if issubclass(kind, buffers):
+        return BUFFER
+    if issubclass(kind, partial):
+        return PARTIAL
+    if issubclass(kind, (np.random.Generator, np.random.RandomState, _random.Random)):
+        return GENERATOR
+    if issubclass(kind, doubtful_types):
+        return DOUBTFUL
+    if issubclass(kind, weakref.ref):
+        return WEAK
+    if issubclass(kind, operator.attrgetter):
+        return GETTER
+    if issubclass(kind, io.IOBase):
+        return FILE
+    if hasattr(kind, "__next__"):
+        return ITERATOR
+    return WRAPPER if kind.__name__ == "Captured" and hasattr(kind, "function") else OTHER
 
 
 cdef class Mentions:
@@ -401,14 +488,17 @@ cdef class Watch:
         """A function is about to run."""
         cdef PyObject *value
         cdef Mentions known
+        cdef int how
         code = fg_code_of(frame)
-        if not is_followed(code.co_filename):
-            if code.co_argcount and not code.co_filename.startswith(ours):    # it may ask objects for all they have
-                for thing in list(fg_locals_of(frame).values()):
-                    if of_user(type(thing)):
-                        self.explore(thing, 1)
-                        self.scan(thing, None, 1)
-            if code.co_filename == queue_file and code.co_name in ("put", "get"):
+        how = reading_of(code)
+        if how == NOT_AT_ALL:
+            return 0
+        if how != USERS:
+            for thing in list(fg_locals_of(frame).values()):
+                if of_user(type(thing)):
+                    self.explore(thing, 1)
+                    self.scan(thing, None, 1)
+            if how == OF_A_QUEUE:
                 self.refuse(f"{code.co_name}() of a queue while a captured function is being recorded: a replay would "
                             f"not do so again")
             return 0
@@ -445,10 +535,12 @@ cdef class Watch:
     cdef int follow(self, thing, path) except -1:
         """Note attributes of attributes."""
         cdef PyObject *value
+        cdef int sort
         for i, name in enumerate(path):
-            if isinstance(thing, plain_values) or isinstance(thing, np.ndarray) \
-                    or (isinstance(thing, Tensor) and not FG_HAS_DICT(thing)) \
-                    or type(thing) is ModuleType and not is_user_module(thing):
+            sort = sort_of(type(thing))
+            if sort == NOTHING_OF_IT or sort == BUILTIN or sort == ARRAY \
+                    or (sort == TENSOR and not FG_HAS_DICT(thing)) \
+                    or (type(thing) is ModuleType and not is_user_module(thing)):
                 return 0
             self.scan(thing, frozenset((name,)), 1)
             value = NULL
@@ -527,24 +619,25 @@ cdef class Watch:
     cdef int explore(self, thing, int depth) except -1:
         """Note what the code that has run so far may ask of a value: its attributes and items."""
         cdef PyObject *value
-        if type(thing) is BuiltinFunctionType and not isinstance(thing.__self__, ModuleType):
-            return self.explore(thing.__self__, depth + 1)
-        if isinstance(thing, Tensor):
+        cdef int sort = sort_of(type(thing))
+        if sort == BUILTIN:
+            return 0 if isinstance(thing.__self__, ModuleType) else self.explore(thing.__self__, depth + 1)
+        if sort == TENSOR:
             if FG_HAS_DICT(thing) and PyObject_GenericGetDict(thing, NULL) and id(thing) not in self.known:
                 self.known[id(thing)] = thing
                 self.scan(thing, self.names_for(thing), depth)
             return 0
-        if isinstance(thing, plain_values) or depth > 200:
+        if sort == NOTHING_OF_IT or depth > 200:
             return 0
-        if type(thing) is MethodType:
+        if sort == METHOD:
             self.explore(thing.__func__, depth + 1)
             return self.explore(thing.__self__, depth + 1)
-        if isinstance(thing, (tuple, frozenset)):
+        if sort == FIXED:
             return self.explore_all(thing, depth + 1)
         if id(thing) in self.known:
             return 0
         self.known[id(thing)] = thing
-        if type(thing) is FunctionType:
+        if sort == FUNCTION:
             self.functions.setdefault(id(thing.__code__), []).append(thing)
             if id(thing.__code__) in self.entered:
                 self.closure(thing)
@@ -556,33 +649,33 @@ cdef class Watch:
             if thing.__dict__:
                 self.scan(thing, self.names_for(thing), depth)
             return 0
-        if isinstance(thing, np.ndarray):
+        if sort == ARRAY:
             small = thing.nbytes <= 1 << 26
             self.arrays.append((thing, (thing.tobytes(), thing.shape, thing.dtype) if small else None))
             return self.explore_all(thing.flat, depth + 1) if thing.dtype.kind == "O" else 0
-        if isinstance(thing, buffers):
+        if sort == BUFFER:
             self.arrays.append((thing, (bytes(thing),)))
             return 0
-        if isinstance(thing, partial):
+        if sort == PARTIAL:
             self.explore(thing.func, depth + 1)
             self.explore(thing.args, depth + 1)
             return self.explore(thing.keywords, depth + 1)
-        if isinstance(thing, (np.random.Generator, np.random.RandomState, _random.Random)):
+        if sort == GENERATOR:
             self.generators.append((thing, state_of(thing)))
             return 0
-        if isinstance(thing, doubtful_types):
+        if sort == DOUBTFUL:
             self.doubtful.append((thing, f"uses a {type(thing).__name__}, in which changes cannot be seen"))
             return 0
-        if isinstance(thing, weakref.ref):
+        if sort == WEAK:
             return self.explore(thing(), depth + 1)
-        if isinstance(thing, operator.attrgetter):
+        if sort == GETTER:
             names = frozenset([part for text in thing.__reduce__()[1] for part in text.split(".")])
             return self.mention(names)
-        if isinstance(thing, io.IOBase):
+        if sort == FILE:
             if not thing.closed and thing.readable():
                 self.doubtful.append((thing, "may read from a file"))
             return 0
-        if hasattr(type(thing), "__next__"):
+        if sort == ITERATOR:
             self.doubtful.append((thing, f"may advance an iterator from outside (a {type(thing).__name__})"))
             if type(thing).__module__ == "builtins" and hasattr(thing, "__reduce__") \
                     and type(thing).__name__ not in ("generator", "coroutine", "async_generator"):
@@ -593,7 +686,7 @@ cdef class Watch:
         if items is not None:
             self.containers.append((thing, items))
             self.explore_all(items, depth + 1)
-        if type(thing).__name__ == "Captured" and hasattr(type(thing), "function"):
+        if sort == WRAPPER:
             return self.explore(thing.function, depth + 1)
         return self.scan(thing, self.names_for(thing), depth)
 
@@ -921,6 +1014,8 @@ cdef int on_call(Watch watch, PyObject *frame, PyObject *called) except -1:
     if not PyCFunction_Check(<object>called) or PyCFunction_GET_SELF(<object>called) is NULL:
         return 0
     owner = <object>PyCFunction_GET_SELF(<object>called)
+    if type(owner) is dict or type(owner) is list or type(owner) is str:
+        return 0
     if owner is time:
         file = fg_code_of(frame).co_filename
         if is_followed(file) and "site-packages" not in file:
