@@ -897,9 +897,7 @@ cdef class Program:
             if a.number is not None:
                 (<double *>a.number.ptr)[0] = PyFloat_AsDouble(thing)
                 if self.returns_numbers:
-                    for out in self.outputs:
-                        if (<Output>out).number is a.number:
-                            (<Output>out).given = None if type(thing) is float else thing
+                    self.give_back(a, thing)
             elif a.place is not None and a.same is None:
                 start = memory_of(<PyObject *>thing)
                 if a.place.written and isinstance(thing, Tensor):
@@ -920,6 +918,14 @@ cdef class Program:
                 self.calls[self.numbers[i].step].scalar[self.numbers[i].operand].f64 = self.numbers[i].source[0]
             else:
                 self.calls[self.numbers[i].step].scalar[self.numbers[i].operand].f32 = <float>self.numbers[i].source[0]
+        return 0
+
+    cdef int give_back(self, Argument a, thing) except -1:
+        """A number that is returned comes back as it was given."""
+        cdef Output out
+        for out in self.outputs:
+            if out.number is a.number:
+                out.given = None if type(thing) is float else thing
         return 0
 
     cdef void let_go(self):
@@ -1955,6 +1961,9 @@ cdef class Captured:
                 if recorder.error is not None:
                     raise recorder.error
                 finish(program, recorder, arguments, shape, results)
+                for i in range(len(leaves)):
+                    if program.returns_numbers and (<Argument>program.arguments[i]).number is not None:
+                        program.give_back(<Argument>program.arguments[i], leaves[i])
             finally:
                 set_recorder_pool(before)
                 recording -= 1

@@ -11,6 +11,7 @@ cdef enum Kind:
     KEYWORD_DEFAULTS
     TYPE        # of an object
     CODE        # of a function
+    SPACE       # of an object: its __dict__
 
 cdef struct Name:
     Kind kind
@@ -37,6 +38,7 @@ cdef class Watch:
     cdef object mentioned      # names in the code that has run
     cdef object called         # names of methods in it
     cdef object asked          # those that getattr and hasattr may be given
+    cdef bint supers           # some of it calls super()
     cdef bint everything       # some of it may ask for attributes by names that are not in it
     cdef profiler other        # that was there before
     cdef PyObject *other_self
@@ -58,6 +60,7 @@ cdef class Watch:
     cdef int found(self, Kind kind, space, name, value, int depth) except -1
     cdef int explore(self, thing, int depth) except -1
     cdef int scan(self, thing, names, int depth) except -1
+    cdef int add_missing(self, kind) except -1
     cdef int scan_class(self, kind, thing, names, int depth) except -1
     cdef object problem(self)
     cdef int add_items_of(self, module) except -1

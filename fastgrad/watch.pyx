@@ -210,7 +210,7 @@ cdef int new_sort(kind) except -1:
         return BUILTIN
     if issubclass(kind, Tensor):
         return TENSOR
-    if issubclass(kind, plain_values):
+    if issubclass(kind, plain_values) and not of_user(kind):
         return NOTHING_OF_IT
     if kind is MethodType:
         return METHOD
@@ -252,8 +252,8 @@ cdef class Mentions:
 
 cdef dict op_names = {opcode.opmap[name]: name for name in (
     "CACHE", "EXTENDED_ARG", "LOAD_GLOBAL", "LOAD_NAME", "LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_ATTR",
-    "LOAD_METHOD", "STORE_ATTR", "STORE_FAST", "DELETE_FAST", "LOAD_FAST_LOAD_FAST", "STORE_FAST_LOAD_FAST",
-    "STORE_FAST_STORE_FAST", "COPY", "PRECALL", "NOP") if name in opcode.opmap}
+    "LOAD_METHOD", "LOAD_SUPER_ATTR", "STORE_ATTR", "STORE_FAST", "DELETE_FAST", "LOAD_FAST_LOAD_FAST",
+    "STORE_FAST_LOAD_FAST", "STORE_FAST_STORE_FAST", "COPY", "PRECALL", "NOP") if name in opcode.opmap}
 cdef bint known_code = sys.version_info < (3, 14)    # else every name may be a global's, and any object's attribute
 cdef int attribute_shift = 0 if sys.version_info < (3, 12) else 1
 
@@ -302,6 +302,9 @@ cdef Mentions mentions_of(object code):
             chain = (slots[arg], ())
         elif op == "LOAD_FAST_LOAD_FAST":
             chain = (slots[arg & 15], ())
+        elif op == "LOAD_SUPER_ATTR":
+            loose.add(names[arg >> 2])
+            chain = None
         elif op in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR"):
             name = names[arg >> attribute_shift if op == "LOAD_ATTR" else arg]
             if chain is None and (op == "LOAD_METHOD" or (
@@ -331,6 +334,8 @@ cdef Mentions mentions_of(object code):
             loose.update(path)
     known.names = frozenset(used)
     known.called = frozenset(called)
+    if "super" in used:
+        loose.add("super")
     known.loose = frozenset(loose) | (texts if known.everything else frozenset())
     known.chains = tuple(firm)
     return known
@@ -352,6 +357,9 @@ cdef PyObject *value_of(const Name *name):
         return fg_type_of(name.space)
     if name.kind == CODE:
         return PyFunction_GetCode(<object>name.space)
+    if name.kind == SPACE:
+        space = PyObject_GenericGetDict(<object>name.space, NULL)
+        return <PyObject *>space    # the object holds it
     thing = slot_of(<object>name.space, <object>name.name)
     return <PyObject *>thing    # the slot holds it
 
@@ -569,6 +577,9 @@ cdef class Watch:
         self.asked |= asked
         if everything:
             self.everything = True
+        if "super" in names and not self.supers:
+            self.supers = True
+            new = self.mentioned | self.called
         for thing in list(self.known.values()):
             self.scan(thing, None if everything and not isinstance(thing, (type, ModuleType)) else new, 1)
         return 0
@@ -703,12 +714,18 @@ cdef class Watch:
                         self.found(ITEM, thing.__dict__, name, <object>value, depth)
             return 0
         if isinstance(thing, type):
+            if of_user(kind):    # a metaclass
+                self.scan_class(kind, None, names, depth)
+            if of_user(thing):
+                self.add_missing(thing)
             return self.scan_class(thing, None, names, depth)
         users = of_user(kind)
         space = PyObject_GenericGetDict(thing, NULL) if FG_HAS_DICT(thing) else None
         if users:
             self.add(TYPE, thing, "__class__", <PyObject *>kind)
         if space is not None:
+            if users:
+                self.add(SPACE, thing, "__dict__", <PyObject *>space)
             if (id(thing), "attributes") not in self.seen:
                 self.seen.add((id(thing), "attributes"))
                 self.objects.append((thing, space, count_attributes(thing, space)))
@@ -726,8 +743,17 @@ cdef class Watch:
             for name in self.asked:
                 if name not in space and fg_lookup(kind, name) is NULL:
                     self.add(ITEM, space, name, NULL)
+        if users:
+            self.add_missing(kind)
         if users or (space is not None and of_package(kind)):
             self.scan_class(kind, thing, names, depth)
+        return 0
+
+    cdef int add_missing(self, kind) except -1:
+        """Attributes that are asked for by name, and that a class does not have: they may appear."""
+        for name in self.asked:
+            if fg_lookup(kind, name) is NULL:
+                self.add(SHARED, kind, name, NULL)
         return 0
 
     cdef int scan_class(self, kind, thing, names, int depth) except -1:
@@ -756,6 +782,10 @@ cdef class Watch:
                         self.found(SLOT, thing, name, slot_of(thing, name), depth)
                     continue
                 self.add(SHARED, kind, name, value)
+                if parent is not kind and self.supers:
+                    value = fg_lookup(parent, name)
+                    self.add(SHARED, parent, name, value)
+                    self.explore(<object>value, depth + 1)
                 if type(attribute) is property:
                     self.explore(attribute.fget, depth + 1)
                     continue
@@ -1006,6 +1036,8 @@ cdef bint nests(code, inner):
 
 
 cdef object SimpleQueue = _queue.SimpleQueue
+cdef tuple writers = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom, io.FileIO)
+cdef str logs = standard + "logging" + os.sep    # log messages are not repeated either, and are let through
 
 
 cdef int on_call(Watch watch, PyObject *frame, PyObject *called) except -1:
@@ -1024,6 +1056,10 @@ cdef int on_call(Watch watch, PyObject *frame, PyObject *called) except -1:
         if owner.__name__ == "_thread" and (<object>called).__name__.startswith("start_"):
             watch.refuse("a thread is started while a captured function is being recorded: a replay would not start "
                          "one. Start it outside")
+    elif isinstance(owner, writers) and (<object>called).__name__ in ("write", "writelines"):
+        file = fg_code_of(frame).co_filename
+        if owner is not sys.stdout and owner is not sys.stderr and not file.startswith(logs):
+            watch.refuse("a captured function writes to a file: a replay would not write again. Do so outside")
     elif isinstance(owner, SimpleQueue):
         watch.refuse("a queue is used while a captured function is being recorded: a replay would not do so again")
     elif isinstance(owner, _random.Random) and owner is getattr(sys.modules.get("random"), "_inst", None):

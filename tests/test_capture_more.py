@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array as arr
+import atexit
 import collections
 import contextlib
 import contextvars
@@ -3154,6 +3155,7 @@ def file_write(wrap):
     import tempfile
 
     fh = tempfile.TemporaryFile("w+")
+    atexit.register(fh.close)
 
     def f(x):
         fh.write("a")
@@ -3304,19 +3306,11 @@ GAPS = {
     "an_array_shared_and_read",
     "array_of_tensor_numpy_used",
     "array_slice_read_and_used",
-    "class_attribute_that_appears",
-    "dict_replaced",
-    "file_write",
     "float_isinstance",
-    "float_methods",
-    "float_np_returned",
-    "float_subclass_state",
-    "float_times_array",
-    "int_subclass_with_attr",
-    "metaclass_attribute",
-    "str_subclass_argless_attr",
-    "super_attribute_direct",
 }
+
+# Loud, though not in our words
+STUMBLES = {"float_methods": "AttributeError", "float_times_array": "TypeError"}
 
 # Recorded anew, and then replayed
 REPLAYED = {
@@ -3347,6 +3341,9 @@ def test_loud_or_right(name):
     try:
         found, _ = run(name, None)
     except fg.CaptureError:
+        return
+    if name in STUMBLES:
+        assert found[0] == STUMBLES[name]
         return
     expected = history(CASES[name], lambda function: function)
     for i, (a, b) in enumerate(zip(found, expected, strict=True)):
