@@ -76,6 +76,18 @@ from fastgrad import kernels as kernels
 from fastgrad.interop import from_dlpack as from_dlpack
 
 if _TYPE_CHECKING:
+    from fastgrad import accelerator as accelerator
+    from fastgrad import backends as backends
+    from fastgrad import cuda as cuda
+    from fastgrad import data as data
+    from fastgrad import func as func
+    from fastgrad import linalg as linalg
+    from fastgrad import models as models
+    from fastgrad import nn as nn
+    from fastgrad import optim as optim
+    from fastgrad import special as special
+    from fastgrad import testing as testing
+    from fastgrad import utils as utils
     from fastgrad.replay import CaptureError as CaptureError
     from fastgrad.replay import capture as capture
     from fastgrad.serialization import load as load

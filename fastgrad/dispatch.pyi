@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any, TypeVar, overload
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import numpy as np
 from typing_extensions import disjoint_base
@@ -11,13 +11,15 @@ from fastgrad.tensor import dtypes_by_code as dtypes_by_code
 from fastgrad.tensor import reshaped_view as reshaped_view
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_P = ParamSpec("_P")
+_R_co = TypeVar("_R_co", covariant=True)
 
 ndarray = np.ndarray
 np_generic = np.generic
 kinds: dict[str, int]
 
 @disjoint_base
-class Primitive(Op):
+class Primitive(Op, Generic[_P, _R_co]):    # in the stub alone: so that type checkers see what was declared
     __name__: str
     __wrapped__: Callable[..., Any]
     otherwise: Callable[..., Any] | None
@@ -30,14 +32,19 @@ class Primitive(Op):
     @property
     def sample(self) -> Callable[[np.random.Generator], list[tuple[Any, ...]]] | None: ...
     @property
+    def takes_alpha(self) -> bool: ...
+    @property
     def methods(self) -> tuple[str, ...] | None: ...
     def __init__(
-        self, body: Callable[..., Any], *, kind: str, kernel: str | None = None, ref: Callable[..., Any] | None = None,
+        self, body: Callable[_P, _R_co], *, kind: str, kernel: str | None = None, ref: Callable[..., Any] | None = None,
         domain: Any = None, sample: Callable[[np.random.Generator], list[tuple[Any, ...]]] | None = None,
         integers: str = "float", mask: bool = False, alpha: bool = False, cost: int = 1,
     ) -> None: ...
-    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
-    def __get__(self, instance: object, owner: type | None = None, /) -> Callable[..., Any]: ...
+    @overload
+    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R_co: ...
+    @overload
+    def __call__(self, *args: Any, **kwargs: Any) -> _R_co: ...  # numbers for tensors, out=, alpha=, other spellings
+    def __get__(self, instance: object, owner: type | None = None, /) -> Callable[..., _R_co]: ...
 
 @disjoint_base
 class Spelled:
@@ -48,7 +55,9 @@ class Spelled:
 
 @disjoint_base
 class InplaceForm:
-    def __init__(self, op: Primitive) -> None: ...
+    @property
+    def op(self) -> Primitive[..., Any]: ...
+    def __init__(self, op: Primitive[..., Any]) -> None: ...
     def __call__(self, x: Tensor, *args: Any, alpha: float | None = None) -> Tensor: ...
     def __get__(self, instance: object, owner: type | None = None, /) -> Callable[..., Tensor]: ...
 
@@ -63,7 +72,7 @@ class GradMode:
     @overload
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...  # what @no_grad has decorated
 
-def sum_off_tape(op: Primitive, x: Tensor, shape: tuple[int, ...]) -> Tensor | None: ...
+def sum_off_tape(op: Primitive[..., Any], x: Tensor, shape: tuple[int, ...]) -> Tensor | None: ...
 def fill(x: Tensor, value: Any) -> None: ...
 def copy_into(x: Tensor, source: Any) -> None: ...
 def promote_types(a: dtype, b: dtype) -> dtype: ...

@@ -96,7 +96,7 @@ cdef class Primitive(Op):
     cdef int n_params
     cdef bint is_plain_unary     # one operand and a kernel
     cdef bint is_plain_binary    # two
-    cdef bint takes_alpha        # the second operand may come with a factor, `alpha`
+    cdef readonly bint takes_alpha      # the second operand may come with a factor, `alpha`
     cdef bint first_is_mask      # the first operand is a condition (bool), which takes no part in promotion
     cdef int cost                # of one element, against an addition
     cdef object integers         # "float": integers become float32; "ref": NumPy computes them
@@ -404,7 +404,7 @@ _enable()
 
 cdef class InplaceForm:
     """`name_` of an elementwise op: its first argument is changed and returned."""
-    cdef Primitive op
+    cdef readonly Primitive op
     cdef dict __dict__
 
     def __init__(self, Primitive op):

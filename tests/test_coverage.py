@@ -1,10 +1,10 @@
-"""docs/coverage.md and docs/reference.md are what their scripts write, and every public name is explained."""
+"""docs/coverage.md, docs/reference.md and Tensor's stub are what their scripts write; public names are explained."""
 
 from pathlib import Path
 
 import pytest
 
-from tests import coverage, reference
+from tests import coverage, reference, stubs, typed
 from tests.coverage import GROUPS
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -15,6 +15,14 @@ def test_the_page_is_up_to_date(script):
     name = script.__name__.rpartition(".")[2]
     written = (DOCS / f"{name}.md").read_text(encoding="utf-8")
     assert written == script.page(), f"python tests/{name}.py > docs/{name}.md"
+
+
+def test_the_stub_is_up_to_date():
+    assert stubs.STUB.read_text(encoding="utf-8") == stubs.stub(), "python tests/stubs.py"
+
+
+def test_the_typed_program_runs():
+    typed.main()
 
 
 def test_every_public_name_has_a_docstring():

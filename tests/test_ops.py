@@ -14,7 +14,8 @@ RANDOM = {"uniform_", "normal_", "draw_", "bernoulli_", "random_", "exponential_
           "log_normal_"}
 # what linalg's functions are made of: test_torch compares those, with gradients to second order
 FACTORS = {"_symmetric", "_eigen", "_svd", "_full_vectors", "_qr", "_qr_without_gradient", "_pinv", "_substitute"}
-ELSEWHERE = RANDOM | FACTORS
+PARTS = {"_scatter_product", "_search", "_count_above"}  # of composites, which test them
+ELSEWHERE = RANDOM | FACTORS | PARTS
 ELEMENTWISE = [name for name, op in TABLE.items() if op.domain is not None]
 SAMPLED = [name for name, op in TABLE.items() if op.sample is not None]
 CHANGES_ITS_ARGUMENT = ("inplace", "fill")

@@ -147,8 +147,8 @@ class ModuleList(_Sequence):
     def _like(self, named: list[tuple[str, Module]]) -> Any:
         return type(self)(module for _, module in named)
 
-    def __iadd__(self, modules: Iterable[Module]) -> Self:
-        return self.extend(modules)
+    def __iadd__(self, other: Iterable[Module]) -> Self:
+        return self.extend(other)
 
     def __add__(self, other: Iterable[Module]) -> "ModuleList":
         return ModuleList([*self, *other])

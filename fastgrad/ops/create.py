@@ -212,19 +212,22 @@ def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, devi
 
 
 @method()
-def new_zeros(x: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def new_zeros(x: Tensor, *size: int | Sequence[int], dtype: Any = None, device: Any = None,
+              requires_grad: bool = False) -> Tensor:
     """Zeros of a shape, in the dtype of x."""
     return zeros(*size, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
 
 
 @method()
-def new_ones(x: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def new_ones(x: Tensor, *size: int | Sequence[int], dtype: Any = None, device: Any = None,
+             requires_grad: bool = False) -> Tensor:
     """Ones of a shape, in the dtype of x."""
     return ones(*size, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
 
 
 @method()
-def new_empty(x: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def new_empty(x: Tensor, *size: int | Sequence[int], dtype: Any = None, device: Any = None,
+              requires_grad: bool = False) -> Tensor:
     """Uninitialised memory of a shape, in the dtype of x."""
     return empty(*size, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
 

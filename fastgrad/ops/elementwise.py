@@ -461,7 +461,7 @@ def _(grad, condition):
 
 
 @method("where")
-def _where(x: Tensor, condition: Tensor, y: Tensor) -> Tensor:
+def _where(x: Tensor, condition: Tensor, y: Tensor | float) -> Tensor:
     """x where `condition`, else y."""
     return where(condition, x, y)
 

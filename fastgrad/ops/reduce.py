@@ -464,4 +464,10 @@ def sum_to_size(x: Tensor, shape: Sequence[int]) -> Tensor:
     return x if lead == 0 or x.ndim == len(shape) else reshape(x, shape)
 
 
-bind("sum_to_size", lambda x, *shape: sum_to_size(x, shape[0] if shape and not isinstance(shape[0], int) else shape))
+def _sum_to_sizes(x: Tensor, *shape: int | Sequence[int]) -> Tensor:
+    """x summed to a shape: over the dimensions along which that was broadcast."""
+    sizes: Any = shape[0] if shape and not isinstance(shape[0], int) else shape
+    return sum_to_size(x, sizes)
+
+
+bind("sum_to_size", _sum_to_sizes)

@@ -50,7 +50,7 @@ def _(grad, in_shape):
 
 
 @method("reshape")
-def _reshape(x: Tensor, *sizes: int, shape: Sequence[int] | None = None) -> Tensor:
+def _reshape(x: Tensor, *sizes: int | Sequence[int], shape: Sequence[int] | None = None) -> Tensor:
     """See `fastgrad.reshape`."""
     return reshape(x, _shape_argument(sizes) if shape is None else tuple(shape))
 
@@ -120,7 +120,7 @@ def _(grad, dims):
 
 
 @method("permute")
-def _permute(x: Tensor, *order: int, dims: Sequence[int] | None = None) -> Tensor:
+def _permute(x: Tensor, *order: int | Sequence[int], dims: Sequence[int] | None = None) -> Tensor:
     """See `fastgrad.permute`."""
     return permute(x, _shape_argument(order) if dims is None else tuple(dims))
 
@@ -150,8 +150,11 @@ def _mT(x: Tensor) -> Tensor:
     return transpose(x, -2, -1)
 
 
-bind("T", property(lambda x: permute(x, tuple(range(x.ndim - 1, -1, -1))) if x.ndim != 2 else transpose(x, 0, 1),
-                   doc="The dimensions in reverse order."))
+def _T(x: Tensor) -> Tensor:
+    return permute(x, tuple(range(x.ndim - 1, -1, -1))) if x.ndim != 2 else transpose(x, 0, 1)
+
+
+bind("T", property(_T, doc="The dimensions in reverse order."))
 bind("mT", property(_mT, doc="The last two dimensions exchanged."))
 
 
@@ -213,7 +216,7 @@ def _(grad):
 
 
 @method("expand")
-def _expand(x: Tensor, *shape: int) -> Tensor:
+def _expand(x: Tensor, *shape: int | Sequence[int]) -> Tensor:
     """See `fastgrad.expand`."""
     return expand(x, _shape_argument(shape))
 
@@ -281,14 +284,14 @@ def adjoint(x: Tensor) -> Tensor:
     return _mT(x)
 
 
-bind("H", property(lambda x: _H(x), doc="The transpose of a matrix of real numbers."))
-bind("mH", property(_mT, doc="The last two dimensions exchanged."))
-
-
 def _H(x: Tensor) -> Tensor:
     if x.ndim not in (0, 2):
         raise RuntimeError(f"tensor.H is only supported on matrices (2-D tensors). Got {x.ndim}-D tensor.")
     return transpose(x, 0, 1) if x.ndim else x
+
+
+bind("H", property(_H, doc="The transpose of a matrix of real numbers."))
+bind("mH", property(_mT, doc="The last two dimensions exchanged."))
 
 
 def _shapes_up_to_three(rng: np.random.Generator) -> list[tuple]:
@@ -432,8 +435,12 @@ def is_complex(x: Tensor) -> bool:
     return False
 
 
-bind("is_cuda", property(lambda x: False))
-bind("is_sparse", property(lambda x: False))
+def _never(x: Tensor) -> bool:
+    return False
+
+
+bind("is_cuda", property(_never, doc="False: there is the CPU alone."))
+bind("is_sparse", property(_never, doc="False: all tensors are dense."))
 
 
 @composite(methods=(), sample=lambda rng: [*_drawn((2, 3))(rng), *_drawn(())(rng)])
@@ -626,7 +633,7 @@ def _(grad, dims):
 
 
 @method("flip")
-def _flip(x: Tensor, *axes: int, dims: Sequence[int] | None = None) -> Tensor:
+def _flip(x: Tensor, *axes: int | Sequence[int], dims: Sequence[int] | None = None) -> Tensor:
     """See `fastgrad.flip`."""
     return flip(x, _shape_argument(axes) if dims is None else tuple(dims))
 

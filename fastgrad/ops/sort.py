@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -186,7 +186,7 @@ def _unique_samples(rng: np.random.Generator) -> list[tuple]:
 @composite(sample=_unique_samples)
 def unique(
     x: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
-) -> Tensor | tuple[Tensor, ...]:
+) -> Any:
     """The different elements in order (or slices along `dim`); then where each is found, then how often. No gradient.
     """
     array = x.detach().numpy()

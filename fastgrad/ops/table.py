@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 from fastgrad.dispatch import InplaceForm, Primitive, Spelled
 from fastgrad.tensor import bind
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
 
 Sample = Callable[[Any], list[tuple]]
 
@@ -39,7 +41,7 @@ def spelled(function: Function) -> Function:
     return cast(Function, functools.update_wrapper(Spelled(function, names), function))
 
 
-TABLE: dict[str, Primitive] = {}
+TABLE: dict[str, Primitive[..., Any]] = {}
 COMPOSITES: dict[str, Composite] = {}
 DIFFERS: dict[str, str] = {}  # what PyTorch's function of the name does otherwise, in words, for docs/coverage.md
 
@@ -51,7 +53,7 @@ def op(
     inplace: bool = False,
     differs: str | None = None,
     **spec: Any,
-) -> Callable[[Callable[..., Any]], Primitive]:
+) -> Callable[[Callable[Params, Result]], Primitive[Params, Result]]:
     """Declare an op: the decorated function gives its name, parameters and documentation.
 
     kind: "unary", "binary", "ternary", "comparison" are elementwise and have a `kernel`, or a `ref` alone, which then
@@ -72,7 +74,7 @@ def op(
     differs: where PyTorch's function of this name does something else, what. Tests compare all others with it.
     """
 
-    def declare(body: Callable[..., Any]) -> Primitive:
+    def declare(body: Callable[Params, Result]) -> Primitive[Params, Result]:
         primitive = Primitive(body, kind=kind, **spec)
         name = body.__name__
         if name in TABLE:

@@ -47,7 +47,7 @@ def _(grad):
 
 @op(kind="inplace", ref=lambda x, source: np.broadcast_to(source, x.shape),
     sample=lambda rng: [(rng.uniform(-1, 1, (2, 3)), rng.uniform(-1, 1, s)) for s in ((2, 3), (3,))])
-def copy_(x: Tensor, source: Tensor) -> Tensor:
+def copy_(x: Tensor, source: Tensor | np.ndarray) -> Tensor:
     """Write the elements of `source`, broadcast and converted, into x."""
     if not isinstance(source, Tensor | np.ndarray):
         raise TypeError(f"copy_(): argument 'source' must be Tensor, not {type(source).__name__}")
