@@ -30,12 +30,18 @@ static void F(sgd_range)(const fg_call *call, MAYBE const void *context, int64_t
     })
 }
 
-static void F(sgd)(const fg_call *call)
+/* All elements, in spans. */
+static void F(run_spans)(const fg_call *call, fg_range range, int64_t pays_from)
 {
     int64_t n = 1;
     for (int d = 0; d < call->ndim; d++)
         n *= call->dim[d];
-    fg_run(call, NULL, F(sgd_range), n, 64, n, CHEAP);
+    fg_run(call, NULL, range, n, 64, n, pays_from);
+}
+
+static void F(sgd)(const fg_call *call)
+{
+    F(run_spans)(call, F(sgd_range), CHEAP);
 }
 
 /* How they are numbered in hyper[0]; optim/adaptive.py has the same list. */
@@ -134,14 +140,17 @@ static void F(update_range)(const fg_call *call, MAYBE const void *context, int6
     }) \
     break
 
+#define MOMENTS(kept) /* the moving averages of g and of its square, 1 - c1 being `kept` */ \
+    V m = TAKE(first), v = TAKE(second); \
+    m = F(fma)(c0, g - m, m); \
+    v = F(fma)((kept) * g, g, v * c1); \
+    PUT(first, m); \
+    PUT(second, v)
+
     switch ((int)c[RULE]) {
     case ADAM: /* m, v, with amsgrad the largest v */
         UPDATE({
-            V m = TAKE(first), v = TAKE(second);
-            m = F(fma)(c0, g - m, m);
-            v = F(fma)(c2 * g, g, v * c1);
-            PUT(first, m);
-            PUT(second, v);
+            MOMENTS(c2);
             if (third) {
                 const V before = TAKE(third);
                 v = F(choose)(v != v, v, F(maxv)(before, v));
@@ -162,11 +171,7 @@ static void F(update_range)(const fg_call *call, MAYBE const void *context, int6
     case NADAM: { /* m, v */
         const V kept = F(splat)((T)(1 - c[C1]));
         UPDATE({
-            V m = TAKE(first), v = TAKE(second);
-            m = F(fma)(c0, g - m, m);
-            v = F(fma)(kept * g, g, v * c1);
-            PUT(first, m);
-            PUT(second, v);
+            MOMENTS(kept);
             const V below = F(sqrtv)(v * c2) + eps;
             x = F(fma)(rate, g / below, x);
             x = F(fma)(-c4, m / below, x);
@@ -174,11 +179,7 @@ static void F(update_range)(const fg_call *call, MAYBE const void *context, int6
     }
     case RADAM: /* m, v */
         UPDATE({
-            V m = TAKE(first), v = TAKE(second);
-            m = F(fma)(c0, g - m, m);
-            v = F(fma)(c2 * g, g, v * c1);
-            PUT(first, m);
-            PUT(second, v);
+            MOMENTS(c2);
             x = F(fma)(rate, rectifies ? m * (c4 / (F(sqrtv)(v) + eps)) : m, x);
         });
     case RMSPROP: /* v, the momentum's buffer, the mean gradient */
@@ -215,12 +216,10 @@ static void F(update_range)(const fg_call *call, MAYBE const void *context, int6
         });
     }
 #undef UPDATE
+#undef MOMENTS
 }
 
 static void F(update)(const fg_call *call)
 {
-    int64_t n = 1;
-    for (int d = 0; d < call->ndim; d++)
-        n *= call->dim[d];
-    fg_run(call, NULL, F(update_range), n, 64, n, COSTLY);
+    F(run_spans)(call, F(update_range), COSTLY);
 }

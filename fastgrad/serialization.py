@@ -206,8 +206,6 @@ def load(
 ) -> Any:
     """What `save` wrote to a path or a binary file, or the dict of tensors of any safetensors file.
 
-    `map_location` can only be the CPU; `weights_only` is always so.
-
     The tensors do not require grad. ValueError for what is not a sound safetensors file, or has dtypes that fastgrad
     does not have; nothing in a file is ever run, whatever `weights_only`. `map_location` may be None or "cpu".
     """

@@ -651,8 +651,6 @@ class Packed:
     unpack: object
     place: object  # the Node that computed it, or a leaf that requires grad
     out_index: cython.int
-    dt: cython.int
-    sizes: tuple
 
 
 @cython.cfunc
@@ -982,8 +980,6 @@ def _first(pair):
 
 def run_backward(tensors, gradients, keep_graph, create_graph, inputs=None, accumulate=True):
     """See `_run`."""
-    for t in (*tensors, *(inputs or ())):
-        renewed(t)
     return _run(tuple(tensors), tuple(gradients), keep_graph, create_graph, inputs, accumulate)
 
 
@@ -1012,10 +1008,13 @@ def _run(tensors: tuple, gradients: tuple, keep: cython.bint, attach: cython.bin
     k: cython.Py_ssize_t
     _tasks += 1
     task = _tasks
+    for t in tensors:
+        renewed(t)
     if inputs is not None:
         captured = {}
         wanted = set()
         for t in inputs:
+            renewed(t)
             wanted.add(id(t) if t.node is cython.NULL else id(cython.cast(object, t.node)))
             captured[_key(t)] = None
         marked = _mark_needed([cython.cast(object, cython.cast(Tensor, t).node) for t in tensors
@@ -1378,7 +1377,6 @@ def backward(
     g: Tensor
     if not requires_grad(self):
         raise RuntimeError("element 0 of tensors does not require grad and does not have a grad_fn")
-    renewed(self)
     if gradient is None:
         if self.numel_ != 1:
             raise RuntimeError(
@@ -1393,8 +1391,6 @@ def backward(
         _warn_create_graph()
     if inputs is not None:
         inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
-        for t in inputs:
-            renewed(t)
     _run((self,), (g,), create_graph if retain_graph is None else retain_graph, create_graph, inputs, True)
 
 

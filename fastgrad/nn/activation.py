@@ -15,6 +15,28 @@ __all__ = [
 ]  # fmt: skip
 
 
+class _Inplace(UnaryModule):
+    """Of an activation that may overwrite its input, and has no other argument."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        self.inplace = inplace
+
+    def extra_repr(self) -> str:
+        return "inplace=True" if self.inplace else ""
+
+
+class _Along(UnaryModule):
+    """Of an activation along a dimension."""
+
+    def __init__(self, dim: int | None = None) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
 class Sigmoid(UnaryModule):
     """1 / (1 + exp(-x)) of each element."""
 
@@ -29,46 +51,25 @@ class Tanh(UnaryModule):
         return ops.tanh(input)
 
 
-class ReLU(UnaryModule):
+class ReLU(_Inplace):
     """max(x, 0) of each element; `inplace` overwrites the input."""
-
-    def __init__(self, inplace: bool = False) -> None:
-        super().__init__()
-        self.inplace = inplace
 
     def forward(self, input: Tensor) -> Tensor:
         return F.relu(input, self.inplace)
 
-    def extra_repr(self) -> str:
-        return "inplace=True" if self.inplace else ""
 
-
-class Softmax(UnaryModule):
+class Softmax(_Along):
     """exp(x) / sum(exp(x)) along `dim`."""
-
-    def __init__(self, dim: int | None = None) -> None:
-        super().__init__()
-        self.dim = dim
 
     def forward(self, input: Tensor) -> Tensor:
         return F.softmax(input, self.dim, _stacklevel=5)
 
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}"
 
-
-class LogSoftmax(UnaryModule):
+class LogSoftmax(_Along):
     """x - log(sum(exp(x))) along `dim`."""
-
-    def __init__(self, dim: int | None = None) -> None:
-        super().__init__()
-        self.dim = dim
 
     def forward(self, input: Tensor) -> Tensor:
         return F.log_softmax(input, self.dim, _stacklevel=5)
-
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}"
 
 
 class GELU(UnaryModule):
@@ -85,18 +86,11 @@ class GELU(UnaryModule):
         return f"approximate={self.approximate!r}"
 
 
-class SiLU(UnaryModule):
+class SiLU(_Inplace):
     """x sigmoid(x)."""
-
-    def __init__(self, inplace: bool = False) -> None:
-        super().__init__()
-        self.inplace = inplace
 
     def forward(self, input: Tensor) -> Tensor:
         return F.silu(input, self.inplace)
-
-    def extra_repr(self) -> str:
-        return "inplace=True" if self.inplace else ""
 
 
 class LeakyReLU(UnaryModule):
@@ -157,54 +151,38 @@ class Dropout(UnaryModule):
         return f"p={self.p}, inplace={self.inplace}"
 
 
-class SELU(UnaryModule):
+class SELU(_Inplace):
     """elu with the two constants of Klambauer et al. (2017)."""
-
-    def __init__(self, inplace: bool = False) -> None:
-        super().__init__()
-        self.inplace = inplace
 
     def forward(self, input: Tensor) -> Tensor:
         return F.selu(input, inplace=self.inplace)
 
-    def extra_repr(self) -> str:
-        return "inplace=True" if self.inplace else ""
 
-
-class Hardsigmoid(UnaryModule):
+class Hardsigmoid(_Inplace):
     """x / 6 + 1 / 2 between 0 and 1."""
-
-    def __init__(self, inplace: bool = False) -> None:
-        super().__init__()
-        self.inplace = inplace
 
     def forward(self, input: Tensor) -> Tensor:
         return F.hardsigmoid(input, inplace=self.inplace)
 
+    def extra_repr(self) -> str:
+        return ""  # as PyTorch's
 
-class Hardswish(UnaryModule):
+
+class Hardswish(_Inplace):
     """x hardsigmoid(x)."""
-
-    def __init__(self, inplace: bool = False) -> None:
-        super().__init__()
-        self.inplace = inplace
 
     def forward(self, input: Tensor) -> Tensor:
         return F.hardswish(input, inplace=self.inplace)
 
+    def extra_repr(self) -> str:
+        return ""  # as PyTorch's
 
-class Mish(UnaryModule):
+
+class Mish(_Inplace):
     """x tanh(softplus(x))."""
-
-    def __init__(self, inplace: bool = False) -> None:
-        super().__init__()
-        self.inplace = inplace
 
     def forward(self, input: Tensor) -> Tensor:
         return F.mish(input, inplace=self.inplace)
-
-    def extra_repr(self) -> str:
-        return "inplace=True" if self.inplace else ""
 
 
 class LogSigmoid(UnaryModule):
@@ -310,18 +288,11 @@ class Softshrink(UnaryModule):
         return str(self.lambd)
 
 
-class Softmin(UnaryModule):
+class Softmin(_Along):
     """softmax(-x) along `dim`."""
-
-    def __init__(self, dim: int | None = None) -> None:
-        super().__init__()
-        self.dim = dim
 
     def forward(self, input: Tensor) -> Tensor:
         return F.softmin(input, self.dim, _stacklevel=5)
-
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}"
 
 
 class Threshold(UnaryModule):

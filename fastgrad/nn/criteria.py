@@ -7,6 +7,7 @@ from warnings import warn
 import numpy as np
 
 from fastgrad import ops
+from fastgrad.nn.pointwise import logsigmoid
 from fastgrad.ops.table import composite
 from fastgrad.replay import check_values
 from fastgrad.tensor import Tensor
@@ -168,11 +169,7 @@ def multilabel_soft_margin_loss(
     input: Tensor, target: Tensor, weight: Tensor | None = None, *, reduction: str = "mean"
 ) -> Tensor:
     """The mean over the last dimension of -(y log s(x) + (1 - y) log s(-x)), with the sigmoid s and weights."""
-
-    def log_sigmoid(x: Tensor) -> Tensor:
-        return ops.clamp(x, max=0.0) - ops.log1p(ops.exp(-ops.abs(x)))
-
-    losses = -(target * log_sigmoid(input) + (1 - target) * log_sigmoid(-input))
+    losses = -(target * logsigmoid(input) + (1 - target) * logsigmoid(-input))
     if weight is not None:
         losses = losses * weight
     return reduced(ops.sum(losses, -1) / input.shape[-1], reduction)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from fastgrad import ops
 from fastgrad.autograd.function import Function
+from fastgrad.autograd.graph import RemovableHandle
 from fastgrad.dispatch import get_grad_enabled
 from fastgrad.runtime import note_hooks
 from fastgrad.tensor import Tensor
@@ -34,8 +35,8 @@ class Options(NamedTuple):
     always_call: bool = False
 
 
-class ModuleHandle:
-    """What a module's hook is removed with: `remove()`, or leaving a `with` statement."""
+class ModuleHandle(RemovableHandle):
+    """Of a module's hook: the dicts of hooks are replaced, not changed."""
 
     def __init__(self, module: Any, attribute: str, key: int) -> None:
         self._module, self._attribute, self.id = weakref.ref(module), attribute, key
@@ -46,12 +47,6 @@ class ModuleHandle:
         hooks = {} if module is None else getattr(module, self._attribute)
         if module is not None and self.id in hooks:
             setattr(module, self._attribute, OrderedDict(pair for pair in hooks.items() if pair[0] != self.id))
-
-    def __enter__(self) -> ModuleHandle:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.remove()
 
 
 def add_hook(

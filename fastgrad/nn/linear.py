@@ -6,6 +6,7 @@ from typing import Any
 
 from fastgrad import ops
 from fastgrad.nn import init
+from fastgrad.nn.criteria import bilinear
 from fastgrad.nn.module import Module, UnaryModule
 from fastgrad.nn.parameter import Parameter
 from fastgrad.tensor import Tensor
@@ -133,16 +134,7 @@ class Bilinear(Module):
                 init.uniform_(parameter, -bound, bound)
 
     def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
-        sizes = (self.in1_features, self.in2_features)
-        if input1.shape[:-1] != input2.shape[:-1] or (input1.shape[-1], input2.shape[-1]) != sizes:
-            raise RuntimeError(
-                f"bilinear(): inputs of shapes {list(input1.shape)} and {list(input2.shape)} do not fit the weight of "
-                f"shape {list(self.weight.shape)}"
-            )
-        # (..., 1, 1, in1) @ (out, in1, in2) -> (..., out, 1, in2), and the product with x2
-        rows = ops.matmul(ops.unsqueeze(ops.unsqueeze(input1, -2), -2), self.weight)
-        out = ops.sum(ops.squeeze(rows, -2) * ops.unsqueeze(input2, -2), -1)
-        return out if self.bias is None else out + self.bias
+        return bilinear(input1, input2, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         return (

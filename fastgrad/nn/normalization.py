@@ -12,6 +12,7 @@ from fastgrad.autograd import no_grad
 from fastgrad.nn import init
 from fastgrad.nn.module import Module, UnaryModule
 from fastgrad.nn.parameter import Parameter
+from fastgrad.nn.pointwise import moments
 from fastgrad.ops.table import composite
 from fastgrad.tensor import Tensor, int64
 
@@ -73,10 +74,7 @@ def batch_norm(
         "batch_norm", channels, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
     )
     if training:
-        dims = (0, *range(2, input.ndim))
-        mean = ops.mean(input, dims, True)
-        centred = input - mean
-        variance = ops.mean(centred * centred, dims, True)
+        centred, mean, variance = moments(input, (0, *range(2, input.ndim)))
         _update(running_mean, mean.detach(), momentum)
         _update(running_var, variance.detach() * (count / max(count - 1, 1)), momentum)
     else:
@@ -108,10 +106,7 @@ def instance_norm(
         raise IndexError("instance_norm: weight or bias has no elements")
     _check_channels("instance_norm", input.shape[1], running_mean=running_mean, running_var=running_var,
                     weight=weight, bias=bias)  # fmt: skip
-    dims = tuple(range(2, input.ndim))
-    mean = ops.mean(input, dims, True)
-    centred = input - mean
-    variance = ops.mean(centred * centred, dims, True)
+    centred, mean, variance = moments(input, tuple(range(2, input.ndim)))
     _update(running_mean, ops.mean(mean.detach(), 0), momentum)
     _update(running_var, ops.mean(variance.detach(), 0) * (count / max(count - 1, 1)), momentum)
     return _affine(centred * ops.rsqrt(variance + eps), weight, bias)
@@ -140,8 +135,8 @@ def group_norm(
     _check_channels("group_norm", input.shape[1], weight=weight, bias=bias)
     size = input.shape[1] // num_groups * prod(input.shape[2:])
     rows = ops.reshape(input, (input.shape[0], num_groups, size))
-    centred = rows - ops.mean(rows, 2, True)
-    out = centred * ops.rsqrt(ops.mean(centred * centred, 2, True) + eps)
+    centred, _, variance = moments(rows, 2)
+    out = centred * ops.rsqrt(variance + eps)
     return _affine(ops.reshape(out, tuple(input.shape)), weight, bias)
 
 
@@ -172,6 +167,14 @@ def rms_norm(
 
 
 # ---------------------------------------------------------------------------------------------- modules
+
+
+def reset_affine(weight: Parameter | None, bias: Parameter | None) -> None:
+    """Weight 1, bias 0, where there are any."""
+    if weight is not None:
+        init.ones_(weight)
+    if bias is not None:
+        init.zeros_(bias)
 
 
 class _Norm(Module):
@@ -209,10 +212,7 @@ class _Norm(Module):
     def reset_parameters(self) -> None:
         """Weight 1, bias 0, and no statistics."""
         self.reset_running_stats()
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
+        reset_affine(self.weight, self.bias)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], strict: bool,
@@ -309,10 +309,7 @@ class GroupNorm(UnaryModule):
 
     def reset_parameters(self) -> None:
         """Weight 1, bias 0."""
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
+        reset_affine(self.weight, self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         return group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
@@ -340,8 +337,7 @@ class RMSNorm(UnaryModule):
 
     def reset_parameters(self) -> None:
         """Weight 1."""
-        if self.weight is not None:
-            init.ones_(self.weight)
+        reset_affine(self.weight, None)
 
     def forward(self, input: Tensor) -> Tensor:
         return rms_norm(input, self.normalized_shape, self.weight, self.eps)

@@ -1,6 +1,7 @@
 """Activations, normalisation, embedding, dropout and attention, composed of ops. fastgrad.nn.functional has them."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -163,6 +164,18 @@ def _prelus(rng: np.random.Generator) -> list[tuple]:
     return [(x, w), (x, w[:1]), (x[0, 0], w[:1]), (x, w[:2]), (x[0], w[:1])]
 
 
+def _dropped(
+    input: Tensor, p: float, training: bool, inplace: bool, drop: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """`drop` of what is kept (1, else 0), each element with probability 1 - p."""
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+    if not training or p == 0.0:
+        return input
+    out = input * 0.0 if p == 1.0 else drop((ops.rand_like(input.detach()) >= p).to(input.dtype))
+    return input.copy_(out) if inplace else out
+
+
 @composite(sample=_prelus, methods=())
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """x above 0, weight x below: weight has one element, or one for each place of dimension 1: He et al. (2015)."""
@@ -205,21 +218,23 @@ def gumbel_softmax(
 
 def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
     """Dropout that keeps mean and variance of selu's outputs: Klambauer et al. (2017)."""
-    if not 0.0 <= p <= 1.0:
-        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
-    if not training or p == 0.0:
-        return input
-    if p == 1.0:
-        out = input * 0.0
-    else:
+
+    def drop(kept: Tensor) -> Tensor:
         low = -1.7580993408473766
         a = ((low * low * p + 1) * (1 - p)) ** -0.5
-        kept = (ops.rand_like(input.detach()) >= p).to(input.dtype)
-        out = input * (kept * a) + (1 - kept) * (low * a) - low * a * p
-    return input.copy_(out) if inplace else out
+        return input * (kept * a) + (1 - kept) * (low * a) - low * a * p
+
+    return _dropped(input, p, training, inplace, drop)
 
 
 # ---------------------------------------------------------------------------------------------- normalisation
+
+
+def moments(x: Tensor, dims: int | tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """(x - mean, mean, variance) over `dims`, which are kept; the variance is the mean square."""
+    mean = ops.mean(x, dims, True)
+    centred = x - mean
+    return centred, mean, ops.mean(centred * centred, dims, True)
 
 
 def _norms(rng: np.random.Generator) -> list[tuple]:
@@ -238,8 +253,8 @@ def layer_norm(
     if not shape or tuple(input.shape[input.ndim - len(shape):]) != shape:
         raise RuntimeError(f"layer_norm: normalized_shape is {list(shape)}, and the input's shape {list(input.shape)}")
     dims = tuple(range(-len(shape), 0))
-    centred = input - ops.mean(input, dims, True)
-    out = centred * ops.rsqrt(ops.mean(centred * centred, dims, True) + eps)
+    centred, _, variance = moments(input, dims)
+    out = centred * ops.rsqrt(variance + eps)
     if weight is not None:
         out = out * weight
     return out if bias is None else out + bias
@@ -277,16 +292,7 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Each element with probability p set to 0, the others times 1 / (1 - p); x itself if not training. Random numbers
     are those of `manual_seed`. ValueError for a p outside 0 to 1: Srivastava et al. (2014)."""
-    if not 0.0 <= p <= 1.0:
-        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
-    if not training or p == 0.0:
-        return input
-    if p == 1.0:
-        out = input * 0.0
-    else:
-        kept = ops.rand_like(input.detach()) >= p
-        out = input * (kept.to(input.dtype) / (1.0 - p))
-    return input.copy_(out) if inplace else out
+    return _dropped(input, p, training, inplace, lambda kept: input * (kept / (1.0 - p)))
 
 
 def _attentions(rng: np.random.Generator) -> list[tuple]:

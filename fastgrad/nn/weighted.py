@@ -6,6 +6,7 @@ from fastgrad import ops
 from fastgrad.nn import functional as F
 from fastgrad.nn import init
 from fastgrad.nn.module import UnaryModule
+from fastgrad.nn.normalization import reset_affine
 from fastgrad.nn.parameter import Parameter
 from fastgrad.tensor import Tensor
 
@@ -31,10 +32,7 @@ class LayerNorm(UnaryModule):
 
     def reset_parameters(self) -> None:
         """Weight 1, bias 0."""
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
+        reset_affine(self.weight, self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +57,20 @@ def _integers_to_int64(x: Tensor) -> Tensor:
     return x if x.dtype.is_floating_point else x.to(as_dtype("int64"))
 
 
+def _doubled(combine: Callable[[Tensor, Tensor], Tensor], x: Tensor, dim: int) -> Tensor:
+    """The elements so far along `dim`, combined: spans are doubled until they reach the beginning (Hillis and Steele
+    1986)."""
+    axis = normalize_dim(dim, x.ndim)
+    size, span = x.shape[axis] if x.ndim else 1, 1
+    if size < 2:
+        return x.clone()
+    while span < size:
+        longer = combine(narrow(x, axis, span, size - span), narrow(x, axis, 0, size - span))
+        x = cat((narrow(x, axis, 0, span), longer), axis)
+        span *= 2
+    return x
+
+
 def _scan_composite_samples(rng: np.random.Generator) -> list[tuple]:
     x = rng.uniform(-2, 2, (3, 4, 5))
     x[1, 2, 3] = x[1, 2, 4] = x[0, 0, 1] = 0
@@ -67,22 +82,11 @@ def cumprod(x: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """Products of the elements so far along `dim`; derivatives are right where elements are zero. Integers: int64.
     With `dtype`, computed in that.
 
-    Spans are doubled until they reach the beginning (Hillis and Steele 1986), so that no rule divides by an element.
+    Spans are doubled, so that no rule divides by an element.
     """
     if dtype is not None:
         return cumprod(x.to(dtype), dim).to(dtype)
-    axis = normalize_dim(dim, x.ndim)
-    x = _integers_to_int64(x)
-    if not x.ndim:
-        return x.clone()
-    size, span = x.shape[axis], 1
-    if size < 2:
-        return x.clone()
-    while span < size:
-        longer = mul(narrow(x, axis, span, size - span), narrow(x, axis, 0, size - span))
-        x = cat((narrow(x, axis, 0, span), longer), axis)
-        span *= 2
-    return x
+    return _doubled(mul, _integers_to_int64(x), dim)
 
 
 def _log_scan_samples(rng: np.random.Generator) -> list[tuple]:
@@ -95,17 +99,10 @@ def logcumsumexp(x: Tensor, dim: int) -> Tensor:
     """log(cumsum(exp(x))) along `dim`, without overflow: spans are doubled, as in `cumprod`."""
     from fastgrad.ops.special import logaddexp
 
-    axis = normalize_dim(dim, x.ndim)
+    normalize_dim(dim, x.ndim)
     if not x.dtype.is_floating_point:
         raise NotImplementedError(f"logcumsumexp: not for {x.dtype}")
-    size, span = x.shape[axis] if x.ndim else 1, 1
-    if size < 2:
-        return x.clone()
-    while span < size:
-        longer = logaddexp(narrow(x, axis, span, size - span), narrow(x, axis, 0, size - span))
-        x = cat((narrow(x, axis, 0, span), longer), axis)
-        span *= 2
-    return x
+    return _doubled(logaddexp, x, dim)
 
 
 def _prod_samples(rng: np.random.Generator) -> list[tuple]:

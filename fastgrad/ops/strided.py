@@ -64,11 +64,15 @@ def _simple(layout: Layout) -> bool:
             and offset + _end(size, stride) <= math.prod(base_size))
 
 
-def _places(size: Sequence[int], stride: Sequence[int], offset: int) -> Tensor:
+def _places(size: Sequence[int], stride: Sequence[int], offset: int) -> np.ndarray:
     place = np.full(tuple(size), offset, np.int64)
     for d, (n, step) in enumerate(zip(size, stride, strict=True)):
         place += (np.arange(n) * step).reshape(-1, *[1] * (len(size) - d - 1))
-    return _as_tensor(place.reshape(-1), None, False)
+    return place
+
+
+def _flat(places: np.ndarray) -> Tensor:
+    return _as_tensor(places.reshape(-1), None, False)
 
 
 def _spread(x: Tensor, layout: Layout) -> Tensor:
@@ -81,13 +85,12 @@ def _spread(x: Tensor, layout: Layout) -> Tensor:
 
 
 def _numpy_view(x: np.ndarray, size: Sequence[int], stride: Sequence[int], offset: int) -> np.ndarray:
-    place = _places(size, stride, offset).numpy().reshape(tuple(size))
-    return np.ascontiguousarray(x).reshape(-1)[place]
+    return np.ascontiguousarray(x).reshape(-1)[_places(size, stride, offset)]
 
 
 def _numpy_put(x: np.ndarray, src: np.ndarray, size: Sequence[int], stride: Sequence[int], offset: int) -> np.ndarray:
     flat = np.array(x).reshape(-1)
-    flat[_places(size, stride, offset).numpy().reshape(tuple(size))] = src
+    flat[_places(size, stride, offset)] = src
     return flat.reshape(np.shape(x))
 
 
@@ -110,13 +113,13 @@ def _(grad, layout):
     low, count = _extent(layout)
     if _overlaps(size, stride):
         memory = _zeros(count, dtype=grad.dtype)
-        memory = _index_add(memory, 0, _places(size, stride, offset - low), _reshape(grad, (-1,)))
+        memory = _index_add(memory, 0, _flat(_places(size, stride, offset - low)), _reshape(grad, (-1,)))
     elif _simple(layout):
         return put_strided(_zeros(base_size, dtype=grad.dtype), grad, layout)
     else:
         memory = put_strided(_zeros(count, dtype=grad.dtype), grad, (size, stride, offset - low, (count,), (1,)))
     if _overlaps(base_size, base_stride):  # each of the elements that share a place gets its part
-        every = _places(base_size, base_stride, -low)
+        every = _flat(_places(base_size, base_stride, -low))
         shared = _index_add(_zeros(count, dtype=grad.dtype), 0, every, _ones(every.shape[0], dtype=grad.dtype))
         memory = memory / shared.clamp(min=1)
     return strided(memory, (base_size, base_stride, -low, (count,), (1,)))

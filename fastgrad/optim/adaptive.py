@@ -2,7 +2,7 @@
 
 What the launches read is in memory, so that a captured program can replay them: the number of steps is a tensor of
 the state, and what stands in `param_groups` is written to a tensor, one for each group, at each step and before each
-replay, as for SGD (sgd.py, Note [Hyper-parameters in a buffer]).
+replay (fused.py, Note [Hyper-parameters in a buffer]).
 
 `foreach`, `fused` and `capturable` choose among PyTorch's implementations; here they are taken and change nothing, for
 an update is always fused, and can be captured. `differentiable=True` raises NotImplementedError.
@@ -10,12 +10,11 @@ an update is always fused, and can be captured. `differentiable=True` raises Not
 
 from collections.abc import Callable
 from typing import Any, ClassVar
-from weakref import WeakSet
 
 from fastgrad import ops
 from fastgrad.autograd import enable_grad
-from fastgrad.optim.optimizer import Optimizer
-from fastgrad.replay import at_replay, paused, refuse, starting
+from fastgrad.optim.fused import Fused
+from fastgrad.replay import at_replay, paused
 from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor, float32, float64
 
@@ -23,28 +22,6 @@ __all__ = ["Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "
 
 # How csrc/update_real.h numbers them.
 ADAM, ADAMAX, NADAM, RADAM, RMSPROP, ADAGRAD, ADADELTA = range(7)
-
-
-class _Hyper:
-    """What a group's launches read: [rule, maximize, *_numbers(group)]."""
-
-    __slots__ = ("array", "buffer", "values")
-
-    def __init__(self) -> None:
-        self.buffer = ops.zeros((9,), dtype=float64)
-        self.array = self.buffer.numpy()
-        self.values: tuple[Any, ...] = ()
-
-
-_all: WeakSet["_Adaptive"] = WeakSet()
-
-
-def _sync_all() -> None:
-    for optimizer in _all:
-        optimizer.sync_hyper()
-
-
-starting.append(_sync_all)
 
 
 def _at_least(name: str, value: Any, least: float = 0.0) -> None:
@@ -67,18 +44,16 @@ def _number(state: dict[str, Any], name: str, begin: float) -> None:
         state[name] = ops.full((), begin if found is None else float(found), dtype=float32)
 
 
-class _Adaptive(Optimizer):
+class _Adaptive(Fused):
     """What the optimisers below share: their steps are those of csrc/update_real.h, which knows them by `_rule`."""
 
     _rule: ClassVar[int]
     _slots: ClassVar[tuple[str, ...]] = ()  # names of the state's buffers, which begin with zeros
 
+    _size = 9
+
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
-        if defaults.get("differentiable"):
-            raise NotImplementedError("an update that is itself differentiated is not supported")
-        self._hypers: list[_Hyper] = []
         self._coefficients: dict[Tensor, Tensor] = {}
-        _all.add(self)
         super().__init__(params, defaults)
 
     def _numbers(self, group: dict[str, Any]) -> tuple[Any, ...]:
@@ -92,21 +67,8 @@ class _Adaptive(Optimizer):
     def _begin(self, param: Tensor, group: dict[str, Any]) -> Tensor:
         return ops.zeros(tuple(param.shape), dtype=param.dtype)
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; what it does not set is taken from `defaults`. Raises as the constructor."""
-        super().add_param_group(param_group)
-        self._hypers.append(_Hyper())
-
-    def sync_hyper(self) -> bool:
-        """Write what has changed in `param_groups` to where the kernels read it; `step` does so itself. Has any?"""
-        changed = False
-        for hyper, group in zip(self._hypers, self.param_groups, strict=True):
-            values = (self._rule, group["maximize"], *self._numbers(group))
-            if values != hyper.values:
-                hyper.values = tuple(float(value) for value in values)
-                hyper.array[: len(values)] = hyper.values
-                changed = True
-        return changed
+    def _values(self, group: dict[str, Any]) -> tuple[Any, ...]:
+        return (self._rule, group["maximize"], *self._numbers(group))
 
     def _before_replay(self) -> object:
         self.sync_hyper()
@@ -127,19 +89,16 @@ class _Adaptive(Optimizer):
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        changed = self.sync_hyper()
         if is_recording():
-            if changed:
-                refuse(
-                    "param_groups (the learning rate, say) changed inside a captured function: a replay would not "
-                    "change it again. Change it outside, between calls"
-                )
+            self._refuse_changes()
             with paused():
                 for group in self.param_groups:
                     for param in group["params"]:
                         if param.grad is not None:
                             self._state_of(param, group, self._names(group))
             at_replay(self._before_replay)
+        else:
+            self.sync_hyper()
         for hyper, group in zip(self._hypers, self.param_groups, strict=True):
             names = self._names(group)
             for param in group["params"]:
@@ -168,9 +127,7 @@ class _Adaptive(Optimizer):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        _all.add(self)
-        self._hypers = [_Hyper() for _ in self.param_groups]
+        super().__setstate__(state)
         self._coefficients = {}
 
 

@@ -1,57 +1,26 @@
 """Stochastic gradient descent, one kernel launch per parameter.
 
-Note [Hyper-parameters in a buffer]: the kernel reads lr, momentum and the like from a tensor, one for each group, and
-not from arguments. A captured program replays launches as they were recorded; what can change between replays must
-be read from memory then. So the tensor of a group stays the same object for the optimiser's life, a value changed
-in `param_groups` is written into it (`sync_hyper`, at each step, and to be called before a replay), and its last
-element, which says that a momentum buffer has no value yet, is 0 again after the step that filled the buffer.
+The last element of what the kernel reads (fused.py) says that a momentum buffer has no value yet; it is 0 again after
+the step that filled the buffer.
 """
 
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
-from weakref import WeakSet
 
 from fastgrad import ops
 from fastgrad.autograd import enable_grad, no_grad
-from fastgrad.optim.optimizer import Optimizer
-from fastgrad.replay import at_replay, paused, refuse, starting
+from fastgrad.optim.fused import Fused, Hyper
+from fastgrad.replay import at_replay, paused
 from fastgrad.runtime import is_recording
-from fastgrad.tensor import Tensor, float64
+from fastgrad.tensor import Tensor
 
 __all__ = ["SGD"]
 
 _FIRST_STEP = 5  # where in the buffer
 
 
-class _Hyper:
-    """What a group's kernel launches read: [lr, momentum, dampening, weight_decay, nesterov, first_step]."""
-
-    __slots__ = ("array", "buffer", "values")
-
-    def __init__(self) -> None:
-        self.buffer = ops.zeros((6,), dtype=float64)
-        self.array = self.buffer.numpy()
-        self.values: tuple[Any, ...] = ()
-
-    def sync(self, group: dict[str, Any]) -> None:
-        values = (group["lr"], group["momentum"], group["dampening"], group["weight_decay"], group["nesterov"])
-        if values != self.values:
-            self.values = tuple(float(value) for value in values)
-            self.array[:_FIRST_STEP] = self.values
-
-
-_all: WeakSet["SGD"] = WeakSet()
-
-
-def _sync_all() -> None:
-    for optimizer in _all:
-        optimizer.sync_hyper()
-
-
-starting.append(_sync_all)
-
-
-class SGD(Optimizer):
+class SGD(Fused):
     """p <- p - lr d, with d = g + weight_decay p, and with momentum m: b <- m b + (1 - dampening) d, d = b.
 
     The first step sets b = d. `nesterov` uses d = g + m b instead (Sutskever et al. 2013), `maximize` follows -g.
@@ -69,6 +38,9 @@ class SGD(Optimizer):
     >>> w
     tensor([0.8000], requires_grad=True)
     """
+
+    _size = _FIRST_STEP + 1
+    _values = itemgetter("lr", "momentum", "dampening", "weight_decay", "nesterov")  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -94,12 +66,8 @@ class SGD(Optimizer):
             raise ValueError(f"Invalid weight_decay value: {weight_decay}")
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")
-        if differentiable:
-            raise NotImplementedError("an update that is itself differentiated is not supported")
         if fused and foreach:
             raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
-        self._hypers: list[_Hyper] = []
-        _all.add(self)
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -113,29 +81,11 @@ class SGD(Optimizer):
         }
         super().__init__(params, defaults)
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; what it does not set is taken from `defaults`. Raises as the constructor."""
-        super().add_param_group(param_group)
-        self._hypers.append(_Hyper())
-
-    def sync_hyper(self) -> None:
-        """Write values changed in `param_groups` to the buffers that the kernels read; `step` does so itself."""
-        for hyper, group in zip(self._hypers, self.param_groups, strict=True):
-            hyper.sync(group)
-
-    def _check_unchanged(self) -> None:
-        for hyper, group in zip(self._hypers, self.param_groups, strict=True):
-            values = hyper.values
-            hyper.sync(group)
-            if values != hyper.values:
-                refuse("param_groups (the learning rate, say) changed inside a captured function: a replay would not "
-                       "change it again. Change it outside, between calls")
-
     def _before_replay(self) -> object:
         """Hand over what may have changed; what the launches themselves depend on is returned."""
+        self.sync_hyper()
         token: object = len(self.param_groups)
-        for hyper, group in zip(self._hypers, self.param_groups, strict=True):
-            hyper.sync(group)
+        for group in self.param_groups:
             token = (token, not group["momentum"], not group["maximize"], len(group["params"]))
             if group["momentum"]:  # its buffers are those that were recorded
                 state = self.state
@@ -149,10 +99,10 @@ class SGD(Optimizer):
             with enable_grad():
                 loss = closure()
         if is_recording():
-            self._check_unchanged()
+            self._refuse_changes()
             at_replay(self._before_replay)
         for hyper, group in zip(self._hypers, self.param_groups, strict=True):
-            hyper.sync(group)
+            hyper.sync(self._values(group))
             if group["momentum"] or group["maximize"]:
                 for param in group["params"]:
                     if param.grad is not None:
@@ -164,7 +114,7 @@ class SGD(Optimizer):
                         ops.sgd_(param, None, grad, hyper.buffer)
         return loss
 
-    def _step_with_state(self, param: Tensor, grad: Tensor, hyper: _Hyper, group: dict[str, Any]) -> None:
+    def _step_with_state(self, param: Tensor, grad: Tensor, hyper: Hyper, group: dict[str, Any]) -> None:
         if group["maximize"]:
             with no_grad():
                 grad = -grad
@@ -185,8 +135,3 @@ class SGD(Optimizer):
         finally:
             hyper.array[_FIRST_STEP] = 0.0
         state["momentum_buffer"] = velocity
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        _all.add(self)
-        self._hypers = [_Hyper() for _ in self.param_groups]
