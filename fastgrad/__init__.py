@@ -93,6 +93,7 @@ if _TYPE_CHECKING:
     from fastgrad.serialization import load as load
     from fastgrad.serialization import save as save
 from fastgrad import memory as memory
+from fastgrad import return_types as return_types
 
 
 def __getattr__(name: str) -> object:

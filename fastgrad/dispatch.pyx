@@ -23,8 +23,8 @@ from fastgrad.runtime cimport (
 from fastgrad.tape cimport Op, record, record_change, recording_mask
 from fastgrad.tensor cimport (
     ARGUMENT, CONTIGUOUS, LEAF_REQUIRES_GRAD, VIEW, WRAPPED, Tensor, alias, array_of, array_over, check_writable,
-    contiguous, copy_data, fitted, make_view, mark_written, new_tensor, normalize_dim, read_sizes, renewed,
-    requires_grad, root_of, same_sizes, set_base, sizes_list, stale, tensor_of,
+    contiguous, copy_data, fitted, make_view, mark_written, new_tensor, normalize_dim, read_sizes, rebind, renewed,
+    requires_grad, root_of, same_sizes, set_base, set_node, sizes_list, stale, tensor_of,
 )
 
 import numpy as np
@@ -1720,6 +1720,31 @@ cdef Kernel _kernel(str name):
 
 def touch(Tensor x):
     """Renew the stamp of `x`, which has been written by a launch."""
+    mark_written(x)
+
+
+def check_shape_change(Tensor x):
+    """Before the shape of `x` itself is changed. RuntimeError where the tape could not follow, or a recording."""
+    if requires_grad(x):
+        if x.node is NULL and grad_enabled():
+            raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+        if not grad_enabled():
+            raise RuntimeError("the shape of a tensor that requires grad cannot be changed in place while nothing is "
+                               "recorded; make a view, or detach() it")
+    if recording and recorder_pool() is not NULL and x.block.pool != recorder_pool():
+        hooks.refused(b"the shape of a tensor from outside is changed in place: a replay would not change it again")
+
+
+def become(Tensor x, Tensor view):
+    """Give `x` the shape and the strides of a view of it, and its place on the tape."""
+    if view is x:
+        return
+    if view.block != x.block:
+        raise RuntimeError("a change of shape in place needs a view")
+    rebind(x, view)
+    if view.node is not NULL:
+        set_node(x, view.node, view.out_index)
+    x.born = view.born
     mark_written(x)
 
 

@@ -233,6 +233,8 @@ cdef enum Slot:
     S_AND
     S_OR
     S_XOR
+    S_LSHIFT
+    S_RSHIFT
     S_LT
     S_LE
     S_EQ
@@ -242,9 +244,9 @@ cdef enum Slot:
     N_SLOTS
 
 _slot_names = ("__neg__", "__abs__", "__invert__", "__add__", "__sub__", "__mul__", "__truediv__", "__floordiv__",
-               "__mod__", "__pow__", "__matmul__", "__and__", "__or__", "__xor__", "__lt__", "__le__", "__eq__",
-               "__ne__", "__gt__", "__ge__")
-cdef PyObject *slots[20]
+               "__mod__", "__pow__", "__matmul__", "__and__", "__or__", "__xor__", "__lshift__", "__rshift__",
+               "__lt__", "__le__", "__eq__", "__ne__", "__gt__", "__ge__")
+cdef PyObject *slots[N_SLOTS]
 cdef object getitem_function, setitem_function, repr_function
 
 
@@ -746,6 +748,18 @@ cdef class Tensor:
     def __rxor__(self, other):
         return slot(S_XOR).call2(other, self)
 
+    def __lshift__(self, other):
+        return slot(S_LSHIFT).call2(self, other)
+
+    def __rlshift__(self, other):
+        return slot(S_LSHIFT).call2(other, self)
+
+    def __rshift__(self, other):
+        return slot(S_RSHIFT).call2(self, other)
+
+    def __rrshift__(self, other):
+        return slot(S_RSHIFT).call2(other, self)
+
     def __iadd__(self, other):
         return slot(S_ADD).call_inplace(self, other)
 
@@ -775,6 +789,12 @@ cdef class Tensor:
 
     def __ixor__(self, other):
         return slot(S_XOR).call_inplace(self, other)
+
+    def __ilshift__(self, other):
+        return slot(S_LSHIFT).call_inplace(self, other)
+
+    def __irshift__(self, other):
+        return slot(S_RSHIFT).call_inplace(self, other)
 
     def __richcmp__(self, other, int op):
         if op == Py_LT:

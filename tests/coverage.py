@@ -23,7 +23,7 @@ GROUPS: list[tuple[str, str, str]] = [
         less_equal lt ne not_equal"""),
     ("Reductions, scans and sorting", "", """
         all amax amin aminmax any argmax argmin argsort count_nonzero cummax cummin cumprod cumsum kthvalue
-        logcumsumexp logsumexp max mean median min mode nanmean nansum norm prod quantile sort std std_mean sum topk
+        logcumsumexp logsumexp max mean median min mode nanmean nanquantile nansum norm prod quantile sort std std_mean sum topk
         unique var var_mean"""),
     ("Shape and index", "", """
         argwhere atleast_1d atleast_2d atleast_3d broadcast_tensors broadcast_to bucketize cat chunk column_stack

@@ -18,10 +18,10 @@ END = "    # The end of what is written by it.\n"
 
 # What several signatures say better than the declaration's one.
 OVERLOADS = {
-    "max": ["(x, dim: Tensor | None = None) -> Tensor", "(x, dim: _int, keepdim: _bool = False) -> MaxMin"],
-    "min": ["(x, dim: Tensor | None = None) -> Tensor", "(x, dim: _int, keepdim: _bool = False) -> MaxMin"],
+    "max": ["(x, dim: Tensor | None = None) -> Tensor", "(x, dim: _int, keepdim: _bool = False) -> return_types.max"],
+    "min": ["(x, dim: Tensor | None = None) -> Tensor", "(x, dim: _int, keepdim: _bool = False) -> return_types.min"],
     "median": ["(x, dim: None = None, keepdim: _bool = False) -> Tensor",
-               "(x, dim: _int, keepdim: _bool = False) -> Sorted"],
+               "(x, dim: _int, keepdim: _bool = False) -> return_types.median"],
     "nonzero": ["(x, as_tuple: Literal[False] = False) -> Tensor",
                 "(x, as_tuple: Literal[True]) -> tuple[Tensor, ...]"],
     "type": ["(x, dtype: None = None) -> str", "(x, dtype: _DType) -> Tensor"],

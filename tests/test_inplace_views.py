@@ -155,8 +155,35 @@ def of_expanded(lib, a, b):
     return b.expand(2, 3).as_strided((2, 2), (0, 1)) * a[:, :2]
 
 
-PROGRAMS = [rows, nested, view_and_base, older_view, zeros_filled, view_of_untracked, diagonal, permuted, strided_base,
-            masked, masked_fill, self_argument, wide, overlapping, of_expanded]
+def turned(lib, a, b):
+    x = a * 1.0
+    x.t_()
+    y = x.exp() * b[:2]
+    x.unsqueeze_(0).transpose_(1, 2)
+    assert tuple(x.shape) == (1, 2, 3)
+    return x.squeeze_() * y.t_()
+
+
+def turned_views(lib, a, b):
+    x = a * 1.0
+    row, column = x[0], x[:, 1:]
+    column.swapaxes_(0, 1)
+    row.unsqueeze_(1).mul_(2.0)
+    column[0].mul_(b[:2])
+    x.t_()
+    x[0].add_(b[0])
+    return x.sum() * column + row.sum()
+
+
+def saved_before(lib, a, b):
+    x = a * 1.0
+    y = x * x
+    x.t_()  # the value saved has changed: both refuse
+    return y
+
+
+PROGRAMS = [turned, turned_views, rows, nested, view_and_base, older_view, zeros_filled, view_of_untracked, diagonal,
+            permuted, strided_base, masked, masked_fill, self_argument, wide, overlapping, of_expanded]
 
 
 @needs_torch
@@ -174,7 +201,7 @@ def random_program(seed):
         for _ in range(10):
             v = views[rng.integers(len(views))]
             v.grad_fn  # noqa: B018, PyTorch takes a stale view without a node for a leaf until it is asked
-            kind = rng.integers(8)
+            kind = rng.integers(9)
             if kind == 0 and v.ndim:
                 views.append(v[rng.integers(v.shape[0])])
             elif kind == 1 and v.ndim and v.shape[0] > 1:
@@ -192,6 +219,8 @@ def random_program(seed):
                 v.add_(w.sum())
             elif kind == 7 and v.ndim:
                 v[0] = b[rng.integers(4)]
+            elif kind == 8 and v.ndim == 2:
+                v.t_()
         return sum(v.sum() * (i + 1) for i, v in enumerate(views)) + (a * b).sum()
 
     return program
@@ -337,3 +366,28 @@ def test_in_a_captured_function():
         eager = [t.detach().numpy().copy() for t in step(x)]
         for ours, theirs in zip(captured(x), eager, strict=True):
             assert ours.detach().numpy().tobytes() == theirs.tobytes()
+
+
+@needs_torch
+def test_a_saved_value_whose_shape_changes_is_seen():
+    assert not both(saved_before, np.ones((2, 3)), np.ones(3))
+
+
+def test_shapes_change_in_place():
+    x = fg.arange(6.0).reshape(1, 2, 3)
+    kept = x
+    x.squeeze_(0).t_().unsqueeze_(-1).swapdims_(0, 2)
+    assert x is kept
+    np.testing.assert_array_equal(x.numpy(), np.arange(6.0).reshape(1, 2, 3).squeeze(0).T[..., None].swapaxes(0, 2))
+    leaf = fg.ones(2, 3, requires_grad=True)
+    with pytest.raises(RuntimeError, match="leaf"):
+        leaf.t_()
+    with pytest.raises(RuntimeError, match="nothing is recorded"), fg.no_grad():
+        leaf.t_()
+    captured = fg.capture(lambda x: (x * 2).t_().unsqueeze_(0))
+    for _ in range(3):
+        y = fg.rand(2, 3)
+        assert captured(y).tolist() == (y * 2).t().unsqueeze(0).tolist()
+    outside = fg.ones(2, 3)
+    with pytest.raises(fg.CaptureError, match="from outside"):
+        fg.capture(lambda: outside.t_() * 1)()

@@ -235,6 +235,22 @@ m = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Dropout(0.2), nn.LayerNorm(3), 
 print(m, m[-1], len(m), m[:2], m.eval().training, sum(p.numel() for p in m.parameters()), list(m.state_dict()))
 print(nn.CrossEntropyLoss(), nn.Flatten(), nn.GELU(), nn.LeakyReLU(0.1), nn.Embedding(3, 2), nn.Identity())
 ---
+x = torch.tensor([[1., 5., 2.], [4., 3., 6.]]); values, indices = x.max(1)
+print(x.max(0), x.sort(), x.min(1, keepdim=True), x.median(0), x.topk(2), x.kthvalue(1), x.cummax(0), x.aminmax())
+print(values, indices, x.mode(), torch.linalg.slogdet(x[:, :2]), x.max(1).values, isinstance(x.max(1), tuple))
+print(type(x.sort()).__name__, isinstance(x.sort(), torch.return_types.sort))
+---
+t = torch.tensor([1, 2, -9])
+print(t << 2, 1 << t.abs(), t >> 1, 512 >> t.abs(), t << t.abs())
+t <<= 3
+t >>= torch.tensor(1)
+print(t)
+---
+torch.ones(2) << 1
+---
+t = torch.arange(6.).reshape(1, 2, 3)
+print(t.squeeze_(), t.t_().shape, t.unsqueeze_(0).stride(), t.transpose_(0, 2), t.swapaxes_(0, 1), t.is_contiguous())
+---
 p = torch.ones(1, requires_grad=True)
 for make in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.Adagrad):
     optimizer = make([p], lr=0.1)

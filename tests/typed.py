@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 import fastgrad
 from fastgrad import Tensor
-from fastgrad.ops.reduce import MaxMin
-from fastgrad.ops.sort import Sorted
 
 
 def main() -> None:
@@ -24,8 +22,8 @@ def main() -> None:
     assert_type(x.sum(1, keepdim=True), Tensor)
     assert_type(x.sum(dtype=np.float64), Tensor)
     assert_type(x.max(), Tensor)
-    assert_type(x.max(1), MaxMin)
-    assert_type(x.sort(descending=True), Sorted)
+    assert_type(x.max(1), fastgrad.return_types.max)
+    assert_type(x.sort(descending=True), fastgrad.return_types.sort)
     assert_type(x.split(1), tuple[Tensor, ...])
     assert_type(x.nonzero(as_tuple=True), tuple[Tensor, ...])
     assert_type(x.reshape((3, 2)).view(-1), Tensor)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from fastgrad import return_types
 from fastgrad.ops.create import eye, zeros
 from fastgrad.ops.elementwise import abs, mul, square, where
 from fastgrad.ops.linalg import (
@@ -100,16 +101,8 @@ def _(grads):
     raise RuntimeError("svd: the singular vectors of full_matrices=True have no gradient: use full_matrices=False")
 
 
-class Svd(NamedTuple):
-    """What svd returns."""
-
-    U: Tensor
-    S: Tensor
-    Vh: Tensor
-
-
 @composite(methods=(), sample=lambda rng: [], differs="singular vectors' signs are free")
-def linalg_svd(x: Tensor, full_matrices: bool = True, *, driver: str | None = None) -> Svd:
+def linalg_svd(x: Tensor, full_matrices: bool = True, *, driver: str | None = None) -> return_types.linalg_svd:
     """(U, S, Vh) with x = U diag(S) Vh, S decreasing. U (m, m) and Vh (n, n), or with min(m, n) columns and rows.
 
     The square vectors of a matrix that is not square have no gradient (RuntimeError). LinAlgError for NaN.
@@ -117,7 +110,7 @@ def linalg_svd(x: Tensor, full_matrices: bool = True, *, driver: str | None = No
     u, s, vh = _svd(x)
     if full_matrices and x.shape[-1] != x.shape[-2]:
         u, vh = _full_vectors(x)
-    return Svd(u, s, vh)
+    return return_types.linalg_svd(u, s, vh)
 
 
 @composite(methods=(), sample=_shapes)
@@ -179,13 +172,6 @@ def _(grads):
     raise RuntimeError("linalg.qr: mode 'r', and mode 'complete' with more rows than columns, have no gradient")
 
 
-class Qr(NamedTuple):
-    """What qr returns."""
-
-    Q: Tensor
-    R: Tensor
-
-
 def _qr_samples(rng: np.random.Generator) -> list[tuple]:
     # a NaN, which the tests put in the middle, is not at a matrix's beginning: LAPACKs differ in what it spoils there
     even, tall, wide, batch, square_batch = _uniform(rng, (3, 3), (4, 2), (2, 4), (3, 4, 2), (3, 3, 3))
@@ -193,7 +179,7 @@ def _qr_samples(rng: np.random.Generator) -> list[tuple]:
 
 
 @composite(methods=(), sample=_qr_samples)
-def linalg_qr(A: Tensor, mode: str = "reduced") -> Qr:
+def linalg_qr(A: Tensor, mode: str = "reduced") -> return_types.linalg_qr:
     """(Q, R) with A = Q R, Q's columns orthonormal and R upper triangular.
 
     mode: "reduced" gives Q (m, k) and R (k, n) with k = min(m, n), "complete" Q (m, m) and R (m, n), "r" an empty Q.
@@ -203,8 +189,8 @@ def linalg_qr(A: Tensor, mode: str = "reduced") -> Qr:
     _check_matrix("qr", A)
     m, n = A.shape[-2:]
     if mode == "r" or (mode == "complete" and m > n):
-        return Qr(*_qr_without_gradient(A, mode))
-    return Qr(*_qr(A))
+        return return_types.linalg_qr(*_qr_without_gradient(A, mode))
+    return return_types.linalg_qr(*_qr(A))
 
 
 # ---------------------------------------------------------------------------------------------- pseudo-inverse, rank
@@ -285,15 +271,6 @@ def linalg_matrix_rank(A: Tensor, tol: float | Tensor | None = None, hermitian: 
     return _count_above(s, A.shape, atol, rtol)
 
 
-class LeastSquares(NamedTuple):
-    """What lstsq returns."""
-
-    solution: Tensor
-    residuals: Tensor
-    rank: Tensor
-    singular_values: Tensor
-
-
 def _lstsq_samples(rng: np.random.Generator) -> list[tuple]:
     return [_uniform(rng, (4, 2), (4, 3)), (*_uniform(rng, (4, 2), (4, 3)), {"driver": "gels"}),
             (*_uniform(rng, (4, 2), (4, 3)), {"driver": "gelsd"}), _uniform(rng, (2, 4, 3), (2, 4, 2)),
@@ -302,7 +279,9 @@ def _lstsq_samples(rng: np.random.Generator) -> list[tuple]:
 
 
 @composite(methods=(), sample=_lstsq_samples)
-def linalg_lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | None = None) -> LeastSquares:
+def linalg_lstsq(
+    A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | None = None
+) -> return_types.linalg_lstsq:
     """(solution, residuals, rank, singular_values) of min |A X - B|, the X of least norm where there are several.
 
     What the LAPACK driver of the name does not compute is empty, as in PyTorch: `residuals` (sums of squares) are there
@@ -329,7 +308,7 @@ def linalg_lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: st
     values = linalg_svdvals(A.detach()) if driver in ("gelsd", "gelss") else empty
     if driver == "gels":
         rank = zeros(0, dtype=int64)
-    return LeastSquares(found.squeeze(-1) if vector else found, residuals, rank, values)
+    return return_types.linalg_lstsq(found.squeeze(-1) if vector else found, residuals, rank, values)
 
 
 # ---------------------------------------------------------------------------------------------- triangles, norms

@@ -365,12 +365,14 @@ def _right_shift(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.right_shift(x, np.where((y < 0) | (y >= bits), bits - 1, y))
 
 
-@op(kind="binary", ref=_left_shift, domain="integers", integers="ref", inplace=True)
+@op(kind="binary", ref=_left_shift, domain="integers", integers="ref", inplace=True,
+    methods=("bitwise_left_shift", "__lshift__"))
 def bitwise_left_shift(x: Tensor, y: Tensor) -> Tensor:
     """x 2^y for integers; 0 where y is negative or no less than the number of bits."""
 
 
-@op(kind="binary", ref=_right_shift, domain="integers", integers="ref", inplace=True)
+@op(kind="binary", ref=_right_shift, domain="integers", integers="ref", inplace=True,
+    methods=("bitwise_right_shift", "__rshift__"))
 def bitwise_right_shift(x: Tensor, y: Tensor) -> Tensor:
     """x / 2^y, rounded down, for integers."""
 

@@ -22,7 +22,7 @@ from fastgrad.tensor import as_tensor as _as_tensor
 Key = tuple
 
 
-def _check_values(check: Callable[[np.ndarray], None], x: Tensor) -> None:
+def _check_at_replay(check: Callable[[np.ndarray], None], x: Tensor) -> None:
     """Now, and at each replay of what may be recorded."""
     from fastgrad.replay import check_values  # not loaded before it is needed
 
@@ -347,7 +347,7 @@ def masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
         if size < np.count_nonzero(chosen):
             raise RuntimeError("Number of elements of source < number of ones in mask")
 
-    _check_values(check, mask)
+    _check_at_replay(check, mask)
     if not size:
         return clone(x).contiguous()
     # how many before it are chosen: past the end only where nothing more is
@@ -770,5 +770,5 @@ def one_hot(x: Tensor, num_classes: int = -1) -> Tensor:
         if classes.size and classes.max() >= num_classes:
             raise RuntimeError("Class values must be smaller than num_classes.")
 
-    _check_values(check, x)
+    _check_at_replay(check, x)
     return (unsqueeze(x, -1) == arange(num_classes)).to(int64)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
+from fastgrad import return_types
 from fastgrad.ops.create import eye, zeros
 from fastgrad.ops.elementwise import mul
 from fastgrad.ops.reduce import power_norm, sum
@@ -543,18 +543,11 @@ def _is_upper(UPLO: str) -> bool:
     return UPLO in ("U", "u")
 
 
-class Eigen(NamedTuple):
-    """What eigh returns."""
-
-    eigenvalues: Tensor
-    eigenvectors: Tensor
-
-
 @composite(methods=(), sample=lambda rng: [], differs="eigenvectors' signs are free")
-def linalg_eigh(x: Tensor, UPLO: str = "L") -> Eigen:
+def linalg_eigh(x: Tensor, UPLO: str = "L") -> return_types.linalg_eigh:
     """(eigenvalues, eigenvectors) of symmetric matrices, by growing eigenvalue; the triangle that UPLO names is read.
     """
-    return Eigen(*_eigen(_symmetric(x, _is_upper(UPLO), True)))
+    return return_types.linalg_eigh(*_eigen(_symmetric(x, _is_upper(UPLO), True)))
 
 
 @composite(methods=(), sample=lambda rng: [(np.diag([1.0, 2.0, 4.0]) + 0.1,), (rng.uniform(-1, 1, (2, 3, 3)),),
@@ -584,16 +577,9 @@ def linalg_vector_norm(x: Tensor, ord: float = 2, dim: int | Sequence[int] | Non
 
 @composite(methods=(), sample=lambda rng: [(np.array([[3.0, 1], [0.5, -2]]),),
                                             (np.stack([np.eye(3) * 2, -np.eye(3)]),)])
-def linalg_slogdet(x: Tensor) -> SlogDet:
+def linalg_slogdet(x: Tensor) -> return_types.linalg_slogdet:
     """(sign, log of the absolute value) of the determinant."""
-    return SlogDet(determinant_sign(x), log_determinant(x))
-
-
-class SlogDet(NamedTuple):
-    """What slogdet returns."""
-
-    sign: Tensor
-    logabsdet: Tensor
+    return return_types.linalg_slogdet(determinant_sign(x), log_determinant(x))
 
 
 @op(kind="python", methods=(), ref=lambda x: np.linalg.slogdet(x)[0], sample=_matrices)

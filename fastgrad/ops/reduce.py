@@ -10,10 +10,11 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from fastgrad import return_types
 from fastgrad.dispatch import sum_off_tape
 from fastgrad.ops.elementwise import (
     abs,
@@ -143,31 +144,24 @@ max_index.vjp("x")(_to_the_chosen)
 min_index.vjp("x")(_to_the_chosen)
 
 
-class MaxMin(NamedTuple):
-    """What max and min along a dimension return."""
-
-    values: Tensor
-    indices: Tensor
-
-
 @method()
-def max(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Tensor | MaxMin:
+def max(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Tensor | return_types.max:
     """Largest element of all; with `dim`, (values, indices) along it; with a tensor, `maximum` of the two."""
     if dim is None:
         return amax(x)
     if isinstance(dim, Tensor):
         return maximum(x, dim)
-    return MaxMin(*max_index(x, dim, keepdim))
+    return return_types.max(*max_index(x, dim, keepdim))
 
 
 @method()
-def min(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Tensor | MaxMin:
+def min(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Tensor | return_types.min:
     """Smallest element of all; with `dim`, (values, indices) along it; with a tensor, `minimum` of the two."""
     if dim is None:
         return amin(x)
     if isinstance(dim, Tensor):
         return minimum(x, dim)
-    return MaxMin(*min_index(x, dim, keepdim))
+    return return_types.min(*min_index(x, dim, keepdim))
 
 
 @method()
@@ -272,19 +266,12 @@ def std_mean(x: Tensor, dim: Dim = None, unbiased: bool = True, keepdim: bool = 
     return _root(variance), center
 
 
-class AMinMax(NamedTuple):
-    """What aminmax returns."""
-
-    min: Tensor
-    max: Tensor
-
-
 @composite(sample=lambda rng: [(x := rng.uniform(-4, 4, (3, 4)),), (x, {"dim": 1}), (x, {"dim": -2, "keepdim": True})])
-def aminmax(x: Tensor, *, dim: int | None = None, keepdim: bool = False) -> AMinMax:
+def aminmax(x: Tensor, *, dim: int | None = None, keepdim: bool = False) -> return_types.aminmax:
     """(min, max) of all elements, or along `dim`. RuntimeError for nothing."""
     if not x.numel() and dim is None:
         raise RuntimeError("aminmax(): cannot compute aminmax over nothing")
-    return AMinMax(amin(x, dim, keepdim), amax(x, dim, keepdim))
+    return return_types.aminmax(amin(x, dim, keepdim), amax(x, dim, keepdim))
 
 
 @composite(sample=lambda rng: [(x := rng.uniform(-4, 4, (3, 4, 5)), 0), (x, (1, -1), True), (x, -1, {"keepdim": True}),

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from fastgrad import return_types
 from fastgrad.ops.create import ones
 from fastgrad.ops.elementwise import mul
 from fastgrad.ops.index import gather
 from fastgrad.ops.shape import cat, flip, narrow, reshape
 from fastgrad.ops.table import composite, op, spelled
 from fastgrad.tensor import Tensor, as_dtype, from_numpy, normalize_dim
-
-
-class Running(NamedTuple):
-    """What cummax and cummin return."""
-
-    values: Tensor
-    indices: Tensor
 
 
 def _scan_samples(rng: np.random.Generator) -> list[tuple]:
@@ -154,18 +148,18 @@ def running_index(x: Tensor, dim: int, least: bool) -> Tensor:
     return from_numpy(_running_index(x.detach().numpy(), normalize_dim(dim, x.ndim), least))
 
 
-def _running(x: Tensor, dim: int, least: bool) -> Running:
+def _running(x: Tensor, dim: int, least: bool) -> tuple[Tensor, Tensor]:
     index = running_index(x.detach(), dim, least)
-    return Running(gather(x, dim, index) if x.ndim else x.clone(), index)
+    return gather(x, dim, index) if x.ndim else x.clone(), index
 
 
 @composite(sample=_scan_samples)
-def cummax(x: Tensor, dim: int) -> Running:
+def cummax(x: Tensor, dim: int) -> return_types.cummax:
     """(values, indices) of the largest element so far along `dim`."""
-    return _running(x, dim, False)
+    return return_types.cummax(*_running(x, dim, False))
 
 
 @composite(sample=_scan_samples)
-def cummin(x: Tensor, dim: int) -> Running:
+def cummin(x: Tensor, dim: int) -> return_types.cummin:
     """(values, indices) of the smallest element so far along `dim`."""
-    return _running(x, dim, True)
+    return return_types.cummin(*_running(x, dim, True))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from fastgrad.dispatch import copy_into, make_contiguous, promote_types, to_dtype
+from fastgrad.dispatch import become, check_shape_change, copy_into, make_contiguous, promote_types, to_dtype
 from fastgrad.ops.table import Sample, composite, method, op
 from fastgrad.tensor import (
     Tensor,
@@ -276,6 +277,23 @@ def swapaxes(x: Tensor, axis0: int, axis1: int) -> Tensor:
 def swapdims(x: Tensor, dim0: int, dim1: int) -> Tensor:
     """`transpose` under its other name."""
     return transpose(x, dim0, dim1)
+
+
+def _in_place(function: Callable[..., Tensor]) -> None:
+    """Bind the form of a function of shapes that gives the tensor itself the shape of the view."""
+
+    @functools.wraps(function)
+    def change(x: Tensor, *args: Any, **keywords: Any) -> Tensor:
+        check_shape_change(x)
+        become(x, function(x, *args, **keywords))
+        return x
+
+    change.__name__ = change.__qualname__ = f"{function.__name__}_"
+    bind(change.__name__, change)
+
+
+for _function in (transpose, t, squeeze, unsqueeze, swapaxes, swapdims):
+    _in_place(_function)
 
 
 @composite(sample=lambda rng: [*_drawn((2, 3, 4))(rng), *_drawn((2, 3))(rng), *_drawn((2,))(rng)])

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from fastgrad.ops.elementwise import isnan, where
-from fastgrad.ops.index import gather
-from fastgrad.ops.shape import narrow, reshape
+from fastgrad import return_types
+from fastgrad.ops.create import full
+from fastgrad.ops.elementwise import floor, isnan, maximum, where
+from fastgrad.ops.index import _check_at_replay, gather
+from fastgrad.ops.reduce import sum
+from fastgrad.ops.shape import expand, movedim, narrow, reshape, unsqueeze
+from fastgrad.ops.special import ceil, lerp, round
 from fastgrad.ops.table import composite, op
-from fastgrad.tensor import Tensor, from_numpy, normalize_dim
-
-
-class Sorted(NamedTuple):
-    """What sort, topk, kthvalue and median along a dimension return."""
-
-    values: Tensor
-    indices: Tensor
+from fastgrad.tensor import Tensor, from_numpy, int64, normalize_dim
 
 
 def _sort_index(x: np.ndarray, dim: int, descending: bool) -> np.ndarray:
@@ -48,10 +45,10 @@ def sort_index(x: Tensor, dim: int, descending: bool) -> Tensor:
 
 
 @composite(sample=_sort_samples)
-def sort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Sorted:
+def sort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> return_types.sort:
     """(values, indices) in order along `dim`; equal elements keep their order, NaN counts as the largest."""
     index = sort_index(x.detach(), dim, descending)
-    return Sorted(gather(x, dim, index) if x.ndim else x.clone(), index)
+    return return_types.sort(gather(x, dim, index) if x.ndim else x.clone(), index)
 
 
 @composite(sample=_sort_samples)
@@ -73,16 +70,16 @@ def _topk_samples(rng: np.random.Generator) -> list[tuple]:
 
 
 @composite(sample=_topk_samples)
-def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Sorted:
+def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> return_types.topk:
     """(values, indices) of the k largest (smallest) elements along `dim`, in order. RuntimeError if k is too large."""
     axis = normalize_dim(dim, x.ndim)
     if not 0 <= k <= (x.shape[axis] if x.ndim else 1):
         raise RuntimeError("selected index k out of range")
     index = sort_index(x.detach(), dim, largest)
     if not x.ndim:
-        return Sorted(x.clone(), index)
+        return return_types.topk(x.clone(), index)
     index = narrow(index, axis, 0, k).contiguous()
-    return Sorted(gather(x, axis, index), index)
+    return return_types.topk(gather(x, axis, index), index)
 
 
 def _median_index(x: np.ndarray, dim: int, k: int) -> np.ndarray:
@@ -100,11 +97,11 @@ def median_index(x: Tensor, dim: int, k: int) -> Tensor:
     return from_numpy(_median_index(x.detach().numpy(), normalize_dim(dim, x.ndim), k))
 
 
-def _chosen(x: Tensor, dim: int, index: Tensor, keepdim: bool) -> Sorted:
+def _chosen(x: Tensor, dim: int, index: Tensor, keepdim: bool) -> tuple[Tensor, Tensor]:
     if not x.ndim:
-        return Sorted(x.clone(), index)
+        return x.clone(), index
     values = gather(x, dim, index)
-    return Sorted(values, index) if keepdim else Sorted(values.squeeze(dim), index.squeeze(dim))
+    return (values, index) if keepdim else (values.squeeze(dim), index.squeeze(dim))
 
 
 def _median_samples(rng: np.random.Generator) -> list[tuple]:
@@ -113,24 +110,24 @@ def _median_samples(rng: np.random.Generator) -> list[tuple]:
 
 
 @composite(sample=_median_samples)
-def median(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | Sorted:
+def median(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | return_types.median:
     """The middle element in order, the lower of two; with `dim`, (values, indices) along it. NaN if there is one."""
     if dim is None:
         flat = reshape(x, (-1,)) if x.numel() else reshape(x, (0,))
         if not flat.numel():
             return from_numpy(np.full((), np.nan if x.dtype.is_floating_point else np.iinfo(x.dtype.numpy).min,
                                       x.dtype.numpy))
-        return _chosen(flat, 0, median_index(flat.detach(), 0, (flat.numel() - 1) // 2), False).values
+        return _chosen(flat, 0, median_index(flat.detach(), 0, (flat.numel() - 1) // 2), False)[0]
     axis = normalize_dim(dim, x.ndim)
     if x.ndim and x.shape[axis] == 0:
         raise IndexError(f"median(): Expected reduction dim {axis} to have non-zero size.")
     size = x.shape[axis] if x.ndim else 1
-    return _chosen(x, axis, median_index(x.detach(), axis, (size - 1) // 2), keepdim)
+    return return_types.median(*_chosen(x, axis, median_index(x.detach(), axis, (size - 1) // 2), keepdim))
 
 
 @composite(sample=lambda rng: [(_distinct(rng), 2), (_distinct(rng), 1, 0, True), (_distinct(rng)[0, 0], 5),
                                (_distinct(rng), 9)])
-def kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Sorted:
+def kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> return_types.kthvalue:
     """(values, indices) of the k-th smallest element (from 1) along `dim`. RuntimeError for other k."""
     axis = normalize_dim(dim, x.ndim)
     if x.ndim and not x.shape[axis]:
@@ -138,8 +135,9 @@ def kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Sorted:
     if not 1 <= k <= (x.shape[axis] if x.ndim else 1):
         raise RuntimeError(f"kthvalue(): selected number k out of range for dimension {dim}")
     if not x.ndim:
-        return Sorted(x.clone(), sort_index(x.detach(), 0, False))
-    return _chosen(x, axis, narrow(sort_index(x.detach(), axis, False), axis, k - 1, 1).contiguous(), keepdim)
+        return return_types.kthvalue(x.clone(), sort_index(x.detach(), 0, False))
+    index = narrow(sort_index(x.detach(), axis, False), axis, k - 1, 1).contiguous()
+    return return_types.kthvalue(*_chosen(x, axis, index, keepdim))
 
 
 def _mode_index(x: np.ndarray, dim: int) -> np.ndarray:
@@ -168,13 +166,13 @@ def _mode_samples(rng: np.random.Generator) -> list[tuple]:
 
 
 @composite(sample=_mode_samples, differs="which element is found where one is nan")
-def mode(x: Tensor, dim: int = -1, keepdim: bool = False) -> Sorted:
+def mode(x: Tensor, dim: int = -1, keepdim: bool = False) -> return_types.mode:
     """(values, indices) of the most frequent element along `dim`, the smallest of several; the last place of it. NaNs
     are all different."""
     axis = normalize_dim(dim, x.ndim)
     if x.ndim and x.shape[axis] == 0:
         raise IndexError(f"mode(): Expected reduction dim {axis} to have non-zero size.")
-    return _chosen(x, axis, mode_index(x.detach(), axis), keepdim)
+    return return_types.mode(*_chosen(x, axis, mode_index(x.detach(), axis), keepdim))
 
 
 def _unique_samples(rng: np.random.Generator) -> list[tuple]:
@@ -204,33 +202,79 @@ def unique(
 
 
 def _quantile_samples(rng: np.random.Generator) -> list[tuple]:
-    x = _distinct(rng)
-    return [(x, 0.3), (x, 0.5, 1), (x, 0.9, 0, True), (x[0, 0], 1.0, 0), (x, 0.0, {"dim": -1}), (x, 1.5)]
+    x, q = _distinct(rng), np.array([0.1, 1.0, 0.62, 0.0])
+    kinds = ("linear", "lower", "higher", "midpoint", "nearest")
+    return [(x, 0.3), (x, 0.5, 1), (x, 0.9, 0, True), (x[0, 0], 1.0, 0), (x, 0.0, {"dim": -1}), (x, 1.5),
+            (x, q), (x, q, 1), (x, q, -1, True), (x, q[0] * np.ones(()), 2), (x, q, None, True),
+            (np.asarray(x[0, 0, 0]), q), (np.asarray(x[0, 0, 0]), 0.5, 0, True), (x, q[:1] + 2), (x, q.reshape(2, 2)),
+            *((x, q, 1, {"interpolation": kind}) for kind in kinds), (x, 0.5, {"interpolation": "none"})]
+
+
+def _quantile(name: str, x: Tensor, q: float | Tensor, dim: int | None, keepdim: bool, interpolation: str,
+              skips_nan: bool) -> Tensor:
+    if not x.dtype.is_floating_point:
+        raise RuntimeError(f"{name}() input tensor must be either float or double dtype")
+    if interpolation not in ("linear", "lower", "higher", "midpoint", "nearest"):
+        raise RuntimeError(f"{name}() interpolation must be one of linear, lower, higher, midpoint or nearest, but got "
+                           f"{interpolation}")
+    if not x.numel():
+        raise RuntimeError(f"{name}() input tensor must be non-empty")
+    if isinstance(q, Tensor):
+        if q.ndim > 1:
+            raise RuntimeError(f"{name}() q must be a scalar or 1D tensor")
+        if q.dtype is not x.dtype:
+            raise RuntimeError(f"{name}() q tensor must be same dtype as the input tensor")
+    else:
+        q = full((), q, dtype=x.dtype)
+    ndim = x.ndim
+    axis = 0 if dim is None else normalize_dim(dim, ndim)
+
+    def check(parts: np.ndarray) -> None:
+        if not ((parts >= 0) & (parts <= 1)).all():
+            raise RuntimeError(f"{name}() q values must be in the range [0, 1]")
+
+    _check_at_replay(check, q)
+    rows = reshape(x, (-1,)) if dim is None or not ndim else movedim(x, axis, -1)
+    ordered = sort(rows, -1).values
+    last = rows.shape[-1] - 1
+    if skips_nan:  # they stand at the end
+        place = maximum(reshape(q, (-1,)) * (sum(~isnan(rows), -1, True).to(x.dtype) - 1), 0)
+    else:
+        place = reshape(q, (-1,)) * last
+    shape = (*rows.shape[:-1], q.numel())
+
+    def taken(whole: Tensor) -> Tensor:
+        return gather(ordered, -1, expand(whole.detach().to(int64), shape))
+
+    if interpolation in ("linear", "midpoint"):
+        part = full((), 0.5, dtype=x.dtype) if interpolation == "midpoint" else place - floor(place)
+        found = lerp(taken(floor(place)), taken(ceil(place)), part)
+    else:
+        found = taken(floor(place) if interpolation == "lower" else ceil(place) if interpolation == "higher"
+                      else round(place))
+    if not skips_nan:
+        top = narrow(ordered, -1, last, 1).detach()
+        found = where(isnan(top), top, found)
+    found = movedim(found, -1, 0)  # one for each q
+    if keepdim:
+        found = reshape(found, (q.numel(), *[1] * ndim)) if dim is None or not ndim else unsqueeze(found, axis + 1)
+    return found if q.ndim else found.squeeze(0)
 
 
 @composite(sample=_quantile_samples)
-def quantile(x: Tensor, q: float, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """The value below which a part q of the elements lies, between two of them by a straight line; NaN with NaN."""
-    if not x.dtype.is_floating_point:
-        raise RuntimeError("quantile() input tensor must be either float or double dtype")
-    if not 0 <= q <= 1:
-        raise RuntimeError("quantile() q values must be in the range [0, 1]")
-    if not x.numel():
-        raise RuntimeError("quantile() input tensor must be non-empty")
-    ndim = x.ndim
-    if dim is None:
-        x, dim = reshape(x, (-1,)), 0
-    whole = not x.ndim
-    x = reshape(x, (1,)) if whole else x
-    axis = normalize_dim(dim, x.ndim)
-    ordered = sort(x, axis).values
-    last = x.shape[axis] - 1
-    place = q * last
-    low = int(place)
-    first, second = (narrow(ordered, axis, k, 1) for k in (low, min(low + 1, last)))
-    found = first + (second - first) * (place - low)
-    top = narrow(ordered, axis, last, 1).detach()
-    found = where(isnan(top), top, found)
-    if found.numel() == 1 and x.ndim == 1:
-        return reshape(found, (1,) * ndim if keepdim else ())
-    return found if keepdim else found.squeeze(axis)
+def quantile(x: Tensor, q: float | Tensor, dim: int | None = None, keepdim: bool = False, *,
+             interpolation: str = "linear") -> Tensor:
+    """The value below which a part q of the elements lies; NaN where there is one. A vector of parts gives a new first
+    dimension, one value for each.
+
+    interpolation: what lies between two elements: "linear", or the "lower", the "higher", the "nearest" of them, or
+    their "midpoint". RuntimeError for q outside 0 to 1, or of another dtype than x.
+    """
+    return _quantile("quantile", x, q, dim, keepdim, interpolation, False)
+
+
+@composite(sample=_quantile_samples)
+def nanquantile(x: Tensor, q: float | Tensor, dim: int | None = None, keepdim: bool = False, *,
+                interpolation: str = "linear") -> Tensor:
+    """`quantile` of what is not NaN; NaN where nothing else is."""
+    return _quantile("nanquantile", x, q, dim, keepdim, interpolation, True)
