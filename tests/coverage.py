@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 import fastgrad
-from fastgrad.ops.table import DIFFERS
+from fastgrad.ops.table import DIFFERS, NOTES
 
 # Title, where to look, names
 GROUPS: list[tuple[str, str, str]] = [
@@ -23,7 +23,8 @@ GROUPS: list[tuple[str, str, str]] = [
         less_equal lt ne not_equal"""),
     ("Reductions, scans and sorting", "", """
         all amax amin aminmax any argmax argmin argsort count_nonzero cummax cummin cumprod cumsum kthvalue
-        logcumsumexp logsumexp max mean median min mode nanmean nanquantile nansum norm prod quantile sort std std_mean sum topk
+        logcumsumexp logsumexp max mean median min mode nanmean nanquantile nansum norm prod quantile sort std
+        std_mean sum topk
         unique var var_mean"""),
     ("Shape and index", "", """
         argwhere atleast_1d atleast_2d atleast_3d broadcast_tensors broadcast_to bucketize cat chunk column_stack
@@ -110,12 +111,13 @@ def page() -> str:
         names_ = sorted(names.split(), key=str.lower)
         there = [name for name in names_ if find(space, name) is not None]
         missing = [name for name in names_ if name not in there]
-        differs = [(name, DIFFERS[key]) for name in there
-                   for key in ({name, f"{space}_{name}"} if space else {name}) if key in DIFFERS]  # fmt: skip
+        how = DIFFERS | NOTES
+        differs = [(name, how[key]) for name in there
+                   for key in ({name, f"{space}_{name}"} if space else {name}) if key in how]  # fmt: skip
         lines += [f"## {title}", "", f"{len(there)} of {len(names_)}.", ""]
         if there:
             lines += ["Yes: " + ", ".join(f"`{name}`" for name in there) + ".", ""]
-        lines += [f"Differs: `{name}`: {how}." for name, how in sorted(differs)] + ([""] if differs else [])
+        lines += [f"Differs: `{name}`: {text}." for name, text in sorted(differs)] + ([""] if differs else [])
         if missing:
             lines += ["No: " + ", ".join(f"`{name}`" for name in missing) + ".", ""]
     return "\n".join(lines).rstrip() + "\n"

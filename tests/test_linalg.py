@@ -89,3 +89,26 @@ def test_errors():
         fg.linalg.qr(fg.ones(3))
     with pytest.raises(RuntimeError, match="not supported"):
         fg.linalg.matrix_norm(fg.ones(2, 2), 7)
+
+
+@pytest.mark.parametrize("array", [
+    [[1.0, 2.0], [2.0, 4.0]], [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [5.0, 7.0, 9.0]], np.diag([1.0, 2.0, 0.0]),
+    np.diag([1.0, 0.0, 0.0]), np.zeros((2, 2)),
+], ids=str)
+def test_the_gradient_of_det_at_singular_matrices(array):
+    x = fg.tensor(np.array(array), requires_grad=True)
+    fg.linalg.det(x).backward()
+    expected = np.empty(x.shape)
+    for place in np.ndindex(*x.shape):  # a determinant is linear in each element
+        ends = [np.array(array), np.array(array)]
+        ends[0][place] -= 1
+        ends[1][place] += 1
+        expected[place] = (np.linalg.det(ends[1]) - np.linalg.det(ends[0])) / 2
+    np.testing.assert_allclose(x.grad.numpy(), expected, atol=1e-12)
+
+
+def test_solving_with_a_zero_on_the_diagonal_divides_by_it():
+    a, b = np.array([[2.0, 1.0], [0.0, 0.0]]), np.array([[1.0], [1.0]])
+    found = fg.linalg.solve_triangular(fg.tensor(a), fg.tensor(b), upper=True)
+    assert found.tolist() == [[-np.inf], [np.inf]]
+    assert torch.linalg.solve_triangular(torch.tensor(a), torch.tensor(b), upper=True).tolist() == found.tolist()

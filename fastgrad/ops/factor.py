@@ -258,7 +258,11 @@ def _count_above(s: Tensor, shape: Sequence[int], atol: Any, rtol: Any) -> Tenso
 
 
 @composite(methods=(), sample=lambda rng: [*_shapes(rng), (np.ones((3, 3)),), (*_uniform(rng, (3, 4)), {"rtol": 0.5}),
-                                           (*_uniform(rng, (3, 4)), {"atol": 1.0})])
+                                           (*_uniform(rng, (3, 4)), {"atol": 1.0}),
+                                           (np.diag([2.0, -1.0, 1e-9]), {"hermitian": True}),
+                                           (np.diag([2.0, -1.0, 1e-20]) + np.triu(np.ones((3, 3)), 1) * 9, 1e-9, True),
+                                           (*_uniform(rng, (2, 3, 3)), {"atol": np.array([0.1, 9.0])}),
+                                           (*_uniform(rng, (2, 3, 3)), {"rtol": np.array([0.0, 0.5])})])
 def linalg_matrix_rank(A: Tensor, tol: float | Tensor | None = None, hermitian: bool = False, *,
                        atol: float | Tensor | None = None, rtol: float | Tensor | None = None) -> Tensor:
     """How many singular values exceed max(atol, rtol largest), in int64; `tol` is an absolute tolerance."""

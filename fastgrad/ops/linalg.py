@@ -394,7 +394,8 @@ def _(grad, out):
     return -matmul(matmul(inverse, grad), inverse)
 
 
-@op(kind="python", methods=(), ref=np.linalg.det, sample=_matrices)
+@op(kind="python", methods=(), ref=np.linalg.det, sample=_matrices,
+    note="the gradient at a singular matrix is its cofactors, the limit, where PyTorch 2.13 gives 0")
 def linalg_det(x: Tensor) -> Tensor:
     """Determinant. Derivative: Giles 2008, 2.2.4; the second is of invertible matrices alone."""
     return from_numpy(np.asarray(np.linalg.det(_square("det", x))))

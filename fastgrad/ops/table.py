@@ -44,6 +44,7 @@ def spelled(function: Function) -> Function:
 TABLE: dict[str, Primitive[..., Any]] = {}
 COMPOSITES: dict[str, Composite] = {}
 DIFFERS: dict[str, str] = {}  # what PyTorch's function of the name does otherwise, in words, for docs/coverage.md
+NOTES: dict[str, str] = {}  # the same, at points that the comparison with it does not draw
 
 
 def op(
@@ -52,6 +53,7 @@ def op(
     methods: tuple[str, ...] | None = None,
     inplace: bool = False,
     differs: str | None = None,
+    note: str | None = None,
     **spec: Any,
 ) -> Callable[[Callable[Params, Result]], Primitive[Params, Result]]:
     """Declare an op: the decorated function gives its name, parameters and documentation.
@@ -72,6 +74,7 @@ def op(
     methods: what Tensor calls it; by default, the op's name alone. Python's protocols (`__add__`) are methods.
     inplace: there is a `name_` form.
     differs: where PyTorch's function of this name does something else, what. Tests compare all others with it.
+    note: where it does so at points that the tests do not draw. They compare the rest.
     """
 
     def declare(body: Callable[Params, Result]) -> Primitive[Params, Result]:
@@ -82,6 +85,8 @@ def op(
         TABLE[name] = primitive
         if differs is not None:
             DIFFERS[name] = differs
+        if note is not None:
+            NOTES[name] = note
         for method in (name,) if methods is None else methods:
             bind(method, primitive)
         if inplace:
