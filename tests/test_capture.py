@@ -10,7 +10,8 @@ import pytest
 
 import fastgrad as fg
 import fastgrad.nn.functional as F
-from fastgrad import nn, optim, runtime
+from fastgrad import autograd, nn, optim, runtime
+from fastgrad.autograd.function import once_differentiable
 
 
 def equal(a, b):
@@ -300,3 +301,79 @@ def test_verify_with_random_numbers_and_an_optimiser():
     x, y = fg.randn(3, 4), fg.randn(3, 2)
     losses = [noisy(x, y).item() for _ in range(6)]
     assert len(set(losses)) == 6
+
+
+class Exponential(autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        y = x.exp()
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx, g):
+        (y,) = ctx.saved_tensors
+        return g * y
+
+
+class ScaledAndPlace(autograd.Function):
+    @staticmethod
+    def forward(x, k):
+        return x * k, x.argmax()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.k = inputs[1]
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    def backward(ctx, g, _):
+        (x,) = ctx.saved_tensors
+        return g * ctx.k + 0 * x, None
+
+
+class Tripled(autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        x.mul_(3.0)
+        ctx.mark_dirty(x)
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g):
+        return g * 3.0
+
+
+class SineOfNumPy(autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return fg.from_numpy(np.sin(x.numpy()))
+
+    @staticmethod
+    def backward(ctx, g):
+        return g
+
+
+def test_custom_functions():
+    w = fg.rand(3, requires_grad=True)
+
+    def step(x):
+        y, place = ScaledAndPlace.apply(Exponential.apply(x * w), 2.0)
+        z = Tripled.apply(y * 1.0)
+        (grad,) = autograd.grad(z.sum() + (Exponential.apply(w) ** 2).sum(), [w])
+        (first,) = autograd.grad((Exponential.apply(w) ** 2).sum(), [w], create_graph=True)
+        return z, place, grad, autograd.grad(first.sum(), [w])[0]
+
+    captured = fg.capture(step)
+    for i in range(4):
+        x = fg.rand(3)
+        for a, b in zip(captured(x), step(x), strict=True):
+            assert equal(a, b)
+        if i == 2:
+            with fg.no_grad():
+                w.mul_(1.5)
+    assert captured.program.replays == 3
+    with pytest.raises(fg.CaptureError, match="NumPy"):
+        fg.capture(SineOfNumPy.apply)(fg.ones(2))

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 from fastgrad import ops
 from fastgrad.dispatch import GradMode, get_grad_enabled
-from fastgrad.runtime import is_recording
 from fastgrad.tape import Packed, changed, function_op, mark, pack, record_function, unpack
 from fastgrad.tensor import Tensor
 
@@ -130,10 +129,6 @@ class Function:
     @classmethod
     def apply(cls, *args: Any) -> Any:
         """Run forward, and put the result on the tape."""
-        if is_recording():
-            from fastgrad.replay import refuse
-
-            refuse(f"{cls.__name__}.apply(): a custom autograd.Function is not recorded. Call it outside")
         ctx = FunctionCtx()
         ctx._name = cls.__name__
         recorded = get_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args)
