@@ -345,13 +345,31 @@ def test_hooks_that_keep_things_are_refused_by_capture():
     with pytest.raises(fg.CaptureError):
         fg.capture(lambda x: model(x) * 1)(fg.ones(1))
     handle.remove()
-    model.register_full_backward_hook(lambda m, gin, gout: None)
+    model.register_full_backward_hook(lambda m, gin, gout: kept.append(gout))
 
     def step(x):
         model(x).sum().backward()
 
     with pytest.raises(fg.CaptureError):
         fg.capture(step)(fg.ones(1))
+
+
+def test_backward_hooks_are_captured():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sigmoid(), nn.Linear(2, 1))
+    handle = model[2].register_full_backward_hook(lambda m, gin, gout: (gin[0] * 3,))
+
+    def step(x):
+        model.zero_grad()
+        model(x).sum().backward()
+        return model[0].weight.grad * 1
+
+    captured = fg.capture(step)
+    for i in range(6):
+        x = fg.rand(4, 2)
+        assert captured(x).tolist() == step(x).tolist()
+        if i == 3:
+            handle.remove()
+    assert sum(program.replays for _, program in captured.programs) == 3
 
 
 def test_buffers_are_seen_by_capture():
