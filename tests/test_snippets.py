@@ -234,6 +234,9 @@ print(torch.ones(25, requires_grad=True) * 1.5, torch.ones(2, 2, dtype=torch.flo
 m = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Dropout(0.2), nn.LayerNorm(3), nn.Linear(3, 1), nn.Softmax(dim=-1))
 print(m, m[-1], len(m), m[:2], m.eval().training, sum(p.numel() for p in m.parameters()), list(m.state_dict()))
 print(nn.CrossEntropyLoss(), nn.Flatten(), nn.GELU(), nn.LeakyReLU(0.1), nn.Embedding(3, 2), nn.Identity())
+print(nn.Embedding(4, 2, 1, 2.0, 1.0, True), nn.Embedding(4, 2, max_norm=1.0))
+table = torch.arange(8.).reshape(4, 2); e = nn.Embedding.from_pretrained(table, freeze=False, max_norm=1.0)
+print(e(torch.tensor([1, 3, 1])), e.weight, table, e.weight.requires_grad)
 ---
 x = torch.tensor([[1., 5., 2.], [4., 3., 6.]]); values, indices = x.max(1)
 print(x.max(0), x.sort(), x.min(1, keepdim=True), x.median(0), x.topk(2), x.kthvalue(1), x.cummax(0), x.aminmax())

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fastgrad import ops
+from fastgrad.autograd import no_grad
 from fastgrad.ops.table import composite
 from fastgrad.tensor import Tensor
 
@@ -276,11 +277,39 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -
 # ---------------------------------------------------------------------------------------------- lookups and attention
 
 
-@composite(sample=lambda rng: [(np.array([[0, 2], [1, 1]]), rng.uniform(-1, 1, (3, 4)))], methods=())
-def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+def _embeddings(rng: np.random.Generator) -> list[tuple]:
+    i, w = np.array([[0, 2], [1, 1]]), rng.uniform(-1, 1, (3, 4))
+    return [(i, w), (i, w, 1), (i, w, -2), (i, w, {"scale_grad_by_freq": True}), (i[0], w, None, 0.5), (i[1], w),
+            (i[0], w, None, 0.5, 1.0), (i, w, 0, None, 2.0, True)]
+
+
+@composite(sample=_embeddings, methods=())
+def embedding(
+    input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
+    norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False,
+) -> Tensor:  # fmt: skip
     """Rows of `weight` (rows, size) by integers (...): (..., size). The row `padding_idx` gets no gradient. IndexError
-    out of range."""
-    rows = ops.reshape(ops.index_select(weight, 0, ops.reshape(input, (-1,))), (*input.shape, *weight.shape[1:]))
+    out of range.
+
+    With `max_norm`, rows that are looked up and whose norm of order `norm_type` is larger are first scaled to it, in
+    place. With `scale_grad_by_freq`, a row's gradient is divided by how often it is looked up. NotImplementedError for
+    sparse gradients.
+    """
+    if sparse:
+        raise NotImplementedError("embedding: there are no sparse gradients")
+    places = ops.reshape(input, (-1,))
+    if max_norm is not None:
+        with no_grad():
+            norms = ops.linalg_vector_norm(weight, norm_type, 1)
+            used = ops.index_fill(ops.zeros(weight.shape[0]), 0, places, 1) > 0
+            shrink = ops.where(used & (norms > max_norm), max_norm / (norms + 1e-7), 1.0)
+            weight.mul_(ops.unsqueeze(shrink, 1))
+    rows = ops.reshape(ops.index_select(weight, 0, places), (*input.shape, *weight.shape[1:]))
+    if scale_grad_by_freq and rows.requires_grad:
+        ones = ops.ones(places.shape[0], dtype=weight.dtype)
+        counts = ops.index_add(ops.zeros(weight.shape[0], dtype=weight.dtype), 0, places, ones)
+        each = ops.reshape(ops.index_select(counts, 0, places), (*input.shape, 1))
+        rows.register_hook(lambda grad: grad / each)
     if padding_idx is None:
         return rows
     if not -weight.shape[0] <= padding_idx < weight.shape[0]:
