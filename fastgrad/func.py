@@ -13,7 +13,7 @@ from fastgrad.autograd import grad as _grad
 from fastgrad.autograd.graph import leaves_of
 from fastgrad.tensor import Tensor
 
-__all__ = ["functional_call", "grad", "grad_and_value", "hessian", "jacrev", "jvp", "value_and_grad", "vjp"]
+__all__ = ["functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp", "value_and_grad", "vjp"]
 
 
 def _flatten(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
@@ -176,6 +176,23 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     return (value, pull, aux) if has_aux else (value, pull)
 
 
+def _pushing(outs: list[Any], xs: list[Any]) -> tuple[list[Any], Callable[[list[Any]], list[Any]]]:
+    """What multiplies the Jacobian by vectors, one for each of xs: the gradient of `outs` is linear in what comes in,
+    `us`, and is itself differentiated by that."""
+    us = [ops.zeros_like(out).requires_grad_() for out in outs]
+    on_tape = [i for i, out in enumerate(outs) if out.requires_grad]
+    first = _grad([outs[i] for i in on_tape], xs, [us[i] for i in on_tape], create_graph=True,
+                  materialize_grads=True) if on_tape else ()
+
+    def push(vectors: list[Any]) -> list[Any]:
+        pairs = [(g, v) for g, v in zip(first, vectors, strict=False) if g is not None and g.requires_grad]
+        if not pairs:
+            return [ops.zeros_like(out) for out in outs]
+        return list(_grad([g for g, _ in pairs], us, [v for _, v in pairs], create_graph=True, materialize_grads=True))
+
+    return us, push
+
+
 def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool = False, has_aux: bool = False) -> Any:
     """func(*primals) and J v, by two passes backward. `tangents` has the structure of `primals`, a tuple."""
     if not isinstance(primals, tuple) or not isinstance(tangents, tuple) or len(primals) != len(tangents):
@@ -186,16 +203,8 @@ def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool =
         xs = _fresh(leaves)
         result, aux = _apart(func(*rebuild(xs)), has_aux)
         outs, rebuild_out = _flatten(result)
-        us = [ops.zeros_like(out).requires_grad_() for out in outs]
-        on_tape = [i for i, out in enumerate(outs) if out.requires_grad]
-        products: list[Any] = [ops.zeros_like(out) for out in outs]
-        if on_tape:
-            first = _grad([outs[i] for i in on_tape], xs, [us[i] for i in on_tape], create_graph=True,
-                          materialize_grads=True)
-            pairs = [(g, v) for g, v in zip(first, vectors, strict=True) if g is not None and g.requires_grad]
-            if pairs:
-                products = list(_grad([g for g, _ in pairs], us, [v for _, v in pairs], create_graph=True,
-                                      materialize_grads=True))
+        us, push = _pushing(outs, xs)
+        products = push(vectors)
     if not _outer(leaves) and not _outer(vectors) and not leaves_of(outs, xs):
         products, outs, aux = [p.detach() for p in products], [out.detach() for out in outs], _off(aux)
     _finish([*xs, *us])
@@ -230,6 +239,39 @@ def jacrev(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux
         if not outer:
             found, aux = _off(found), _off(aux)
         _finish(xs)
+        return (found, aux) if has_aux else found
+
+    return wrapper
+
+
+def jacfwd(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False, *,
+           randomness: str = "error") -> Callable[..., Any]:
+    """As `jacrev`, with one pass per element of the inputs instead: for more outputs than inputs. `randomness` is
+    accepted and changes nothing."""
+
+    @functools.wraps(func)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        with enable_grad():
+            numbers, tree = _selected(args, argnums)
+            leaves, rebuild = _flatten(tree)
+            xs = _fresh(leaves)
+            result, aux = _apart(func(*_replaced(args, numbers, argnums, rebuild(xs)), **kwargs), has_aux)
+            outs, rebuild_out = _flatten(result)
+            outer = _on_outer_tape(leaves, args, kwargs) or bool(leaves_of(outs, xs))
+            us, push = _pushing(outs, xs)
+            columns = []
+            for i, x in enumerate(xs):
+                units = ops.eye(x.numel(), dtype=x.dtype)
+                columns.append([push([units[k].reshape(x.shape) if j == i else ops.zeros_like(other)
+                                      for j, other in enumerate(xs)]) for k in range(x.numel())])
+            jacobians = [rebuild([
+                ops.stack([column[n] for column in columns[i]], -1).reshape((*out.shape, *x.shape)) if columns[i]
+                else ops.zeros((*out.shape, *x.shape), dtype=out.dtype) for i, x in enumerate(xs)])
+                for n, out in enumerate(outs)]
+        found = rebuild_out(jacobians)
+        if not outer:
+            found, aux = _off(found), _off(aux)
+        _finish([*xs, *us])
         return (found, aux) if has_aux else found
 
     return wrapper

@@ -457,6 +457,10 @@ def test_func():
                 f.jacrev(lambda s: f.jacrev(lambda t: t ** 3 * s)(y))(x), f.grad_and_value(one)(x, y),
                 value, pull((v, x.sum())), f.jvp(many, (x, y), (v, v)), f.jacrev(many)(x, y),
                 f.jacrev(many, argnums=(0, 1))(x, y), f.hessian(one)(x, y), f.hessian(one, argnums=(0, 1))(x, y),
+                f.jacfwd(many)(x, y), f.jacfwd(many, argnums=(0, 1))(x, y), f.jacfwd(f.jacrev(one))(x, y),
+                f.jacrev(f.jacfwd(one))(x, y), f.jacfwd(f.jacfwd(lambda t: t ** 3))(x),
+                f.jacfwd(lambda s: f.jacfwd(lambda t: t ** 3 * s)(y))(x), f.jacfwd(lambda t: t[:0])(x),
+                f.jacfwd(lambda t: (t * t, t.sum()), has_aux=True)(x),
                 aux[0]["a"], aux[0]["b"][0], aux[1])
     compare_lists(program)
 
