@@ -16,6 +16,29 @@ SETTINGS = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("seed", [1, 3, 4, 6])
+def test_trials_close_to_an_end_of_the_bracket_move_away_from_it(seed):
+    """A narrow pit in a wide bowl: the cubics put their minima at the bracket's ends, twice in a row."""
+    torch = pytest.importorskip("torch")
+    histories = []
+    for library in (fg, torch):
+        x = library.tensor(np.random.default_rng(seed).normal(size=2) * 2, requires_grad=True)
+        lr = [1.0, 20.0, 0.05][seed % 3]
+        optimizer = library.optim.LBFGS([x], lr=lr, line_search_fn="strong_wolfe", max_eval=80)
+        history = []
+
+        def closure(x=x, optimizer=optimizer, history=history, library=library):
+            optimizer.zero_grad()
+            loss = (library.exp(-50 * (x - 0.02) ** 2) * -5 + x * x * 0.01).sum()
+            loss.backward()
+            history.append(loss.item())
+            return loss
+
+        optimizer.step(closure)
+        histories.append(history)
+    np.testing.assert_allclose(*histories, rtol=1e-8)
+
+
 def rosenbrock(library):
     x = library.tensor(np.array([-1.2, 1.0, 0.3]), requires_grad=True)
     unused = library.tensor(np.array([3.0]), requires_grad=True)
