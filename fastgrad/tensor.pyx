@@ -459,6 +459,13 @@ cdef class Tensor:
         return self
 
     @property
+    def __class__(self):
+        """float, of a captured function's float argument: it takes the branches that a number takes."""
+        if self.flags & WRAPPED and self.flags & ARGUMENT and self.nd == 0:
+            return float
+        return type(self)
+
+    @property
     def is_leaf(self):
         if recording:
             hooks.used(<PyObject *>self)

@@ -33,6 +33,7 @@ cdef class Watch:
     cdef dict functions        # id of code: [function]
     cdef set entered           # ids of code that has run
     cdef set seen              # (id of a namespace, name), (id of an object, "attributes")
+    cdef set looked_at         # ids of arrays that Python reads elements of
     cdef dict known            # id: what has been explored
     cdef list doubtful         # (object, what is wrong with it)
     cdef object mentioned      # names in the code that has run
@@ -54,6 +55,7 @@ cdef class Watch:
     cdef int mention(self, names, called=*, asked=*, bint everything=*) except -1
     cdef object names_for(self, thing)
     cdef int explore_all(self, things, int depth) except -1
+    cdef int look_at(self, array) except -1
     cdef int follow(self, thing, path) except -1
     cdef int closure(self, function) except -1
     cdef int search(self, code) except -1

@@ -245,15 +245,18 @@ cdef class Mentions:
     cdef frozenset names      # globals
     cdef frozenset loose      # attributes of what cannot be told; and what getattr may be asked for
     cdef frozenset called     # the same, of methods that are called
+    cdef tuple elements       # the same, of what is subscripted by other than a slice
     cdef tuple chains         # (name, path): `self.config.scale` is ("self", ("config", "scale"))
     cdef frozenset asked      # strings, if there is a getattr or hasattr
     cdef bint everything      # attributes may be asked for by names that are not in the code
 
 
+cdef tuple attributes = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")
 cdef dict op_names = {opcode.opmap[name]: name for name in (
     "CACHE", "EXTENDED_ARG", "LOAD_GLOBAL", "LOAD_NAME", "LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_ATTR",
     "LOAD_METHOD", "LOAD_SUPER_ATTR", "STORE_ATTR", "STORE_FAST", "DELETE_FAST", "LOAD_FAST_LOAD_FAST",
-    "STORE_FAST_LOAD_FAST", "STORE_FAST_STORE_FAST", "COPY", "PRECALL", "NOP") if name in opcode.opmap}
+    "STORE_FAST_LOAD_FAST", "STORE_FAST_STORE_FAST", "LOAD_CONST", "BINARY_SUBSCR", "COPY", "PRECALL",
+    "NOP") if name in opcode.opmap}
 cdef bint known_code = sys.version_info < (3, 14)    # else every name may be a global's, and any object's attribute
 cdef int attribute_shift = 0 if sys.version_info < (3, 12) else 1
 
@@ -276,12 +279,12 @@ cdef Mentions mentions_of(object code):
         known.names = frozenset(names)
         known.loose = known.names | texts
         known.called = frozenset()
-        known.chains = ()
+        known.chains = known.elements = ()
         return known
     slots = code.co_varnames + tuple([name for name in code.co_cellvars if name not in code.co_varnames]) \
         + code.co_freevars
-    used, loose, called, chains, stored = set(), set(), set(), [], set()
-    chain = None
+    used, loose, called, chains, stored, elements = set(), set(), set(), [], set(), set()
+    chain = before = None
     text = code.co_code
     for i in range(0, len(text), 2):
         op = op_names.get(text[i])
@@ -292,7 +295,15 @@ cdef Mentions mentions_of(object code):
         high = 0
         if op in ("CACHE", "COPY", "PRECALL", "NOP"):
             continue
-        if op == "LOAD_GLOBAL":
+        if op == "BINARY_SUBSCR":
+            if before is not None:
+                elements.add(before)
+            chain = before = None
+            continue
+        before = chain if op is not None and op.startswith("LOAD_") and op not in attributes else None
+        if op == "LOAD_CONST":
+            chain = None
+        elif op == "LOAD_GLOBAL":
             used.add(names[arg >> 1])
             chain = (names[arg >> 1], ())
         elif op == "LOAD_NAME":
@@ -301,6 +312,7 @@ cdef Mentions mentions_of(object code):
         elif op in ("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF"):
             chain = (slots[arg], ())
         elif op == "LOAD_FAST_LOAD_FAST":
+            before = (slots[arg >> 4], ())
             chain = (slots[arg & 15], ())
         elif op == "LOAD_SUPER_ATTR":
             loose.add(names[arg >> 2])
@@ -338,6 +350,7 @@ cdef Mentions mentions_of(object code):
         loose.add("super")
     known.loose = frozenset(loose) | (texts if known.everything else frozenset())
     known.chains = tuple(firm)
+    known.elements = tuple([place for place in elements if place[0] not in stored])
     return known
 
 
@@ -437,6 +450,7 @@ cdef class Watch:
         self.arrays = []
         self.functions = {}
         self.seen = set()
+        self.looked_at = set()
         self.known = {}
         self.doubtful = []
         self.mentioned = frozenset(("forward", "__call__"))    # what other code calls
@@ -538,6 +552,21 @@ cdef class Watch:
                 value = PyDict_GetItemWithError(space, name)
                 if value is not NULL:
                     self.follow(<object>value, path)
+        for name, path in known.elements:
+            thing = here.get(name)
+            if thing is None:
+                value = PyDict_GetItemWithError(space, name)
+                thing = None if value is NULL else <object>value
+            for part in path:
+                thing = PyObject_GenericGetDict(thing, NULL).get(part) if FG_HAS_DICT(thing) else None
+            if isinstance(thing, np.ndarray) and thing.ndim == 1:
+                self.look_at(thing)
+        return 0
+
+    cdef int look_at(self, array) except -1:
+        """Python reads elements of an array. (One that is not known is made inside, and its id may be used again.)"""
+        if self.known.get(id(array)) is array:
+            self.looked_at.add(id(array))
         return 0
 
     cdef int follow(self, thing, path) except -1:
@@ -937,18 +966,19 @@ cdef class Watch:
         return 0
 
     cdef int settle(self, spans) except -1:
-        """Arrays whose memory launches use need no watching. `spans`: (begin, end) of such memory."""
+        """Arrays whose memory launches use need no watching, unless Python reads them too. `spans`: (begin, end) of
+        such memory."""
         kept = []
         for array, copy in self.arrays:
             begin = array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else 0
-            if isinstance(array, buffers):
+            if isinstance(array, buffers) or (copy is not None and id(array) in self.looked_at):
                 kept.append((array, copy))
             elif copy is not None and all([begin >= last or begin + array.nbytes <= first for first, last in spans]):
                 kept.append((array, copy))
         self.arrays = kept
         self.objects = self.generators = None
         self.functions = self.known = self.doubtful = None
-        self.seen = None
+        self.seen = self.looked_at = None
         return 0
 
 
@@ -1035,6 +1065,7 @@ cdef bint nests(code, inner):
     return False
 
 
+cdef frozenset shapers = frozenset(("reshape", "view", "transpose", "swapaxes", "squeeze", "ravel", "__dlpack__"))
 cdef object SimpleQueue = _queue.SimpleQueue
 cdef tuple writers = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom, io.FileIO)
 cdef str logs = standard + "logging" + os.sep    # log messages are not repeated either, and are let through
@@ -1047,6 +1078,10 @@ cdef int on_call(Watch watch, PyObject *frame, PyObject *called) except -1:
         return 0
     owner = <object>PyCFunction_GET_SELF(<object>called)
     if type(owner) is dict or type(owner) is list or type(owner) is str:
+        return 0
+    if isinstance(owner, np.ndarray):
+        if (<object>called).__name__ not in shapers:
+            watch.look_at(owner)
         return 0
     if owner is time:
         file = fg_code_of(frame).co_filename

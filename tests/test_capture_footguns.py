@@ -149,7 +149,7 @@ LOOKING = {
 @pytest.mark.filterwarnings("ignore")
 def test_every_composite_replays_as_it_runs(name):
     refused = 0
-    for sample in COMPOSITES[name].sample(np.random.default_rng(3)):
+    for sample in COMPOSITES[name].sample(np.random.default_rng(3))[:6]:
         keywords = sample[-1] if sample and isinstance(sample[-1], dict) else {}
         given = [[*a] if isinstance(a, list | tuple) else a for a in sample[: len(sample) - bool(keywords)]]
         tensors = []

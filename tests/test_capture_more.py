@@ -1,4 +1,4 @@
-"""More of what recording and replaying gets wrong elsewhere, in code as people write it. GAPS: wrong here too."""
+"""More of what recording and replaying gets wrong elsewhere, in code as people write it."""
 
 from __future__ import annotations
 
@@ -3301,14 +3301,6 @@ else:
     assert done.returncode == 0, (done.returncode, done.stderr[-300:])
 
 
-# Silent: where a replay gives other values than the function. docs/capture.md names them.
-GAPS = {
-    "an_array_shared_and_read",
-    "array_of_tensor_numpy_used",
-    "array_slice_read_and_used",
-    "float_isinstance",
-}
-
 # Loud, though not in our words
 STUMBLES = {"float_methods": "AttributeError", "float_times_array": "TypeError"}
 
@@ -3333,9 +3325,7 @@ QUIET = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.xfail(strict=True)] if name in GAPS else []) for name in CASES]
-)
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.filterwarnings("ignore:.*recorded 16 times")
 def test_loud_or_right(name):
     try:
