@@ -1370,7 +1370,7 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
     count_uses(recorder)
     settle(recorder, program)
     # Memory of the program that somebody else holds: a tensor was stored where a replay would not store it.
-    for _ in range(2):
+    for attempt in range(3):
         escaped = None
         for place in recorder.places:
             if place.own and place.block.refs > 0:
@@ -1381,8 +1381,10 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
                     escaped = place
         if escaped is None:
             break
-        recorder.watch.prune()
-        gc.collect()
+        if attempt == 0:
+            recorder.watch.prune()
+        elif attempt == 1:    # a cycle holds it
+            gc.collect()
     if escaped is not None:
         raise refused(recorder.function, "a tensor that was made inside a captured function (of "
                                          f"{(<Place>escaped).nbytes} bytes or less) is still held outside, in a list "
