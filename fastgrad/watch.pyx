@@ -18,6 +18,7 @@ import _queue
 import _random
 import array as arrays_of_python
 import ctypes
+import datetime
 import functools
 import io
 import opcode
@@ -99,6 +100,7 @@ cdef object python_function = eval("lambda: None")
 cdef str package = os.path.dirname(os.path.abspath(__file__)) + os.sep
 cdef tuple ours = (package, os.path.dirname(np.__file__) + os.sep, "<frozen")
 cdef str standard = os.path.dirname(os.__file__) + os.sep
+cdef object environment = type(os.environ).__getitem__.__code__
 cdef str queue_file = standard + "queue.py"
 cdef tuple views = (type({}.keys()), type({}.values()), type({}.items()))
 cdef tuple buffers = (bytearray, memoryview, arrays_of_python.array)
@@ -123,6 +125,7 @@ cdef enum Reading:       # how code is looked at when it is about to run
     OTHERS               # what it is given is: it may ask objects for all they have
     NOT_AT_ALL
     OF_A_QUEUE
+    OF_THE_ENVIRONMENT   # os.environ is read
 
 cdef enum Sort:          # of a value, for `explore`: what is to be noted of it
     NOTHING_OF_IT = 1    # a number, a string
@@ -187,7 +190,8 @@ cdef int reading_of(code) except -1:
     if len(reading) > 10000:
         reading.clear()
     file = code.co_filename
-    how = USERS if is_followed(file) else OF_A_QUEUE if file == queue_file and code.co_name in ("put", "get") \
+    how = USERS if is_followed(file) else OF_THE_ENVIRONMENT if code is environment \
+        else OF_A_QUEUE if file == queue_file and code.co_name in ("put", "get") \
         else OTHERS if code.co_argcount and not file.startswith(ours) else NOT_AT_ALL
     reading[id(code)] = (code, <int>how)
     return how
@@ -515,6 +519,8 @@ cdef class Watch:
         how = reading_of(code)
         if how == NOT_AT_ALL:
             return 0
+        if how == OF_THE_ENVIRONMENT:
+            return self.explore(os.environ._data, 1)
         if how != USERS:
             for thing in list(fg_locals_of(frame).values()):
                 if of_user(type(thing)):
@@ -1083,6 +1089,11 @@ cdef int on_call(Watch watch, PyObject *frame, PyObject *called) except -1:
         if (<object>called).__name__ not in shapers:
             watch.look_at(owner)
         return 0
+    if isinstance(owner, type) and issubclass(owner, datetime.date):
+        if (<object>called).__name__ in ("now", "utcnow", "today") and is_followed(fg_code_of(frame).co_filename):
+            watch.refuse(f"{owner.__name__}.{(<object>called).__name__}() in a captured function: a replay would not "
+                         f"ask again")
+        return 0
     if owner is time:
         file = fg_code_of(frame).co_filename
         if is_followed(file) and "site-packages" not in file:
@@ -1091,6 +1102,8 @@ cdef int on_call(Watch watch, PyObject *frame, PyObject *called) except -1:
         if owner.__name__ == "_thread" and (<object>called).__name__.startswith("start_"):
             watch.refuse("a thread is started while a captured function is being recorded: a replay would not start "
                          "one. Start it outside")
+        elif <object>called is open and is_followed(fg_code_of(frame).co_filename):
+            watch.refuse("a captured function opens a file: a replay would not open it again. Do so outside")
     elif isinstance(owner, writers) and (<object>called).__name__ in ("write", "writelines"):
         file = fg_code_of(frame).co_filename
         if owner is not sys.stdout and owner is not sys.stderr and not file.startswith(logs):

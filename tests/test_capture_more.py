@@ -9,11 +9,13 @@ import contextlib
 import contextvars
 import ctypes
 import dataclasses
+import datetime
 import enum
 import functools
 import itertools
 import math
 import operator
+import os
 import queue
 import subprocess
 import sys
@@ -3148,6 +3150,38 @@ def set_add_and_remove():
         return x * sum(s)
 
     return f
+
+
+@changing
+def environment_variable():
+    os.environ["FASTGRAD_TEST_SCALE"] = "1"
+    return lambda x: x * int(os.environ["FASTGRAD_TEST_SCALE"]), lambda i: os.environ.update(
+        FASTGRAD_TEST_SCALE=str(i + 2)
+    )
+
+
+@changing
+def environment_variable_that_appears():
+    os.environ.pop("FASTGRAD_TEST_OTHER", None)
+    return lambda x: x * int(os.getenv("FASTGRAD_TEST_OTHER", "1")), lambda i: os.environ.update(
+        FASTGRAD_TEST_OTHER=str(i + 2)
+    )
+
+
+@plain
+def date_and_time():
+    start = datetime.datetime(2020, 1, 1)
+    return lambda x: x * (datetime.datetime.now() - start).total_seconds()
+
+
+@case
+def file_opened(wrap):
+    def f(x):
+        with open(__file__) as file:
+            return x * len(file.readline())
+
+    c = wrap(f)
+    return [], lambda i: c(vector(i))
 
 
 @case
