@@ -88,6 +88,17 @@ def _apart(result: Any, has_aux: bool) -> tuple[Any, Any]:
     return result
 
 
+def _called(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], argnums: int | tuple[int, ...],
+            has_aux: bool) -> tuple[list[Any], Callable[[list[Any]], Any], Any, Any, bool]:
+    """Call func with fresh tensors for the arguments `argnums`: they, what builds those arguments' structure of others,
+    the result, aux, and whether an argument stands on a tape."""
+    numbers, tree = _selected(args, argnums)
+    leaves, rebuild = _flatten(tree)
+    xs = _fresh(leaves)
+    result, aux = _apart(func(*_replaced(args, numbers, argnums, rebuild(xs)), **kwargs), has_aux)
+    return xs, rebuild, result, aux, _outer(_flatten([list(args), dict(kwargs)])[0])
+
+
 def grad_and_value(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0,
                    has_aux: bool = False) -> Callable[..., Any]:
     """A function that returns the gradients of `func` and its value; (gradients, (value, aux)) with `has_aux`."""
@@ -95,10 +106,7 @@ def grad_and_value(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0,
     @functools.wraps(func)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         with enable_grad():
-            numbers, tree = _selected(args, argnums)
-            leaves, rebuild = _flatten(tree)
-            xs = _fresh(leaves)
-            out, aux = _apart(func(*_replaced(args, numbers, argnums, rebuild(xs)), **kwargs), has_aux)
+            xs, rebuild, out, aux, outer = _called(func, args, kwargs, argnums, has_aux)
             if not isinstance(out, Tensor):
                 raise RuntimeError(f"Expected f(*args) to return a Tensor, got {type(out).__name__}")
             if out.ndim:
@@ -107,16 +115,12 @@ def grad_and_value(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0,
             found = _grad(out, xs, create_graph=True, materialize_grads=True) if out.requires_grad \
                 else tuple(ops.zeros_like(x) for x in xs)
         gradients = rebuild(list(found))
-        if not _on_outer_tape(leaves, args, kwargs) and not leaves_of([out], xs):
+        if not outer and not leaves_of([out], xs):
             gradients, out, aux = _off(gradients), out.detach(), _off(aux)
         _finish(xs)
         return gradients, ((out, aux) if has_aux else out)
 
     return wrapper
-
-
-def _on_outer_tape(leaves: list[Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    return _outer(leaves) or _outer(_flatten([list(args), dict(kwargs)])[0])
 
 
 def value_and_grad(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0,
@@ -212,69 +216,69 @@ def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool =
     return (*value, aux) if has_aux else value
 
 
-def jacrev(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False, *,
-           chunk_size: int | None = None, _preallocate_and_copy: bool = False) -> Callable[..., Any]:
-    """A function that returns the Jacobian: (*output.shape, *input.shape), in the structure of the outputs and then of
-    the inputs. One pass backward per element of the outputs; `chunk_size` is accepted and changes nothing."""
+Found = tuple[list[list[Any]], list[Any]]
+
+
+def _jacobian(func: Callable[..., Any], argnums: int | tuple[int, ...], has_aux: bool,
+              found_by: Callable[[list[Any], list[Any], bool], Found]) -> Callable[..., Any]:
+    """`found_by(outs, xs, on_tape)` gives the blocks, a list for each output with one for each input, and the tensors
+    that it differentiated by."""
 
     @functools.wraps(func)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         with enable_grad():
-            numbers, tree = _selected(args, argnums)
-            leaves, rebuild = _flatten(tree)
-            xs = _fresh(leaves)
-            result, aux = _apart(func(*_replaced(args, numbers, argnums, rebuild(xs)), **kwargs), has_aux)
+            xs, rebuild, result, aux, outer = _called(func, args, kwargs, argnums, has_aux)
             outs, rebuild_out = _flatten(result)
-            outer = _on_outer_tape(leaves, args, kwargs) or bool(leaves_of(outs, xs))
-            jacobians = []
-            for out in outs:
-                flat = out.reshape(-1)
-                rows: list[Any] = [
-                    _grad(flat[k], xs, retain_graph=True, create_graph=outer, materialize_grads=True)
-                    if out.requires_grad else tuple(ops.zeros_like(x) for x in xs) for k in range(out.numel())]
-                jacobians.append(rebuild([
-                    ops.stack([row[i] for row in rows]).reshape((*out.shape, *x.shape)) if rows
-                    else ops.zeros((*out.shape, *x.shape), dtype=out.dtype) for i, x in enumerate(xs)]))
-        found = rebuild_out(jacobians)
+            outer = outer or bool(leaves_of(outs, xs))
+            blocks, variables = found_by(outs, xs, outer)
+        found = rebuild_out([rebuild(row) for row in blocks])
         if not outer:
             found, aux = _off(found), _off(aux)
-        _finish(xs)
+        _finish(variables)
         return (found, aux) if has_aux else found
 
     return wrapper
+
+
+def _by_rows(outs: list[Any], xs: list[Any], on_tape: bool) -> Found:
+    blocks = []
+    for out in outs:
+        flat = out.reshape(-1)
+        rows: list[Any] = [
+            _grad(flat[k], xs, retain_graph=True, create_graph=on_tape, materialize_grads=True)
+            if out.requires_grad else tuple(ops.zeros_like(x) for x in xs) for k in range(out.numel())]
+        blocks.append([
+            ops.stack([row[i] for row in rows]).reshape((*out.shape, *x.shape)) if rows
+            else ops.zeros((*out.shape, *x.shape), dtype=out.dtype) for i, x in enumerate(xs)])
+    return blocks, xs
+
+
+def _by_columns(outs: list[Any], xs: list[Any], on_tape: bool) -> Found:
+    us, push = _pushing(outs, xs)
+    columns = []
+    for i, x in enumerate(xs):
+        units = ops.eye(x.numel(), dtype=x.dtype)
+        columns.append([push([units[k].reshape(x.shape) if j == i else ops.zeros_like(other)
+                              for j, other in enumerate(xs)]) for k in range(x.numel())])
+    blocks = [[
+        ops.stack([column[n] for column in columns[i]], -1).reshape((*out.shape, *x.shape)) if columns[i]
+        else ops.zeros((*out.shape, *x.shape), dtype=out.dtype) for i, x in enumerate(xs)]
+        for n, out in enumerate(outs)]
+    return blocks, [*xs, *us]
+
+
+def jacrev(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False, *,
+           chunk_size: int | None = None, _preallocate_and_copy: bool = False) -> Callable[..., Any]:
+    """A function that returns the Jacobian: (*output.shape, *input.shape), in the structure of the outputs and then of
+    the inputs. One pass backward per element of the outputs; `chunk_size` is accepted and changes nothing."""
+    return _jacobian(func, argnums, has_aux, _by_rows)
 
 
 def jacfwd(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False, *,
            randomness: str = "error") -> Callable[..., Any]:
     """As `jacrev`, with one pass per element of the inputs instead: for more outputs than inputs. `randomness` is
     accepted and changes nothing."""
-
-    @functools.wraps(func)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        with enable_grad():
-            numbers, tree = _selected(args, argnums)
-            leaves, rebuild = _flatten(tree)
-            xs = _fresh(leaves)
-            result, aux = _apart(func(*_replaced(args, numbers, argnums, rebuild(xs)), **kwargs), has_aux)
-            outs, rebuild_out = _flatten(result)
-            outer = _on_outer_tape(leaves, args, kwargs) or bool(leaves_of(outs, xs))
-            us, push = _pushing(outs, xs)
-            columns = []
-            for i, x in enumerate(xs):
-                units = ops.eye(x.numel(), dtype=x.dtype)
-                columns.append([push([units[k].reshape(x.shape) if j == i else ops.zeros_like(other)
-                                      for j, other in enumerate(xs)]) for k in range(x.numel())])
-            jacobians = [rebuild([
-                ops.stack([column[n] for column in columns[i]], -1).reshape((*out.shape, *x.shape)) if columns[i]
-                else ops.zeros((*out.shape, *x.shape), dtype=out.dtype) for i, x in enumerate(xs)])
-                for n, out in enumerate(outs)]
-        found = rebuild_out(jacobians)
-        if not outer:
-            found, aux = _off(found), _off(aux)
-        _finish([*xs, *us])
-        return (found, aux) if has_aux else found
-
-    return wrapper
+    return _jacobian(func, argnums, has_aux, _by_columns)
 
 
 def hessian(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Callable[..., Any]:
