@@ -1391,11 +1391,14 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
                                          "or an attribute, say: a replay would not store another there. Return it "
                                          "instead")
     # Arrays that NumPy made inside are the same ones at each replay.
+    computes = False
     for place in recorder.places:
-        if place.written and not place.own and place.block.owner is not NULL and place.argument < 0 \
+        if not place.own and place.block.owner is not NULL and place.argument < 0 \
                 and made_inside(<object>place.block.owner):
-            raise refused(recorder.function, "the captured function changes a NumPy array that it made itself: a "
-                                             "replay would not make it anew. Make a tensor: fastgrad.zeros, say")
+            computes = True
+            if place.written:
+                raise refused(recorder.function, "the captured function changes a NumPy array that it made itself: a "
+                                                 "replay would not make it anew. Make a tensor: fastgrad.zeros, say")
     optimise(recorder, program)
     kept = []
     for place in recorder.places:
@@ -1457,7 +1460,7 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
                         and argument.place.start <= (<Tensor>view).ptr <= argument.place.start + argument.place.nbytes:
                     argument.views.append((view, (<Tensor>view).ptr - argument.place.start))
     spans = [(<size_t>place.start, <size_t>place.start + place.nbytes) for place in program.places if not place.own]
-    program.watch.settle(spans)
+    program.watch.settle(spans, computes)
     return 0
 
 

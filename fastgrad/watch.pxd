@@ -55,7 +55,8 @@ cdef class Watch:
     cdef int mention(self, names, called=*, asked=*, bint everything=*) except -1
     cdef object names_for(self, thing)
     cdef int explore_all(self, things, int depth) except -1
-    cdef int look_at(self, array) except -1
+    cpdef int look_at(self, array) except -1
+    cdef int see(self, mentions, here, dict space) except -1
     cdef int follow(self, thing, path) except -1
     cdef int closure(self, function) except -1
     cdef int search(self, code) except -1
@@ -72,4 +73,4 @@ cdef class Watch:
     cdef Py_ssize_t first_change(self)
     cdef object difference(self)
     cdef int prune(self) except -1
-    cdef int settle(self, spans) except -1
+    cdef int settle(self, spans, bint computes) except -1

@@ -17,6 +17,7 @@ Such objects are told by their reference counts, when recording is over: nobody 
 import _queue
 import _random
 import array as arrays_of_python
+import builtins
 import ctypes
 import datetime
 import functools
@@ -28,7 +29,7 @@ import sys
 import threading
 import time
 import weakref
-from collections import deque
+from collections import ChainMap, deque
 from contextvars import ContextVar
 from functools import partial
 from types import (
@@ -108,6 +109,7 @@ cdef tuple doubtful_types = (ContextVar, threading.local, ctypes.Array, ctypes.S
                              ctypes.c_int.__bases__[0], weakref.WeakValueDictionary, weakref.WeakKeyDictionary,
                              weakref.WeakSet)
 cdef frozenset nothing = frozenset()
+cdef long long compared = 1 << 26    # bytes: larger arrays are not
 cdef frozenset openers = frozenset(("vars", "__dict__", "getattr", "hasattr", "attrgetter", "locals", "globals"))
 cdef dict followed = {}          # file name: is its code looked at?
 cdef dict reading = {}           # id of code: (the code, how it is looked at, a Reading)
@@ -123,7 +125,7 @@ cdef tuple plain_values = (
 cdef enum Reading:       # how code is looked at when it is about to run
     USERS                # for the names that it mentions
     OTHERS               # what it is given is: it may ask objects for all they have
-    NOT_AT_ALL
+    NOT_AT_ALL           # of libraries, and what makes named tuples
     OF_A_QUEUE
     OF_THE_ENVIRONMENT   # os.environ is read
 
@@ -190,7 +192,8 @@ cdef int reading_of(code) except -1:
     if len(reading) > 10000:
         reading.clear()
     file = code.co_filename
-    how = USERS if is_followed(file) else OF_THE_ENVIRONMENT if code is environment \
+    how = NOT_AT_ALL if code.co_names == ("_tuple_new",) \
+        else USERS if is_followed(file) else OF_THE_ENVIRONMENT if code is environment \
         else OF_A_QUEUE if file == queue_file and code.co_name in ("put", "get") \
         else OTHERS if code.co_argcount and not file.startswith(ours) else NOT_AT_ALL
     reading[id(code)] = (code, <int>how)
@@ -249,18 +252,16 @@ cdef class Mentions:
     cdef frozenset names      # globals
     cdef frozenset loose      # attributes of what cannot be told; and what getattr may be asked for
     cdef frozenset called     # the same, of methods that are called
-    cdef tuple elements       # the same, of what is subscripted by other than a slice
+    cdef tuple sites          # where it may compute with arrays (operands.py); None: not looked for yet
     cdef tuple chains         # (name, path): `self.config.scale` is ("self", ("config", "scale"))
     cdef frozenset asked      # strings, if there is a getattr or hasattr
     cdef bint everything      # attributes may be asked for by names that are not in the code
 
 
-cdef tuple attributes = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")
 cdef dict op_names = {opcode.opmap[name]: name for name in (
     "CACHE", "EXTENDED_ARG", "LOAD_GLOBAL", "LOAD_NAME", "LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_ATTR",
     "LOAD_METHOD", "LOAD_SUPER_ATTR", "STORE_ATTR", "STORE_FAST", "DELETE_FAST", "LOAD_FAST_LOAD_FAST",
-    "STORE_FAST_LOAD_FAST", "STORE_FAST_STORE_FAST", "LOAD_CONST", "BINARY_SUBSCR", "COPY", "PRECALL",
-    "NOP") if name in opcode.opmap}
+    "STORE_FAST_LOAD_FAST", "STORE_FAST_STORE_FAST", "LOAD_CONST", "COPY", "PRECALL", "NOP") if name in opcode.opmap}
 cdef bint known_code = sys.version_info < (3, 14)    # else every name may be a global's, and any object's attribute
 cdef int attribute_shift = 0 if sys.version_info < (3, 12) else 1
 
@@ -283,12 +284,12 @@ cdef Mentions mentions_of(object code):
         known.names = frozenset(names)
         known.loose = known.names | texts
         known.called = frozenset()
-        known.chains = known.elements = ()
+        known.chains = ()
         return known
     slots = code.co_varnames + tuple([name for name in code.co_cellvars if name not in code.co_varnames]) \
         + code.co_freevars
-    used, loose, called, chains, stored, elements = set(), set(), set(), [], set(), set()
-    chain = before = None
+    used, loose, called, chains, stored = set(), set(), set(), [], set()
+    chain = None
     text = code.co_code
     for i in range(0, len(text), 2):
         op = op_names.get(text[i])
@@ -299,12 +300,6 @@ cdef Mentions mentions_of(object code):
         high = 0
         if op in ("CACHE", "COPY", "PRECALL", "NOP"):
             continue
-        if op == "BINARY_SUBSCR":
-            if before is not None:
-                elements.add(before)
-            chain = before = None
-            continue
-        before = chain if op is not None and op.startswith("LOAD_") and op not in attributes else None
         if op == "LOAD_CONST":
             chain = None
         elif op == "LOAD_GLOBAL":
@@ -316,7 +311,6 @@ cdef Mentions mentions_of(object code):
         elif op in ("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF"):
             chain = (slots[arg], ())
         elif op == "LOAD_FAST_LOAD_FAST":
-            before = (slots[arg >> 4], ())
             chain = (slots[arg & 15], ())
         elif op == "LOAD_SUPER_ATTR":
             loose.add(names[arg >> 2])
@@ -354,7 +348,6 @@ cdef Mentions mentions_of(object code):
         loose.add("super")
     known.loose = frozenset(loose) | (texts if known.everything else frozenset())
     known.chains = tuple(firm)
-    known.elements = tuple([place for place in elements if place[0] not in stored])
     return known
 
 
@@ -558,26 +551,36 @@ cdef class Watch:
                 value = PyDict_GetItemWithError(space, name)
                 if value is not NULL:
                     self.follow(<object>value, path)
-        for name, path in known.elements:
-            thing = here.get(name)
-            if thing is None:
-                value = PyDict_GetItemWithError(space, name)
-                thing = None if value is NULL else <object>value
-            for part in path:
-                thing = PyObject_GenericGetDict(thing, NULL).get(part) if FG_HAS_DICT(thing) else None
-            if isinstance(thing, np.ndarray) and thing.ndim == 1:
-                self.look_at(thing)
+        if self.arrays and known_code:
+            self.see(known, here, space)
         return 0
 
-    cdef int look_at(self, array) except -1:
+    cdef int see(self, mentions, here, dict space) except -1:
+        """Which arrays does code compute with, that runs where `here` are its local variables?"""
+        cdef Mentions known = <Mentions>mentions
+        from fastgrad.operands import Sight, sites
+
+        if known.sites is None:
+            known.sites = sites(known.code)
+        if known.sites:
+            names = ChainMap(here, space, builtins.__dict__)
+            sight = Sight(names.__getitem__, part_of, is_looked_into, self.look_at)
+            for node in known.sites:
+                sight.see(node)
+        return 0
+
+    cpdef int look_at(self, array) except -1:
         """Python reads elements of an array. (One that is not known is made inside, and its id may be used again.)"""
         if self.known.get(id(array)) is array:
             self.looked_at.add(id(array))
+            if array.nbytes > compared:
+                self.refuse(f"a captured function computes in NumPy or Python with an array of {array.nbytes} bytes "
+                            f"from outside, too large to be compared at each call. Pass it, or the part needed, "
+                            f"as an argument")
         return 0
 
     cdef int follow(self, thing, path) except -1:
         """Note attributes of attributes."""
-        cdef PyObject *value
         cdef int sort
         for i, name in enumerate(path):
             sort = sort_of(type(thing))
@@ -586,22 +589,10 @@ cdef class Watch:
                     or (type(thing) is ModuleType and not is_user_module(thing)):
                 return 0
             self.scan(thing, frozenset((name,)), 1)
-            value = NULL
-            if type(thing) is ModuleType:
-                value = PyDict_GetItemWithError(thing.__dict__, name)
-            elif isinstance(thing, type):
-                value = fg_lookup(thing, name)
-            else:
-                if FG_HAS_DICT(thing):
-                    value = PyDict_GetItemWithError(PyObject_GenericGetDict(thing, NULL), name)
-                if value is NULL:
-                    value = fg_lookup(type(thing), name)
-                    if value is not NULL and type(<object>value) is MemberDescriptorType:
-                        slot = slot_of(thing, name)
-                        value = <PyObject *>slot
-            if value is NULL or type(<object>value) is property or hasattr(type(<object>value), "__set__"):
+            try:
+                thing = part_of(thing, name)
+            except KeyError:
                 return self.mention(frozenset(path[i + 1:])) if i + 1 < len(path) else 0
-            thing = <object>value
         return 0
 
     cdef int mention(self, names, called=nothing, asked=nothing, bint everything=False) except -1:
@@ -696,7 +687,7 @@ cdef class Watch:
                 self.scan(thing, self.names_for(thing), depth)
             return 0
         if sort == ARRAY:
-            small = thing.nbytes <= 1 << 26
+            small = thing.nbytes <= compared
             self.arrays.append((thing, (thing.tobytes(), thing.shape, thing.dtype) if small else None))
             return self.explore_all(thing.flat, depth + 1) if thing.dtype.kind == "O" else 0
         if sort == BUFFER:
@@ -971,21 +962,57 @@ cdef class Watch:
         self.known.clear()
         return 0
 
-    cdef int settle(self, spans) except -1:
+    cdef int settle(self, spans, bint computes) except -1:
         """Arrays whose memory launches use need no watching, unless Python reads them too. `spans`: (begin, end) of
-        such memory."""
+        such memory. `computes`: some of it is of arrays that were made inside, of any of those."""
         kept = []
         for array, copy in self.arrays:
-            begin = array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else 0
-            if isinstance(array, buffers) or (copy is not None and id(array) in self.looked_at):
-                kept.append((array, copy))
-            elif copy is not None and all([begin >= last or begin + array.nbytes <= first for first, last in spans]):
-                kept.append((array, copy))
+            if copy is None:
+                continue
+            if not computes and isinstance(array, np.ndarray) and id(array) not in self.looked_at:
+                begin = array.__array_interface__["data"][0]
+                if any([begin < last and begin + array.nbytes > first for first, last in spans]):
+                    continue
+            kept.append((array, copy))
         self.arrays = kept
         self.objects = self.generators = None
         self.functions = self.known = self.doubtful = None
         self.seen = self.looked_at = None
         return 0
+
+
+def part_of(thing, name):
+    """An attribute, without running code of its class. KeyError if there is none, or if such code decides."""
+    cdef PyObject *value = NULL
+    if type(thing) is ModuleType:
+        value = PyDict_GetItemWithError(thing.__dict__, name)
+    elif isinstance(thing, type):
+        value = fg_lookup(thing, name)
+    else:
+        if FG_HAS_DICT(thing):
+            value = PyDict_GetItemWithError(PyObject_GenericGetDict(thing, NULL), name)
+        if value is NULL:
+            value = fg_lookup(type(thing), name)
+            if value is not NULL and type(<object>value) is MemberDescriptorType:
+                slot = slot_of(thing, name)
+                value = <PyObject *>slot
+    if value is NULL or type(<object>value) is property or hasattr(type(<object>value), "__set__"):
+        raise KeyError(name)
+    return <object>value
+
+
+def is_looked_into(function) -> bool:
+    """Is a callable the user's own, whose code is seen when it runs, or fastgrad's?"""
+    if type(function) is MethodType:
+        function = function.__func__
+    if type(function) is FunctionType:
+        file = function.__code__.co_filename
+        return is_followed(file) or file.startswith(package)
+    kind = function if isinstance(function, type) else type(function)
+    if of_user(kind) or of_package(kind):
+        return True
+    module = getattr(function, "__module__", None)
+    return type(module) is str and module.startswith("fastgrad.")
 
 
 cdef object referents(gc, thing):
