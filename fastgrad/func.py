@@ -216,11 +216,11 @@ def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool =
     return (*value, aux) if has_aux else value
 
 
-Found = tuple[list[list[Any]], list[Any]]
+_Found = tuple[list[list[Any]], list[Any]]
 
 
 def _jacobian(func: Callable[..., Any], argnums: int | tuple[int, ...], has_aux: bool,
-              found_by: Callable[[list[Any], list[Any], bool], Found]) -> Callable[..., Any]:
+              found_by: Callable[[list[Any], list[Any], bool], _Found]) -> Callable[..., Any]:
     """`found_by(outs, xs, on_tape)` gives the blocks, a list for each output with one for each input, and the tensors
     that it differentiated by."""
 
@@ -240,30 +240,32 @@ def _jacobian(func: Callable[..., Any], argnums: int | tuple[int, ...], has_aux:
     return wrapper
 
 
-def _by_rows(outs: list[Any], xs: list[Any], on_tape: bool) -> Found:
+def _block(parts: list[Any], dim: int, out: Any, x: Any) -> Any:
+    """The derivatives of `out` by `x`, of one part for each element of one of them, along `dim`."""
+    shape = (*out.shape, *x.shape)
+    return ops.stack(parts, dim).reshape(shape) if parts else ops.zeros(shape, dtype=out.dtype)
+
+
+def _by_rows(outs: list[Any], xs: list[Any], on_tape: bool) -> _Found:
     blocks = []
     for out in outs:
         flat = out.reshape(-1)
         rows: list[Any] = [
             _grad(flat[k], xs, retain_graph=True, create_graph=on_tape, materialize_grads=True)
             if out.requires_grad else tuple(ops.zeros_like(x) for x in xs) for k in range(out.numel())]
-        blocks.append([
-            ops.stack([row[i] for row in rows]).reshape((*out.shape, *x.shape)) if rows
-            else ops.zeros((*out.shape, *x.shape), dtype=out.dtype) for i, x in enumerate(xs)])
+        blocks.append([_block([row[i] for row in rows], 0, out, x) for i, x in enumerate(xs)])
     return blocks, xs
 
 
-def _by_columns(outs: list[Any], xs: list[Any], on_tape: bool) -> Found:
+def _by_columns(outs: list[Any], xs: list[Any], on_tape: bool) -> _Found:
     us, push = _pushing(outs, xs)
     columns = []
     for i, x in enumerate(xs):
         units = ops.eye(x.numel(), dtype=x.dtype)
         columns.append([push([units[k].reshape(x.shape) if j == i else ops.zeros_like(other)
                               for j, other in enumerate(xs)]) for k in range(x.numel())])
-    blocks = [[
-        ops.stack([column[n] for column in columns[i]], -1).reshape((*out.shape, *x.shape)) if columns[i]
-        else ops.zeros((*out.shape, *x.shape), dtype=out.dtype) for i, x in enumerate(xs)]
-        for n, out in enumerate(outs)]
+    blocks = [[_block([column[n] for column in columns[i]], -1, out, x) for i, x in enumerate(xs)]
+              for n, out in enumerate(outs)]
     return blocks, [*xs, *us]
 
 

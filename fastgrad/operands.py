@@ -19,7 +19,7 @@ import numpy as np
 from fastgrad.tensor import Tensor
 
 # Expressions, None for what cannot be told:
-#   ("value", constant)   ("slice",)   ("name", name, (attribute, ...))   ("several", parts)
+#   ("value",)   ("slice",)   ("name", name, (attribute, ...))   ("several", parts)
 #   ("item", container, index)   ("op", parts)   ("call", callee, arguments)
 Node = tuple[Any, ...] | None
 Leaves = list[tuple[np.ndarray, int]]
@@ -87,7 +87,7 @@ def sites(code: Any) -> tuple[Node, ...]:
             if arg & 1 and sys.version_info >= (3, 13):
                 stack.append(None)
         elif name == "LOAD_CONST":
-            stack.append(("value", step.argval))
+            stack.append(("value",))
         elif name in ("LOAD_ATTR", "LOAD_METHOD"):
             owner = pop()
             stack.append((*owner[:2], (*owner[2], step.argval)) if owner is not None and owner[0] == "name" else None)
@@ -242,7 +242,7 @@ class Sight:
             return "other", []
         if function is None or self.users(function) or any(function is one for one in _HARMLESS):
             return "other", []
-        if isinstance(function, Tensor) or isinstance(getattr(function, "__self__", None), Tensor):
+        if isinstance(getattr(function, "__self__", None), Tensor):
             return "other", []
         if getattr(function, "__name__", None) in _SAME and callee[2]:
             return "array", leaves

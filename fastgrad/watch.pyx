@@ -261,7 +261,7 @@ cdef class Mentions:
 cdef dict op_names = {opcode.opmap[name]: name for name in (
     "CACHE", "EXTENDED_ARG", "LOAD_GLOBAL", "LOAD_NAME", "LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_ATTR",
     "LOAD_METHOD", "LOAD_SUPER_ATTR", "STORE_ATTR", "STORE_FAST", "DELETE_FAST", "LOAD_FAST_LOAD_FAST",
-    "STORE_FAST_LOAD_FAST", "STORE_FAST_STORE_FAST", "LOAD_CONST", "COPY", "PRECALL", "NOP") if name in opcode.opmap}
+    "STORE_FAST_LOAD_FAST", "STORE_FAST_STORE_FAST", "COPY", "PRECALL", "NOP") if name in opcode.opmap}
 cdef bint known_code = sys.version_info < (3, 14)    # else every name may be a global's, and any object's attribute
 cdef int attribute_shift = 0 if sys.version_info < (3, 12) else 1
 
@@ -300,9 +300,7 @@ cdef Mentions mentions_of(object code):
         high = 0
         if op in ("CACHE", "COPY", "PRECALL", "NOP"):
             continue
-        if op == "LOAD_CONST":
-            chain = None
-        elif op == "LOAD_GLOBAL":
+        if op == "LOAD_GLOBAL":
             used.add(names[arg >> 1])
             chain = (names[arg >> 1], ())
         elif op == "LOAD_NAME":
