@@ -2,6 +2,8 @@
 
 from cpython.ref cimport PyObject
 
+from fastgrad.pointers cimport fg_pointers
+
 cdef enum Kind:
     ITEM        # of a namespace
     CELL        # of a closure
@@ -25,19 +27,20 @@ ctypedef int (*profiler)(PyObject *, PyObject *, int, PyObject *) except -1
 cdef class Watch:
     cdef Name *names
     cdef int n, room
-    cdef list kept             # (space, name, value) of each of the names, to keep them alive
+    cdef list kept             # space, name and value of each of the names, to keep them alive
     cdef list containers       # (container, what it held)
     cdef list objects          # (object, its namespace, how many attributes it had)
     cdef list generators       # (random number generator, its state)
     cdef list arrays           # (array, its bytes; None: too many)
-    cdef dict functions        # id of code: [function]
-    cdef set entered           # ids of code that has run
-    cdef set seen              # (id of a namespace, name), (id of an object, "attributes")
-    cdef set looked_at         # ids of arrays that Python reads elements of
-    cdef dict known            # id: what has been explored
+    cdef dict functions        # address of code: [function]
+    cdef fg_pointers seen      # (namespace, name); code that has run; namespaces whose names have been counted; arrays
+                               # that Python reads elements of; (class, its namespace) whose functions are explored
+    cdef fg_pointers known     # what has been explored
+    cdef list known_things     # the same
     cdef list doubtful         # (object, what is wrong with it)
     cdef object mentioned      # names in the code that has run
     cdef object called         # names of methods in it
+    cdef frozenset all_names   # both
     cdef object asked          # those that getattr and hasattr may be given
     cdef bint supers           # some of it calls super()
     cdef bint everything       # some of it may ask for attributes by names that are not in it
@@ -47,6 +50,7 @@ cdef class Watch:
     cdef object error
     cdef object refused        # what the function does that cannot be repeated, with its place; None: nothing
 
+    cdef void forget(self)
     cdef int begin(self, function) except -1
     cdef void end(self)
     cdef int refuse(self, str what) except -1
@@ -58,10 +62,11 @@ cdef class Watch:
     cpdef int look_at(self, array) except -1
     cdef int see(self, mentions, here, dict space) except -1
     cdef int follow(self, thing, path) except -1
-    cdef int closure(self, function) except -1
+    cdef int closure(self, function, tuple free) except -1
     cdef int search(self, code) except -1
     cdef int found(self, Kind kind, space, name, value, int depth) except -1
     cdef int explore(self, thing, int depth) except -1
+    cdef bint is_new(self, thing) except -1
     cdef int scan(self, thing, names, int depth) except -1
     cdef int add_missing(self, kind) except -1
     cdef int scan_class(self, kind, thing, names, int depth) except -1

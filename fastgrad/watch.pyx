@@ -43,6 +43,7 @@ from libc.string cimport memcmp
 
 import numpy as np
 
+from fastgrad.pointers cimport fg_pointers, fg_pointers_free, fg_pointers_get, number
 from fastgrad.runtime cimport room_for_one
 from fastgrad.tensor cimport Tensor
 
@@ -66,6 +67,9 @@ cdef extern from *:
     }
     static PyObject *fg_type_of(PyObject *thing) { return (PyObject *)Py_TYPE(thing); }
     static PyObject *fg_lookup(PyObject *type, PyObject *name) { return _PyType_Lookup((PyTypeObject *)type, name); }
+    static PyObject *fg_attributes(PyObject *type) { return ((PyTypeObject *)type)->tp_dict; }
+    static int fg_is_descriptor(PyObject *thing) { return Py_TYPE(thing)->tp_descr_get != NULL; }
+    static int fg_sets(PyObject *thing) { return Py_TYPE(thing)->tp_descr_set != NULL; }    /* as a property does */
     #define FG_HAS_DICT(thing) (Py_TYPE(thing)->tp_dictoffset != 0 || PyType_HasFeature(Py_TYPE(thing), FG_MANAGED))
     #ifdef Py_TPFLAGS_MANAGED_DICT
     #define FG_MANAGED Py_TPFLAGS_MANAGED_DICT
@@ -81,6 +85,9 @@ cdef extern from *:
     bint FG_HAS_DICT(object)
     PyObject *fg_type_of(PyObject *)                 # borrowed
     PyObject *fg_lookup(object type, object name)    # borrowed; NULL: none
+    PyObject *fg_attributes(object type)             # of a class that is not built in, by itself; borrowed
+    bint fg_is_descriptor(object thing)
+    bint fg_sets(object thing)
 
 cdef extern from "Python.h":
     int PyGC_Enable()
@@ -95,6 +102,8 @@ cdef extern from "Python.h":
     bint PyCFunction_Check(object)
     PyObject *PyList_GET_ITEM(list, Py_ssize_t)    # borrowed
     void *PyCapsule_GetPointer(object, const char *) except NULL
+    int PyDict_Next(dict, Py_ssize_t *, PyObject **, PyObject **)
+    Py_UCS4 PyUnicode_READ_CHAR(object, Py_ssize_t)
     int PyTrace_CALL, PyTrace_C_CALL
 
 cdef object python_function = eval("lambda: None")
@@ -112,9 +121,13 @@ cdef frozenset nothing = frozenset()
 cdef long long compared = 1 << 26    # bytes: larger arrays are not
 cdef frozenset openers = frozenset(("vars", "__dict__", "getattr", "hasattr", "attrgetter", "locals", "globals"))
 cdef dict followed = {}          # file name: is its code looked at?
-cdef dict reading = {}           # id of code: (the code, how it is looked at, a Reading)
+cdef fg_pointers reading         # of code: how it is looked at, a Reading
+cdef list read_codes = []        # that have a reading
 cdef dict sorts = {}             # class: of which Sort its instances are
-cdef dict mentions_by_code = {}  # id of code: Mentions
+cdef dict origins = {}           # class: its Origin
+cdef dict user_modules = {}      # module: is it the user's?
+cdef fg_pointers mentioning      # of code: the index of what it mentions
+cdef list all_mentions = []
 
 cdef tuple plain_values = (
     int, float, str, bytes, complex, type(None), type(Ellipsis), slice, range, np.generic, np.dtype,
@@ -128,6 +141,12 @@ cdef enum Reading:       # how code is looked at when it is about to run
     NOT_AT_ALL           # of libraries, and what makes named tuples
     OF_A_QUEUE
     OF_THE_ENVIRONMENT   # os.environ is read
+
+cdef enum Origin:        # of a class
+    USERS_OWN = 1        # or of a library that is looked into
+    PACKAGE              # this one
+    LIBRARY              # a container of the standard library, written in Python
+    ELSEWHERE
 
 cdef enum Sort:          # of a value, for `explore`: what is to be noted of it
     NOTHING_OF_IT = 1    # a number, a string
@@ -186,17 +205,19 @@ def code_of(function):
 
 
 cdef int reading_of(code) except -1:
-    known = reading.get(id(code))
-    if known is not None:
-        return <int>(<tuple>known)[1]
-    if len(reading) > 10000:
-        reading.clear()
+    cdef int how = fg_pointers_get(&reading, <PyObject *>code, NULL)
+    if how >= 0:
+        return how
+    if len(read_codes) > 10000:
+        fg_pointers_free(&reading)
+        read_codes.clear()
     file = code.co_filename
     how = NOT_AT_ALL if code.co_names == ("_tuple_new",) \
         else USERS if is_followed(file) else OF_THE_ENVIRONMENT if code is environment \
         else OF_A_QUEUE if file == queue_file and code.co_name in ("put", "get") \
         else OTHERS if code.co_argcount and not file.startswith(ours) else NOT_AT_ALL
-    reading[id(code)] = (code, <int>how)
+    read_codes.append(code)
+    number(&reading, <PyObject *>code, NULL, how)
     return how
 
 
@@ -255,6 +276,8 @@ cdef class Mentions:
     cdef tuple sites          # where it may compute with arrays (operands.py); None: not looked for yet
     cdef tuple chains         # (name, path): `self.config.scale` is ("self", ("config", "scale"))
     cdef frozenset asked      # strings, if there is a getattr or hasattr
+    cdef tuple free           # variables of a closure
+    cdef bint takes           # it has arguments, or such variables
     cdef bint everything      # attributes may be asked for by names that are not in the code
 
 
@@ -267,15 +290,20 @@ cdef int attribute_shift = 0 if sys.version_info < (3, 12) else 1
 
 
 cdef Mentions mentions_of(object code):
-    cdef Mentions known = <Mentions>mentions_by_code.get(id(code))
+    cdef Mentions known
     cdef bytes text
-    cdef int i, arg, high = 0
-    if known is not None:
-        return known
-    if len(mentions_by_code) > 10000:
-        mentions_by_code.clear()
-    known = mentions_by_code[id(code)] = Mentions()
+    cdef int i = fg_pointers_get(&mentioning, <PyObject *>code, NULL), arg, high = 0
+    if i >= 0:
+        return <Mentions>all_mentions[i]
+    if len(all_mentions) > 10000:
+        fg_pointers_free(&mentioning)
+        all_mentions.clear()
+    known = Mentions()
+    all_mentions.append(known)
+    number(&mentioning, <PyObject *>code, NULL, len(all_mentions) - 1)
     known.code = code
+    known.free = code.co_freevars
+    known.takes = code.co_argcount or code.co_flags & 12 or code.co_kwonlyargcount or known.free
     names = code.co_names
     texts = frozenset([part for part in code.co_consts if type(part) is str and part.isidentifier()])
     known.everything = not openers.isdisjoint(names)
@@ -444,17 +472,19 @@ cdef class Watch:
         self.generators = []
         self.arrays = []
         self.functions = {}
-        self.seen = set()
-        self.looked_at = set()
-        self.known = {}
+        self.known_things = []
         self.doubtful = []
-        self.mentioned = frozenset(("forward", "__call__"))    # what other code calls
+        self.mentioned = self.all_names = frozenset(("forward", "__call__"))    # what other code calls
         self.called = frozenset()
-        self.entered = set()
         self.asked = frozenset()
 
     def __dealloc__(self):
         PyMem_Free(self.names)
+        self.forget()
+
+    cdef void forget(self):
+        fg_pointers_free(&self.known)
+        fg_pointers_free(&self.seen)
 
     # -------------------------------------------------------------------------------------- while recording
 
@@ -488,17 +518,17 @@ cdef class Watch:
         return 0
 
     cdef int add(self, Kind kind, object space, object name, PyObject *value) except -1:
-        key = (id(space), name)
-        if key in self.seen:
+        if number(&self.seen, <PyObject *>space, <PyObject *>name, self.n):
             return 0
-        self.seen.add(key)
         self.names = <Name *>room_for_one(self.names, self.n, &self.room, sizeof(Name))
         self.names[self.n].kind = kind
         self.names[self.n].space = <PyObject *>space
         self.names[self.n].name = <PyObject *>name
         self.names[self.n].value = value
         self.n += 1
-        self.kept.append((space, name, None if value is NULL else <object>value))
+        self.kept.append(space)
+        self.kept.append(name)
+        self.kept.append(None if value is NULL else <object>value)
         return 0
 
     cdef int enter(self, PyObject *frame) except -1:
@@ -532,13 +562,15 @@ cdef class Watch:
                 self.found(ITEM, space, name, <object>value, 0)
             else:    # a builtin
                 self.add(ITEM, space, name, NULL)
-        if code.co_freevars and id(code) not in self.functions and code.co_freevars != ("__class__",):
+        functions = self.functions.get(<size_t><PyObject *>code)
+        if known.free and functions is None and known.free != ("__class__",):
             self.search(code)
-        self.entered.add(id(code))
-        for function in self.functions.get(id(code), ()):
-            self.closure(function)
+            functions = self.functions.get(<size_t><PyObject *>code)
+        number(&self.seen, <PyObject *>code, NULL, 0)
+        for function in functions or ():
+            self.closure(function, known.free)
         here = {}
-        if code.co_argcount or code.co_flags & 12 or code.co_kwonlyargcount or code.co_freevars:
+        if known.takes:
             here = fg_locals_of(frame)
             for thing in list(here.values()):
                 self.explore(thing, 1)
@@ -569,8 +601,8 @@ cdef class Watch:
 
     cpdef int look_at(self, array) except -1:
         """Python reads elements of an array. (One that is not known is made inside, and its id may be used again.)"""
-        if self.known.get(id(array)) is array:
-            self.looked_at.add(id(array))
+        if fg_pointers_get(&self.known, <PyObject *>array, NULL) >= 0:
+            number(&self.seen, <PyObject *>array, NULL, 0)
             if array.nbytes > compared:
                 self.refuse(f"a captured function computes in NumPy or Python with an array of {array.nbytes} bytes "
                             f"from outside, too large to be compared at each call. Pass it, or the part needed, "
@@ -579,18 +611,19 @@ cdef class Watch:
 
     cdef int follow(self, thing, path) except -1:
         """Note attributes of attributes."""
-        cdef int sort
+        cdef PyObject *value
+        cdef int sort, i
         for i, name in enumerate(path):
             sort = sort_of(type(thing))
             if sort == NOTHING_OF_IT or sort == BUILTIN or sort == ARRAY \
                     or (sort == TENSOR and not FG_HAS_DICT(thing)) \
                     or (type(thing) is ModuleType and not is_user_module(thing)):
                 return 0
-            self.scan(thing, frozenset((name,)), 1)
-            try:
-                thing = part_of(thing, name)
-            except KeyError:
+            self.scan(thing, (name,), 1)
+            value = find_part(thing, name)
+            if value is NULL:
                 return self.mention(frozenset(path[i + 1:])) if i + 1 < len(path) else 0
+            thing = <object>value
         return 0
 
     cdef int mention(self, names, called=nothing, asked=nothing, bint everything=False) except -1:
@@ -599,12 +632,13 @@ cdef class Watch:
         self.mentioned |= names
         self.called |= called
         self.asked |= asked
+        self.all_names = self.mentioned | self.called
         if everything:
             self.everything = True
         if "super" in names and not self.supers:
             self.supers = True
-            new = self.mentioned | self.called
-        for thing in list(self.known.values()):
+            new = self.all_names
+        for thing in self.known_things[:]:
             self.scan(thing, None if everything and not isinstance(thing, (type, ModuleType)) else new, 1)
         return 0
 
@@ -612,7 +646,7 @@ cdef class Watch:
         """Which attributes of an object the code that has run may ask for; None: any."""
         if self.everything and not isinstance(thing, (type, ModuleType)):
             return None
-        return self.mentioned | self.called
+        return self.all_names
 
     cdef int explore_all(self, things, int depth) except -1:
         if len(things) <= 10000:
@@ -620,15 +654,17 @@ cdef class Watch:
                 self.explore(thing, depth)
         return 0
 
-    cdef int closure(self, function) except -1:
+    cdef int closure(self, function, tuple free) except -1:
         cdef PyObject *value
+        cdef PyObject *defaults = PyFunction_GetDefaults(function)
+        cdef PyObject *keywords = PyFunction_GetKwDefaults(function)
         self.add(CODE, function, "__code__", PyFunction_GetCode(function))
-        if function.__defaults__ is not None or function.__kwdefaults__ is not None:
-            self.add(DEFAULTS, function, "__defaults__", PyFunction_GetDefaults(function))
-            self.add(KEYWORD_DEFAULTS, function, "__kwdefaults__", PyFunction_GetKwDefaults(function))
-            if function.__kwdefaults__ is not None:
-                self.explore(function.__kwdefaults__, 1)
-        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
+        if defaults is not NULL or keywords is not NULL:
+            self.add(DEFAULTS, function, "__defaults__", defaults)
+            self.add(KEYWORD_DEFAULTS, function, "__kwdefaults__", keywords)
+            if keywords is not NULL:
+                self.explore(<object>keywords, 1)
+        for name, cell in zip(free, function.__closure__ or ()):
             value = PyCell_GET(cell)
             if value is not NULL and name != "__class__":
                 self.found(CELL, cell, name, <object>value, 0)
@@ -658,8 +694,7 @@ cdef class Watch:
         if sort == BUILTIN:
             return 0 if isinstance(thing.__self__, ModuleType) else self.explore(thing.__self__, depth + 1)
         if sort == TENSOR:
-            if FG_HAS_DICT(thing) and PyObject_GenericGetDict(thing, NULL) and id(thing) not in self.known:
-                self.known[id(thing)] = thing
+            if FG_HAS_DICT(thing) and PyObject_GenericGetDict(thing, NULL) and self.is_new(thing):
                 self.scan(thing, self.names_for(thing), depth)
             return 0
         if sort == NOTHING_OF_IT or depth > 200:
@@ -669,14 +704,14 @@ cdef class Watch:
             return self.explore(thing.__self__, depth + 1)
         if sort == FIXED:
             return self.explore_all(thing, depth + 1)
-        if id(thing) in self.known:
+        if not self.is_new(thing):
             return 0
-        self.known[id(thing)] = thing
         if sort == FUNCTION:
-            self.functions.setdefault(id(thing.__code__), []).append(thing)
-            if id(thing.__code__) in self.entered:
-                self.closure(thing)
-            if thing.__closure__ and thing.__code__.co_filename.startswith(package):    # a decorator's wrapper
+            code = PyFunction_GetCode(thing)
+            self.functions.setdefault(<size_t>code, []).append(thing)
+            if fg_pointers_get(&self.seen, code, NULL) >= 0:    # it has run
+                self.closure(thing, (<object>code).co_freevars)
+            if thing.__closure__ and (<object>code).co_filename.startswith(package):    # a decorator's wrapper
                 for cell in thing.__closure__:
                     value = PyCell_GET(cell)
                     if value is not NULL and callable(<object>value):
@@ -725,51 +760,57 @@ cdef class Watch:
             return self.explore(thing.function, depth + 1)
         return self.scan(thing, self.names_for(thing), depth)
 
+    cdef bint is_new(self, thing) except -1:
+        """Has it not been explored yet? From now on it has."""
+        if number(&self.known, <PyObject *>thing, NULL, 0):
+            return False
+        self.known_things.append(thing)
+        return True
+
     cdef int scan(self, thing, names, int depth) except -1:
         """Note attributes of an object: those of `names`; None: all."""
         cdef PyObject *value
-        cdef bint users
+        cdef int origin
         kind = type(thing)
         if kind is ModuleType:
             if is_user_module(thing):
+                space = thing.__dict__
                 for name in names:
-                    value = PyDict_GetItemWithError(thing.__dict__, name)
+                    value = PyDict_GetItemWithError(space, name)
                     if value is not NULL:
-                        self.found(ITEM, thing.__dict__, name, <object>value, depth)
+                        self.found(ITEM, space, name, <object>value, depth)
             return 0
+        origin = origin_of(kind)
         if isinstance(thing, type):
-            if of_user(kind):    # a metaclass
+            if origin == USERS_OWN:    # a metaclass
                 self.scan_class(kind, None, names, depth)
             if of_user(thing):
                 self.add_missing(thing)
             return self.scan_class(thing, None, names, depth)
-        users = of_user(kind)
         space = PyObject_GenericGetDict(thing, NULL) if FG_HAS_DICT(thing) else None
-        if users:
+        if origin == USERS_OWN:
             self.add(TYPE, thing, "__class__", <PyObject *>kind)
         if space is not None:
-            if users:
+            if origin == USERS_OWN:
                 self.add(SPACE, thing, "__dict__", <PyObject *>space)
-            if (id(thing), "attributes") not in self.seen:
-                self.seen.add((id(thing), "attributes"))
+            if not number(&self.seen, <PyObject *>space, NULL, 0):
                 self.objects.append((thing, space, count_attributes(thing, space)))
-            for name in list(space):
-                if names is None or name in names:
-                    value = PyDict_GetItemWithError(space, name)
-                    # A method that is called is none of an attribute that cannot be called.
-                    if value is not NULL and (names is None or name not in self.called or name in self.mentioned
-                                              or callable(<object>value)):
-                        self.found(ITEM, space, name, <object>value, depth)
-                elif not users and is_library(kind):    # what it does with them is its own affair
-                    value = PyDict_GetItemWithError(space, name)
-                    if value is not NULL:
-                        self.explore(<object>value, depth + 1)
+            for name in narrower(names, space):
+                value = PyDict_GetItemWithError(space, name)
+                # A method that is called is none of an attribute that cannot be called.
+                if value is not NULL and (names is None or name not in self.called or name in self.mentioned
+                                          or callable(<object>value)):
+                    self.found(ITEM, space, name, <object>value, depth)
+            if origin == LIBRARY and names is not None:    # what it does with the others is its own affair
+                for name, other in list(space.items()):
+                    if name not in names:
+                        self.explore(other, depth + 1)
             for name in self.asked:
                 if name not in space and fg_lookup(kind, name) is NULL:
                     self.add(ITEM, space, name, NULL)
-        if users:
+        if origin == USERS_OWN:
             self.add_missing(kind)
-        if users or (space is not None and of_package(kind)):
+        if origin == USERS_OWN or (space is not None and origin == PACKAGE):
             self.scan_class(kind, thing, names, depth)
         return 0
 
@@ -783,19 +824,27 @@ cdef class Watch:
     cdef int scan_class(self, kind, thing, names, int depth) except -1:
         """Attributes of a class of the user's; `thing`: an instance that they are asked of, or None."""
         cdef PyObject *value
+        cdef int origin
+        cdef dict attributes
         space = PyObject_GenericGetDict(thing, NULL) if thing is not None and FG_HAS_DICT(thing) else None
         for parent in kind.__mro__:
-            if not of_user(parent):
-                if space is not None and of_package(parent):    # defaults of what an instance may set
-                    for name in list(parent.__dict__):
-                        if names is not None and name in names and not hasattr(type(parent.__dict__[name]), "__get__") \
-                                and PyDict_GetItemWithError(space, name) is NULL:
-                            self.add(ITEM, space, name, NULL)
+            origin = origin_of(parent)
+            if origin == PACKAGE and space is not None and names is not None:    # defaults of what it may set
+                attributes = <dict>fg_attributes(parent)
+                for name in narrower(names, attributes):
+                    value = PyDict_GetItemWithError(attributes, name)
+                    if value is not NULL and not fg_is_descriptor(<object>value) \
+                            and PyDict_GetItemWithError(space, name) is NULL:
+                        self.add(ITEM, space, name, NULL)
+            if origin != USERS_OWN:
                 continue
-            for name in list(parent.__dict__):
-                if names is not None and name not in names:
-                    if type(parent.__dict__[name]) is FunctionType:    # called by an operator, say
-                        self.explore(parent.__dict__[name], depth + 1)
+            attributes = <dict>fg_attributes(parent)
+            if names is not None and not number(&self.seen, <PyObject *>parent, <PyObject *>attributes, 0):
+                for attribute in list(attributes.values()):
+                    if type(attribute) is FunctionType:    # called by an operator, say
+                        self.explore(attribute, depth + 1)
+            for name in narrower(names, attributes):
+                if PyDict_GetItemWithError(attributes, name) is NULL:
                     continue
                 value = fg_lookup(kind, name)
                 if value is NULL or (name[:2] == "__" and names is None):
@@ -848,8 +897,8 @@ cdef class Watch:
         cdef int i
         for i in range(self.n):
             if not same_name(&self.names[i]):
-                things.append(self.kept[i][0])
-                what.append(f"assigns to '{self.kept[i][1]}'")
+                things.append(self.kept[3 * i])
+                what.append(f"assigns to '{self.kept[3 * i + 1]}'")
         for container, items in self.containers:
             if not same_items(items, container):
                 things.append(container)
@@ -880,7 +929,7 @@ cdef class Watch:
         import gc
 
         cdef list order = [self.kept, self.containers, self.objects, self.generators, self.arrays, self.doubtful,
-                           self.functions, self.known, things]
+                           self.functions, self.known_things, things]
         cdef dict inside = {id(thing): 0 for thing in order}
         cdef PyObject *item
         cdef int i = 0
@@ -930,7 +979,7 @@ cdef class Watch:
         if i < 0:
             return None
         if i < self.n:
-            return f"'{self.kept[i][1]}' changes"
+            return f"'{self.kept[3 * i + 1]}' changes"
         if i < self.n + len(self.containers):
             return f"what a {type(self.containers[i - self.n][0]).__name__} holds changes"
         return "an array that the function reads changes"
@@ -938,8 +987,8 @@ cdef class Watch:
     cdef int prune(self) except -1:
         """Forget what the function made inside, so that it can go."""
         cdef int i, n = 0
-        cdef list spaces = []
-        for part in self.kept + self.containers + self.objects + self.generators + self.arrays + self.doubtful:
+        cdef list spaces = self.kept[::3]
+        for part in self.containers + self.objects + self.generators + self.arrays + self.doubtful:
             spaces.append((<tuple>part)[0])
         part = None    # only lists hold them now
         alive = {id(spaces[i]) for i in self.held_elsewhere(spaces)}
@@ -947,9 +996,9 @@ cdef class Watch:
         for i in range(self.n):
             if <size_t>self.names[i].space in alive:
                 self.names[n] = self.names[i]
-                self.kept[n] = self.kept[i]
+                self.kept[3 * n:3 * n + 3] = self.kept[3 * i:3 * i + 3]
                 n += 1
-        del self.kept[n:]
+        del self.kept[3 * n:]
         self.n = n
         self.containers = [part for part in self.containers if id(part[0]) in alive]
         self.objects = [part for part in self.objects if id(part[0]) in alive]
@@ -957,7 +1006,7 @@ cdef class Watch:
         self.arrays = [part for part in self.arrays if id(part[0]) in alive]
         self.functions.clear()
         self.doubtful.clear()
-        self.known.clear()
+        self.known_things.clear()
         return 0
 
     cdef int settle(self, spans, bint computes) except -1:
@@ -967,20 +1016,36 @@ cdef class Watch:
         for array, copy in self.arrays:
             if copy is None:
                 continue
-            if not computes and isinstance(array, np.ndarray) and id(array) not in self.looked_at:
+            if not computes and isinstance(array, np.ndarray) \
+                    and fg_pointers_get(&self.seen, <PyObject *>array, NULL) < 0:
                 begin = array.__array_interface__["data"][0]
                 if any([begin < last and begin + array.nbytes > first for first, last in spans]):
                     continue
             kept.append((array, copy))
         self.arrays = kept
         self.objects = self.generators = None
-        self.functions = self.known = self.doubtful = None
-        self.seen = self.looked_at = None
+        self.functions = self.known_things = self.doubtful = None
+        self.forget()
         return 0
+
+
+cdef object narrower(names, dict space):
+    """The names to be looked up in a namespace: those, or its own, whichever are fewer; None: its own."""
+    if names is None:
+        return list(space)
+    return names if len(names) <= len(space) else [name for name in space if name in names]
 
 
 def part_of(thing, name):
     """An attribute, without running code of its class. KeyError if there is none, or if such code decides."""
+    cdef PyObject *value = find_part(thing, name)
+    if value is NULL:
+        raise KeyError(name)
+    return <object>value
+
+
+cdef PyObject *find_part(thing, name):
+    """The same; borrowed, NULL if there is none."""
     cdef PyObject *value = NULL
     if type(thing) is ModuleType:
         value = PyDict_GetItemWithError(thing.__dict__, name)
@@ -994,9 +1059,7 @@ def part_of(thing, name):
             if value is not NULL and type(<object>value) is MemberDescriptorType:
                 slot = slot_of(thing, name)
                 value = <PyObject *>slot
-    if value is NULL or type(<object>value) is property or hasattr(type(<object>value), "__set__"):
-        raise KeyError(name)
-    return <object>value
+    return NULL if value is NULL or fg_sets(<object>value) else value
 
 
 def is_looked_into(function) -> bool:
@@ -1006,8 +1069,7 @@ def is_looked_into(function) -> bool:
     if type(function) is FunctionType:
         file = function.__code__.co_filename
         return is_followed(file) or file.startswith(package)
-    kind = function if isinstance(function, type) else type(function)
-    if of_user(kind) or of_package(kind):
+    if origin_of(function if isinstance(function, type) else type(function)) <= PACKAGE:
         return True
     module = getattr(function, "__module__", None)
     return type(module) is str and module.startswith("fastgrad.")
@@ -1029,11 +1091,14 @@ cdef object referents(gc, thing):
 
 cdef int count_attributes(thing, dict space) except -1:
     cdef int count = 0
+    cdef Py_ssize_t at = 0
+    cdef PyObject *name
     cdef PyObject *shared
-    for name in space:
-        shared = fg_lookup(type(thing), name)
-        count += not (name.startswith("_captured_") or (
-            shared is not NULL and type(<object>shared) is functools.cached_property))
+    while PyDict_Next(space, &at, &name, NULL):
+        shared = fg_lookup(type(thing), <object>name)
+        count += not ((shared is not NULL and type(<object>shared) is functools.cached_property) or (
+            type(<object>name) is str and PyUnicode_READ_CHAR(<object>name, 0) == c"_"
+            and (<str>name).startswith("_captured_")))
     return count
 
 
@@ -1053,17 +1118,20 @@ cdef bint same_array(array, tuple copy):
     return bytes(array) == copy[0]
 
 
-cdef dict classes = {}    # class: is it the user's?
+cdef int origin_of(kind) except -1:
+    known = origins.get(kind)
+    if known is not None:
+        return <int>known
+    if len(origins) > 10000:
+        origins.clear()
+    origin = USERS_OWN if of_user_file(kind) else PACKAGE if kind.__module__.startswith("fastgrad.") \
+        else LIBRARY if kind.__module__ == "collections" else ELSEWHERE
+    origins[kind] = origin
+    return origin
 
 
-cdef bint of_user(kind):
-    """Is a class the user's, or of a library that is looked into?"""
-    known = classes.get(kind)
-    if known is None:
-        if len(classes) > 10000:
-            classes.clear()
-        known = classes[kind] = of_user_file(kind)
-    return known
+cdef bint of_user(kind) except -1:
+    return origin_of(kind) == USERS_OWN
 
 
 cdef bint of_user_file(kind):
@@ -1073,19 +1141,15 @@ cdef bint of_user_file(kind):
     return file is None and kind.__module__ == "__main__" or file is not None and is_followed(file)
 
 
-cdef bint is_user_module(module):
-    file = PyObject_GenericGetDict(module, NULL).get("__file__")
-    return module.__name__ not in sys.builtin_module_names and (file is None or type(file) is not str
-                                                                or is_followed(file))
-
-
-cdef bint of_package(kind):
-    return kind.__module__.startswith("fastgrad.")
-
-
-cdef bint is_library(kind):
-    """A container of the standard library, written in Python?"""
-    return kind.__module__ == "collections"
+cdef bint is_user_module(module) except -1:
+    known = user_modules.get(module)
+    if known is None:
+        if len(user_modules) > 10000:
+            user_modules.clear()
+        file = PyObject_GenericGetDict(module, NULL).get("__file__")
+        known = user_modules[module] = module.__name__ not in sys.builtin_module_names and (
+            file is None or type(file) is not str or is_followed(file))
+    return known
 
 
 cdef bint nests(code, inner):
