@@ -39,6 +39,7 @@ from fastgrad.passes cimport (
     FOLDED, MERGED, NOTHING, OWN, UNREAD, Plan, Step, drop_unread, forward_copies, fuse_activations,
     fuse_biases, merge_elementwise,
 )
+from fastgrad.pointers cimport fg_pointers, fg_pointers_free, fg_pointers_get, number
 from fastgrad.runtime cimport (
     FLOAT64, RELEASE_GIL_ABOVE, Kernel, block_decref, block_incref, block_new, fg_block, fg_call, fg_entry, fg_pool,
     free_pool, grad_enabled, hooks, itemsize_of, make_common, new_pool, next_stamp, recorder_pool, recording,
@@ -126,21 +127,12 @@ cdef class Place:
     cdef int buffer          # the one that lives there now, see passes.pyx
     cdef bint own            # allocated by the recorder
     cdef bint written
-    cdef Use *uses           # what points into it
-    cdef int n_uses, room
+    cdef Use *uses           # what points into it: a part of the program's
+    cdef int n_uses
 
     def __dealloc__(self):
-        PyMem_Free(self.uses)
         if self.block is not NULL and not self.own:
             block_decref(self.block)
-
-    cdef int add_use(self, int step, int operand, int64_t offset) except -1:
-        self.uses = <Use *>room_for_one(self.uses, self.n_uses, &self.room, sizeof(Use))
-        self.uses[self.n_uses].step = step
-        self.uses[self.n_uses].operand = operand
-        self.uses[self.n_uses].offset = offset
-        self.n_uses += 1
-        return 0
 
 
 cdef class Found:
@@ -181,9 +173,10 @@ cdef class Recorder:
     cdef Step *steps
     cdef int n, room
     cdef list places
-    cdef dict by_start       # address: index into places
-    cdef dict found          # id: Found
-    cdef set made            # addresses of blocks around arrays that NumPy made meanwhile
+    cdef fg_pointers starts  # addresses: indices into places
+    cdef list found          # each a Found
+    cdef fg_pointers met     # tensors: indices into found; (tensor, its block) that need no second look
+    cdef fg_pointers made    # blocks around arrays that NumPy made meanwhile
     cdef uint64_t born
     cdef list calls, held, checks, modules, arguments
     cdef list numbers        # (step, operand, float32?, tensor)
@@ -200,9 +193,7 @@ cdef class Recorder:
         self.pool = new_pool()
         self.thread = PyThread_get_thread_ident()
         self.places = []
-        self.by_start = {}
-        self.found = {}
-        self.made = set()
+        self.found = []
         self.born = next_stamp()
         self.calls = []
         self.held = []
@@ -214,6 +205,9 @@ cdef class Recorder:
 
     def __dealloc__(self):
         PyMem_Free(self.steps)
+        fg_pointers_free(&self.starts)
+        fg_pointers_free(&self.met)
+        fg_pointers_free(&self.made)
         if self.pool is not NULL:    # abandoned
             self.give_up()
 
@@ -238,17 +232,16 @@ cdef class Recorder:
         place.argument = -1
         place.buffer = self.n_buffers
         self.n_buffers += 1
-        self.by_start[<size_t>start] = len(self.places)
+        number(&self.starts, start, NULL, len(self.places))
         self.places.append(place)
         return place
 
     cdef int find(self, void *ptr):
         """Index of the place that `ptr` lies in; -1: none."""
         cdef Place place
-        cdef int i
-        index = self.by_start.get(<size_t>ptr)
-        if index is not None:
-            return index
+        cdef int i = fg_pointers_get(&self.starts, ptr, NULL)
+        if i >= 0:
+            return i
         for i in range(len(self.places) - 1, -1, -1):
             place = <Place>self.places[i]
             if place.start <= <char *>ptr < place.start + place.nbytes:
@@ -260,12 +253,13 @@ cdef class Recorder:
         cdef Place place
         cdef char *start = <char *>t.block.data
         cdef char *end = start + t.block.nbytes
+        cdef int index
         if t.flags & ARGUMENT:
             for place in self.arguments:
                 if place.start <= t.ptr <= place.start + place.nbytes and place.block == t.block:
                     return place
-        index = self.by_start.get(<size_t>start)
-        if index is not None and (<Place>self.places[index]).argument < 0:
+        index = fg_pointers_get(&self.starts, start, NULL)
+        if index >= 0 and (<Place>self.places[index]).argument < 0:
             return <Place>self.places[index]
         for place in self.arguments:
             if start < place.start + place.nbytes and place.start < end and not t.flags & ARGUMENT:
@@ -279,11 +273,9 @@ cdef class Recorder:
 
     cdef Found meet(self, Tensor t):
         cdef Found found
-        cdef int d
-        key = id(t)
-        known = self.found.get(key)
-        if known is not None:
-            return <Found>known
+        cdef int d = fg_pointers_get(&self.met, <PyObject *>t, NULL)
+        if d >= 0:
+            return <Found>self.found[d]
         found = Found.__new__(Found)
         found.tensor = t
         found.block = t.block
@@ -299,7 +291,8 @@ cdef class Recorder:
             found.grad = <Tensor>t.grad_tensor
             found.grad_block = found.grad.block
             found.grad_ptr = found.grad.ptr
-        self.found[key] = found
+        number(&self.met, <PyObject *>t, NULL, len(self.found))
+        self.found.append(found)
         return found
 
     cdef tuple state_of(self, Found found):
@@ -325,7 +318,7 @@ cdef class Recorder:
         cdef OpCall call = OpCall.__new__(OpCall)
         call.at = self.n
         call.args = args
-        call.state = [(found, *self.state_of(found)) for found in self.found.values()]
+        call.state = [(found, *self.state_of(found)) for found in self.found]
         return call
 
     cdef object hold(self, object thing):
@@ -357,8 +350,8 @@ cdef Recorder current():
 cdef void on_allocated(fg_block *block) noexcept:
     cdef Recorder recorder = current()
     cdef Place place
-    index = recorder.by_start.get(<size_t>block.data)
-    if index is None:
+    cdef int index = fg_pointers_get(&recorder.starts, block.data, NULL)
+    if index < 0:
         recorder.add_place(block, <char *>block.data, block.nbytes, True)
     else:
         place = <Place>recorder.places[index]
@@ -369,15 +362,17 @@ cdef void on_allocated(fg_block *block) noexcept:
 cdef void on_used(PyObject *tensor) noexcept:
     cdef Recorder recorder = current()
     cdef Tensor t = <Tensor>tensor
-    if recorder is None or t.block.pool == recorder.pool:
+    if recorder is None or t.block.pool == recorder.pool \
+            or fg_pointers_get(&recorder.met, <PyObject *>t, t.block) >= 0:
         return
     recorder.place_of(t)
-    if <size_t>t.block in recorder.made:
+    if fg_pointers_get(&recorder.made, t.block, NULL) >= 0:
         return
     if t.block.owner is not NULL and t.block.version == 0 and t.block.stamp > recorder.born:
-        recorder.made.add(<size_t>t.block)
+        number(&recorder.made, t.block, NULL, 0)
     elif not t.flags & ARGUMENT or requires_grad(t):
         recorder.meet(t)
+        number(&recorder.met, <PyObject *>t, t.block, 0)
 
 
 cdef void on_written(PyObject *tensor) noexcept:
@@ -649,6 +644,7 @@ cdef class Program:
     cdef Number *numbers
     cdef int n_numbers
     cdef const fg_entry **entries
+    cdef Use *uses
     cdef Run *runs
     cdef int n_runs
     cdef Brief *briefs
@@ -684,6 +680,7 @@ cdef class Program:
         PyMem_Free(self.numbers)
         PyMem_Free(self.entries)
         PyMem_Free(self.runs)
+        PyMem_Free(self.uses)
         PyMem_Free(self.briefs)
         if self.nothing is not NULL:
             block_decref(self.nothing)
@@ -1313,8 +1310,9 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
             program.returns_numbers = True
             continue
         out.computed = t.flags & WRAPPED != 0
-        if t.block.pool != recorder.pool and not t.flags & ARGUMENT and <size_t>t.block not in recorder.made \
-                and (<PyObject *>t).ob_refcnt > 3 + (id(t) in recorder.found):    # held outside too
+        if t.block.pool != recorder.pool and not t.flags & ARGUMENT \
+                and fg_pointers_get(&recorder.made, t.block, NULL) < 0 \
+                and (<PyObject *>t).ob_refcnt > 3 + (fg_pointers_get(&recorder.met, <PyObject *>t, NULL) >= 0):    # held outside too
             out.same = thing
             continue
         if t.numel_ == 0:
@@ -1334,16 +1332,21 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
         raise refused(recorder.function, f"the captured function returns a new {strange}: every replay would return "
                                          "the same one. Return tensors, in tuples, lists and dicts")
     # Tensors that only the recorder knew any more were made on the way. A view, found after its base, holds it.
-    for key in reversed(list(recorder.found)):
-        found = <Found>recorder.found[key]
+    for i in range(len(recorder.found) - 1, -1, -1):
+        found = <Found>recorder.found[i]
         if (<PyObject *>found.tensor).ob_refcnt == 1:
-            del recorder.found[key]
+            recorder.found[i] = None
+    found = None
+    recorder.found = [known for known in recorder.found if known is not None]
+    fg_pointers_free(&recorder.met)
+    for i in range(len(recorder.found)):
+        number(&recorder.met, <PyObject *>(<Found>recorder.found[i]).tensor, NULL, i)
     if recorder.error is not None:
         raise recorder.error
     if not same_attributes(recorder.modules):
         raise refused(recorder.function, "a module set one of its attributes while a captured function was being "
                                          "recorded: a replay would not")
-    for found in recorder.found.values():
+    for found in recorder.found:
         t = found.tensor
         if t.node is not NULL:
             raise refused(recorder.function, "a tensor from outside became part of the tape by an operation in "
@@ -1465,7 +1468,7 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
 
 
 cdef int count_uses(Recorder recorder) except -1:
-    """Which operands point into which places."""
+    """How many operands point into each place?"""
     cdef Place place
     cdef Step *step
     cdef int i, k
@@ -1475,7 +1478,36 @@ cdef int count_uses(Recorder recorder) except -1:
         step = &recorder.steps[i]
         for k in range(step.count):
             if step.place[k] >= 0:
-                (<Place>recorder.places[step.place[k]]).add_use(i, k, step.offset[k])
+                (<Place>recorder.places[step.place[k]]).n_uses += 1
+    return 0
+
+
+cdef int note_uses(Recorder recorder, Program program) except -1:
+    """Which operands point into which places."""
+    cdef Place place
+    cdef Step *step
+    cdef Use *use
+    cdef int i, k, total = 0
+    count_uses(recorder)
+    for place in recorder.places:
+        total += place.n_uses
+    program.uses = use = <Use *>PyMem_Calloc(max(total, 1), sizeof(Use))
+    if use is NULL:
+        raise MemoryError("cannot keep a program")
+    for place in recorder.places:
+        place.uses = use
+        use += place.n_uses
+        place.n_uses = 0
+    for i in range(recorder.n):
+        step = &recorder.steps[i]
+        for k in range(step.count):
+            if step.place[k] >= 0:
+                place = <Place>recorder.places[step.place[k]]
+                use = &place.uses[place.n_uses]
+                use.step = i
+                use.operand = k
+                use.offset = step.offset[k]
+                place.n_uses += 1
     return 0
 
 
@@ -1549,7 +1581,7 @@ cdef int optimise(Recorder recorder, Program program) except -1:
     for call in recorder.calls:
         call.at = moved[call.at]
     PyMem_Free(moved)
-    count_uses(recorder)
+    note_uses(recorder, program)
     return 0
 
 
@@ -1579,7 +1611,7 @@ cdef int add_copy(Recorder recorder, Place place, char *to, Tensor source) excep
     step = &recorder.steps[before]
     for k in range(2):
         if step.place[<int>k] >= 0:
-            (<Place>recorder.places[step.place[<int>k]]).add_use(before, k, step.offset[<int>k])
+            (<Place>recorder.places[step.place[<int>k]]).n_uses += 1
     place.written = True
     return 0
 
@@ -1591,10 +1623,10 @@ cdef int settle(Recorder recorder, Program program) except -1:
     cdef Found found
     cdef Tensor t, grad
     cdef fg_block *block
-    cdef int i, expected
-    for g in program.guards:
+    cdef int i, n, expected
+    for n, g in enumerate(program.guards):
         t = g.tensor
-        found = <Found>recorder.found[id(t)]
+        found = <Found>recorder.found[n]
         if t.block != found.block or t.ptr != found.ptr:
             if t.block.pool != recorder.pool or not t.flags & CONTIGUOUS or not found.flags & CONTIGUOUS \
                     or t.dt != found.dt or t.nd != found.nd \
@@ -1608,8 +1640,8 @@ cdef int settle(Recorder recorder, Program program) except -1:
                                                      "another shape")
             # Who else holds the old memory keeps the old values. Held by: its place, what was found, tensors found.
             expected = 1
-            for other in program.guards:
-                expected += (<Found>recorder.found[id(other.tensor)]).block == found.block
+            for i, other in enumerate(program.guards):
+                expected += (<Found>recorder.found[i]).block == found.block
                 if other.tensor.block == found.block:
                     raise refused(recorder.function, "the data of a tensor from outside was replaced, and the "
                                                      "function also uses a tensor that shares, and keeps, the old "
@@ -1686,17 +1718,22 @@ cdef fg_block *block_new_common(size_t nbytes) except NULL:
     return block
 
 
-cdef void relocate(Recorder recorder, Place place, fg_block *block):
+cdef int relocate(Recorder recorder, Place place, fg_block *block) except -1:
     """The steps recorded so far, and those to come, find `place` at another block."""
-    cdef int i
-    for i in range(place.n_uses):
-        recorder.steps[place.uses[i].step].call.ptr[place.uses[i].operand] = <char *>block.data + place.uses[i].offset
-    del recorder.by_start[<size_t>place.start]
-    recorder.by_start[<size_t>block.data] = recorder.places.index(place)
+    cdef Step *step
+    cdef int i, k, index = recorder.places.index(place)
+    for i in range(recorder.n):
+        step = &recorder.steps[i]
+        for k in range(step.count):
+            if step.place[k] == index:
+                step.call.ptr[k] = <char *>block.data + step.offset[k]
+    number(&recorder.starts, place.start, NULL, -2)
+    number(&recorder.starts, block.data, NULL, index)
     block_incref(block)
     block_decref(place.block)
     place.block = block
     place.start = <char *>block.data
+    return 0
 
 # ---------------------------------------------------------------------------------------------- the decorator
 

@@ -84,10 +84,10 @@ cdef void *room_for_one(void *items, int n, int *room, size_t size) except NULL:
     cdef void *grown
     if n < room[0]:
         return items
-    grown = PyMem_Realloc(items, (2 * room[0] + 16) * size)
+    grown = PyMem_Realloc(items, (2 * room[0] + 64) * size)
     if grown is NULL:
         raise MemoryError("cannot record more of a captured function")
-    room[0] = 2 * room[0] + 16
+    room[0] = 2 * room[0] + 64
     return grown
 
 
