@@ -126,6 +126,7 @@ cdef class Primitive(Op):
         keywords = body.__kwdefaults__ or {}
         self.defaults = tuple(positional + [keywords.get(p, _MISSING) for p in params[code.co_argcount:]])
         self.n_params = count
+        self.own = body.__module__.startswith("fastgrad.")
         self.kind = kind
         self.kind_code = kinds[kind]
         self.kernel = None if kernel is None else find_kernel(kernel)

@@ -50,7 +50,7 @@ from fastgrad.tensor cimport (
     ARGUMENT, CONTIGUOUS, LEAF_REQUIRES_GRAD, WRAPPED, Tensor, alias, array_over, copy_data, new_tensor, requires_grad,
     same_sizes, sizes_list, tensor_of,
 )
-from fastgrad.watch cimport Watch
+from fastgrad.watch cimport Watch, unmute
 
 import numpy as np
 
@@ -470,6 +470,11 @@ cdef int on_leaves(PyObject *tensor, const char *what) except -1:
     return 0
 
 
+cdef bint on_mute() noexcept:
+    cdef Recorder recorder = current()
+    return recorder is not None and recorder.watch.mute()
+
+
 cdef int on_refused(const char *what) except -1:
     cdef bytes text = what
     refuse(text.decode())
@@ -481,13 +486,17 @@ cdef object recorded(Op op, PyObject **args, int n, Tensor out):
     cdef Recorder recorder = current()
     cdef OpCall call
     cdef int mark = recorder.n, i
+    cdef bint muted
     if recorder.in_op or recorder.error is not None:
         return compute(op, args, n, out)
     recorder.in_op = True
     recorder.by_python = False
+    muted = op.own and recorder.watch.mute()
     try:
         result = compute(op, args, n, out)
     finally:
+        if muted:
+            unmute()
         recorder.in_op = False
         recorder.operands.clear()
     if recorder.by_python and result is not NotImplemented:
@@ -517,6 +526,8 @@ hooks.constant = on_constant
 hooks.leaves = on_leaves
 hooks.number = on_number
 hooks.refused = on_refused
+hooks.mute = on_mute
+hooks.unmute = unmute
 set_recorded(recorded)
 
 

@@ -114,6 +114,8 @@ cdef struct Hooks:
     void (*written)(PyObject *tensor) noexcept
     void (*number)(PyObject *tensor, int operand) noexcept    # an operand of the next launch is this tensor's value
     int (*leaves)(PyObject *tensor, const char *what) except -1    # its values go to Python, or come from there
+    bint (*mute)() noexcept     # this package's own code is about to run, and nothing of the user's within; was it muted?
+    void (*unmute)() noexcept
     int (*refused)(const char *what) except -1     # cannot be repeated, not even by calling the op again
 
 cdef Hooks hooks

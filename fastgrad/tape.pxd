@@ -29,6 +29,7 @@ cdef class Op(Operator):
     cdef readonly str name
     cdef readonly str node_name
     cdef readonly tuple params      # names of the op's parameters
+    cdef bint own                   # it and its rules are this package's, and call nothing of the user's
     cdef readonly list rules        # one per parameter: the derivative rule, or None
     cdef PyObject *rule_of[15]      # the same, borrowed from `rules`
     cdef int takes[15]              # one per parameter: how many parameters its rule has

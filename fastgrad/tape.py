@@ -800,6 +800,16 @@ def _call_rule(node: Node, argument: cython.int, grad, at: uint32_t, attach: cyt
 @cython.cfunc
 def _rule(node: Node, argument: cython.int, grad, at: uint32_t, attach: cython.bint):
     """Run the rule for one argument. `grad` is the output's gradient; a list of them if there are several outputs."""
+    if recording and node.op.own and hooks.mute():
+        try:
+            return _apply_rule(node, argument, grad, at, attach)
+        finally:
+            hooks.unmute()
+    return _apply_rule(node, argument, grad, at, attach)
+
+
+@cython.cfunc
+def _apply_rule(node: Node, argument: cython.int, grad, at: uint32_t, attach: cython.bint):
     rule = cython.cast(object, node.op.rule_of[argument])
     n: cython.int = node.op.takes[argument]
     needed: cython.pointer(cython.int) = node.op.needed_of[argument]

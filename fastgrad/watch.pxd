@@ -21,6 +21,8 @@ cdef struct Name:
     PyObject *name
     PyObject *value     # NULL: none
 
+cdef void unmute() noexcept
+
 ctypedef int (*profiler)(PyObject *, PyObject *, int, PyObject *) except -1
 
 
@@ -51,6 +53,7 @@ cdef class Watch:
     cdef object refused        # what the function does that cannot be repeated, with its place; None: nothing
 
     cdef void forget(self)
+    cdef bint mute(self)
     cdef int begin(self, function) except -1
     cdef void end(self)
     cdef int refuse(self, str what) except -1

@@ -65,6 +65,16 @@ cdef extern from *:
     {
         PyEval_SetProfile((Py_tracefunc)function, self);
     }
+    /* No event until PyThreadState_LeaveTracing. */
+    static int fg_mute(void)
+    {
+        PyThreadState *thread = PyThreadState_Get();
+        if (thread->c_tracefunc != NULL)    /* a debugger, or what measures coverage: it sees this package too */
+            return 0;
+        PyThreadState_EnterTracing(thread);
+        return 1;
+    }
+    static void fg_unmute(void) { PyThreadState_LeaveTracing(PyThreadState_Get()); }
     static PyObject *fg_type_of(PyObject *thing) { return (PyObject *)Py_TYPE(thing); }
     static PyObject *fg_lookup(PyObject *type, PyObject *name) { return _PyType_Lookup((PyTypeObject *)type, name); }
     static PyObject *fg_attributes(PyObject *type) { return ((PyTypeObject *)type)->tp_dict; }
@@ -82,6 +92,8 @@ cdef extern from *:
     object fg_locals_of(PyObject *frame)
     profiler fg_profiler(PyObject **self)
     void fg_set_profiler(profiler function, PyObject *self)
+    bint fg_mute()
+    void fg_unmute()
     bint FG_HAS_DICT(object)
     PyObject *fg_type_of(PyObject *)                 # borrowed
     PyObject *fg_lookup(object type, object name)    # borrowed; NULL: none
@@ -511,6 +523,10 @@ cdef class Watch:
             PyGC_Enable()
         if self.other_self is not NULL:
             Py_DECREF(<object>self.other_self)
+
+    cdef bint mute(self):
+        """Nothing is to be seen of this package's code that runs now, unless somebody else looks at it too."""
+        return self.other is NULL and fg_mute()
 
     cdef int refuse(self, str what) except -1:
         if self.refused is None:
@@ -1203,6 +1219,10 @@ cdef int on_call(Watch watch, PyObject *frame, PyObject *called) except -1:
         watch.refuse("random numbers of Python's random module in a captured function: a replay would not draw new "
                      "ones. Use fastgrad.rand and the like, or pass them as arguments")
     return 0
+
+
+cdef void unmute() noexcept:
+    fg_unmute()
 
 
 cdef int on_event(PyObject *self, PyObject *frame, int what, PyObject *arg) except -1:
