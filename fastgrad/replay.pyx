@@ -60,6 +60,10 @@ from fastgrad.watch import code_of, located
 
 cnp.import_array()
 
+cdef extern from "Python.h":
+    int PyDict_Next(dict, Py_ssize_t *, PyObject **, PyObject **)
+    PyObject *PyDict_GetItemWithError(dict, object) except? NULL
+
 cdef extern from *:
     """
     typedef PyObject *(*fg_vectorcall)(PyObject *, PyObject *const *, size_t, PyObject *);
@@ -176,6 +180,7 @@ cdef class Recorder:
     cdef fg_pointers starts  # addresses: indices into places
     cdef list found          # each a Found
     cdef fg_pointers met     # tensors: indices into found; (tensor, its block) that need no second look
+    cdef fg_pointers noted   # modules
     cdef fg_pointers made    # blocks around arrays that NumPy made meanwhile
     cdef uint64_t born
     cdef list calls, held, checks, modules, arguments
@@ -207,6 +212,7 @@ cdef class Recorder:
         PyMem_Free(self.steps)
         fg_pointers_free(&self.starts)
         fg_pointers_free(&self.met)
+        fg_pointers_free(&self.noted)
         fg_pointers_free(&self.made)
         if self.pool is not NULL:    # abandoned
             self.give_up()
@@ -1248,12 +1254,16 @@ cdef int check_arguments(Recorder recorder, given, keywords, template, list leav
     """Has the function changed its arguments in ways that do not reach the caller?"""
     cdef Argument a
     cdef Tensor t
-    now = []
+    cdef list now = []
+    cdef int i
     what = None
     if (flatten(given, now), flatten(keywords, now)) != template or len(now) != len(leaves):
         what = "changes a list or dict among its arguments: a replay would not"
     else:
-        for thing, a, old in zip(now, arguments, leaves):
+        for i in range(len(now)):
+            thing = now[i]
+            a = <Argument>arguments[i]
+            old = leaves[i]
             if a.place is not None:
                 if not isinstance(thing, Tensor) or (<Tensor>thing).ptr != a.place.start \
                         or (<Tensor>thing).block != a.place.block:
@@ -1761,18 +1771,24 @@ def module_changed():
 def note_module(module):
     """While recording: a module is called. Its attributes (parameters, mode) are what a replay depends on."""
     cdef Recorder recorder = current()
-    if recorder is not None and all([known is not module for known, _ in recorder.modules]):
+    if recorder is not None and not number(&recorder.noted, <PyObject *>module, NULL, 0):
         recorder.modules.append((module, module.__dict__.copy()))
         recorder.watch.add_items_of(module)
 
 
 cdef bint same_attributes(list modules):
-    for module, attributes in modules:
+    cdef dict now, attributes
+    cdef Py_ssize_t at
+    cdef PyObject *name
+    cdef PyObject *value
+    for module, before in modules:
         now = module.__dict__
+        attributes = before
         if len(now) != len(attributes):
             return False
-        for name, value in attributes.items():
-            if now.get(name, modules) is not value:
+        at = 0
+        while PyDict_Next(attributes, &at, &name, &value):
+            if PyDict_GetItemWithError(now, <object>name) != value:
                 return False
     return True
 

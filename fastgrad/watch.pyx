@@ -124,7 +124,8 @@ cdef tuple ours = (package, os.path.dirname(np.__file__) + os.sep, "<frozen")
 cdef str standard = os.path.dirname(os.__file__) + os.sep
 cdef object environment = type(os.environ).__getitem__.__code__
 cdef str queue_file = standard + "queue.py"
-cdef tuple views = (type({}.keys()), type({}.values()), type({}.items()))
+cdef tuple sequences = (list, set, deque, type({}.keys()), type({}.values()), type({}.items()))
+cdef tuple mappings = (dict, MappingProxyType)
 cdef tuple buffers = (bytearray, memoryview, arrays_of_python.array)
 cdef tuple doubtful_types = (ContextVar, threading.local, ctypes.Array, ctypes.Structure, ctypes.Union,
                              ctypes.c_int.__bases__[0], weakref.WeakValueDictionary, weakref.WeakKeyDictionary,
@@ -176,6 +177,7 @@ cdef enum Sort:          # of a value, for `explore`: what is to be noted of it
     GETTER
     FILE
     ITERATOR
+    CONTAINER            # a list, a set, a dict or the like
     WRAPPER              # what `capture` makes
     OTHER
 
@@ -276,6 +278,8 @@ cdef int new_sort(kind) except -1:
         return FILE
     if hasattr(kind, "__next__"):
         return ITERATOR
+    if issubclass(kind, (*sequences, *mappings)):
+        return CONTAINER
     return WRAPPER if kind.__name__ == "Captured" and hasattr(kind, "function") else OTHER
 
 
@@ -452,12 +456,8 @@ cdef bint same_value(x, y, int depth):
 
 
 cdef object contents(object value):
-    """What a container holds, as a list to be compared by identity; None: it is no container."""
-    if isinstance(value, (list, set, deque, *views)):
-        return list(value)
-    if isinstance(value, (dict, MappingProxyType)):
-        return [*value.keys(), *value.values()]
-    return None
+    """What a container holds, as a list to be compared by identity."""
+    return [*value.keys(), *value.values()] if isinstance(value, mappings) else list(value)
 
 
 cdef bint same_items(list kept, object value):
@@ -768,8 +768,8 @@ cdef class Watch:
                 for part in thing.__reduce__()[1]:
                     self.explore(part, depth + 1)
             return 0
-        items = contents(thing)
-        if items is not None:
+        if sort == CONTAINER:
+            items = contents(thing)
             self.containers.append((thing, items))
             self.explore_all(items, depth + 1)
         if sort == WRAPPER:
@@ -1118,14 +1118,21 @@ cdef int count_attributes(thing, dict space) except -1:
     return count
 
 
+cdef object twister = None     # the MT19937 that was looked at last (NumPy's own, mostly), and where its state is
+cdef char *words = NULL
+
+
 cdef object state_of(generator):
     """Of a random number generator, to be compared."""
     if isinstance(generator, _random.Random):
         return generator.getstate()
+    global twister, words
     bits = generator._bit_generator
-    if type(bits) is np.random.MT19937:    # as `state`, without making arrays of it: 624 words and a position
-        return (<char *>(<void **>PyCapsule_GetPointer(bits.capsule, "BitGenerator"))[0])[:2500]
-    return str(bits.state)
+    if bits is not twister and type(bits) is np.random.MT19937:
+        words = <char *>(<void **>PyCapsule_GetPointer(bits.capsule, "BitGenerator"))[0]
+        twister = bits
+    # As `state`, without making arrays of it: 624 words and a position.
+    return words[:2500] if bits is twister else str(bits.state)
 
 
 cdef bint same_array(array, tuple copy):

@@ -6,8 +6,8 @@ be read from memory then. So the tensor of a group stays the same object for the
 in `param_groups` is written into it (`sync_hyper`, at each step and before a replay).
 """
 
+import weakref
 from typing import Any, ClassVar
-from weakref import WeakSet
 
 from fastgrad import ops
 from fastgrad.optim.optimizer import Optimizer
@@ -34,12 +34,19 @@ class Hyper:
         return True
 
 
-_all: WeakSet["Fused"] = WeakSet()
+_all: dict[int, weakref.ref["Fused"]] = {}  # by id: walked before each recording, which is slow for a WeakSet
 
 
 def _sync_all() -> None:
-    for optimizer in _all:
-        optimizer.sync_hyper()
+    for reference in list(_all.values()):
+        optimizer = reference()
+        if optimizer is not None:
+            optimizer.sync_hyper()
+
+
+def _note(optimizer: "Fused") -> None:
+    key = id(optimizer)
+    _all[key] = weakref.ref(optimizer, lambda _, known=_all: known.pop(key, None))
 
 
 starting.append(_sync_all)
@@ -54,7 +61,7 @@ class Fused(Optimizer):
         if defaults["differentiable"]:
             raise NotImplementedError("an update that is itself differentiated is not supported")
         self._hypers: list[Hyper] = []
-        _all.add(self)
+        _note(self)
         super().__init__(params, defaults)
 
     def _values(self, group: dict[str, Any]) -> tuple[Any, ...]:
@@ -81,5 +88,5 @@ class Fused(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        _all.add(self)
+        _note(self)
         self._hypers = [Hyper(self._size) for _ in self.param_groups]
