@@ -144,6 +144,7 @@ COPY(copy8, uint64_t, 4)
 #define POWER_BACKWARD(name, expression) BOTH(name, 4)
 #define FIXED_POWER(name, exponent, expression)
 #define FIXED_POWER_BACKWARD(name, exponent, expression)
+#define SCALED(name, expression) BOTH(name, 4)
 #define COMPARE(name, expression) SIZED(name, 3, 0, {1, 4, 4}, {1, 8, 8})
 
 /* cast_u8, cast_i32, cast_i64: fn[] by the target; copies and casts between the floats: fn[0] alone */

@@ -52,6 +52,10 @@ FIXED_POWER_BACKWARD(pow_three_backward, 3, x * (y * y * 3))
 FIXED_POWER_BACKWARD(pow_half_backward, C(0.5), x * (C(0.5) / F(sqrtv)(y + 0)))
 FIXED_POWER_BACKWARD(pow_minus_one_backward, -1, -x * ((1 / y) * (1 / y)))
 
+/* A multiple added or subtracted, the product rounded first: what a recorded program makes of two launches */
+SCALED(add_scaled, x + y * z)
+SCALED(sub_scaled, x - y * z)
+
 COMPARE(eq, x == y)
 COMPARE(ne, x != y)
 COMPARE(lt, x < y)

@@ -106,6 +106,26 @@
 #define FIXED_POWER(NAME, EXPONENT, EXPR) UNARY(NAME, CHEAP, EXPR)
 #define FIXED_POWER_BACKWARD(NAME, EXPONENT, EXPR) BINARY(NAME, CHEAP, EXPR)
 
+#define SCALED(NAME, EXPR) \
+    OPERATION(NAME, EXPR, V x, V y, V z) \
+    ROW(NAME) \
+    { \
+        T *o = (T *)ptr[0]; \
+        const T *a = (const T *)ptr[1], *b = (const T *)ptr[2], *c = (const T *)ptr[3]; \
+        if (step[2] == 0) { \
+            const V y = F(splat)(*b); \
+            SWEEP(PUT(o, F(NAME##_of)(TAKE(a), y, TAKE(c)))); \
+        } else if (step[3] == 0) { \
+            const V z = F(splat)(*c); \
+            SWEEP(PUT(o, F(NAME##_of)(TAKE(a), TAKE(b), z))); \
+        } else if (step[1] == 0) { \
+            const V x = F(splat)(*a); \
+            SWEEP(PUT(o, F(NAME##_of)(x, TAKE(b), TAKE(c)))); \
+        } else \
+            SWEEP(PUT(o, F(NAME##_of)(TAKE(a), TAKE(b), TAKE(c)))); \
+    } \
+    KERNEL(NAME, CHEAP, 4, ONE_SPLAT, sizeof(T), sizeof(T), sizeof(T), sizeof(T))
+
 /* Into booleans; a plain loop, which the compiler vectorises */
 #define COMPARE(NAME, EXPR) \
     ROW(NAME) \
@@ -129,6 +149,7 @@
 #undef POWER_BACKWARD
 #undef FIXED_POWER
 #undef FIXED_POWER_BACKWARD
+#undef SCALED
 #undef COMPARE
 
 #define UNARY(...)
@@ -136,6 +157,7 @@
 #define BINARY(...)
 #define POWER(...)
 #define POWER_BACKWARD(...)
+#define SCALED(...)
 #define COMPARE(...)
 #define FIXED_POWER(NAME, EXPONENT, EXPR) \
     if (exponent == EXPONENT) { \
@@ -179,6 +201,7 @@ static void F(pow_backward)(const fg_call *call)
 #undef BINARY
 #undef POWER
 #undef POWER_BACKWARD
+#undef SCALED
 #undef COMPARE
 #undef FIXED_POWER
 #undef FIXED_POWER_BACKWARD

@@ -32,6 +32,7 @@ cdef class Plan:
     cdef int8_t *kept        # per buffer: is it read other than by launches?
     cdef int n_buffers
     cdef int8_t *pinned      # per place: do Python calls work with it?
+    cdef int8_t *numbered    # per step: is a number among its operands read anew at each replay?
     cdef int8_t *barrier     # per step: does a Python call come before it?
 
     cdef bint touches(self, int step, int place)
@@ -41,6 +42,7 @@ cdef class Plan:
 
 cdef int fuse_biases(Plan plan) except -1
 cdef int fuse_activations(Plan plan) except -1
+cdef int fuse_multiples(Plan plan) except -1
 cdef int forward_copies(Plan plan) except -1
 cdef int drop_unread(Plan plan) except -1
 cdef int merge_elementwise(Plan plan) except -1

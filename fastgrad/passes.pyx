@@ -21,6 +21,10 @@ cdef extern from "fastgrad.h":
 
 cdef const fg_entry *matmul = find_kernel("matmul").entry
 cdef const fg_entry *add = find_kernel("add").entry
+cdef const fg_entry *sub = find_kernel("sub").entry
+cdef const fg_entry *mul = find_kernel("mul").entry
+cdef const fg_entry *add_scaled = find_kernel("add_scaled").entry
+cdef const fg_entry *sub_scaled = find_kernel("sub_scaled").entry
 cdef const fg_entry *relu = find_kernel("relu").entry
 cdef const fg_entry *sigmoid = find_kernel("sigmoid").entry
 cdef const fg_entry *tanh = find_kernel("tanh").entry
@@ -40,6 +44,7 @@ cdef class Plan:
         PyMem_Free(self.kept)
         PyMem_Free(self.pinned)
         PyMem_Free(self.barrier)
+        PyMem_Free(self.numbered)
 
     cdef bint touches(self, int step, int place):
         """Does a step read, write or scratch in a place?"""
@@ -188,6 +193,55 @@ cdef int fuse_activations(Plan plan) except -1:
         move_operand(&plan.steps[at], 0, s, 0)
         plan.steps[at].call.flags |= flag
         plan.fate[i] = FOLDED
+    return 0
+
+
+cdef bint simple_row(const Step *s, int k) noexcept:
+    """Is an operand as many elements as the output, one after the other?"""
+    return s.place[k] >= 0 and (s.call.stride[k][0] == 1 or s.call.dim[0] == 1)
+
+
+cdef int fuse_multiples(Plan plan) except -1:
+    """A multiple by a number that stands in the call, and that is added or subtracted at once (`w - 0.01 * grad`): one
+    kernel does both, and rounds twice as they do."""
+    cdef Step *s
+    cdef Step *m
+    cdef int i, k, at, other, vector
+    for i in range(plan.n):
+        s = &plan.steps[i]
+        if (s.entry != add and s.entry != sub) or gone(plan.fate[i]) or not side_by_side(s) or plan.numbered[i] \
+                or not simple_row(s, 1) or not simple_row(s, 2):
+            continue
+        for k in range(2, 0 if s.entry == add else 1, -1):
+            other = 3 - k
+            if plan.pinned[s.place[k]] or plan.kept[s.buffer[k]] or plan.count_uses(s.buffer[k]) != 2:
+                continue
+            at = writer_before(plan, i, s.buffer[k], s.place[k])
+            if at < 0:
+                continue
+            m = &plan.steps[at]
+            vector = 2 if m.place[1] == OWN else 1
+            if m.entry != mul or plan.numbered[at] or column_of(m) != column_of(s) or not side_by_side(m) \
+                    or m.call.dim[0] != s.call.dim[0] or m.offset[0] != s.offset[k] or m.place[3 - vector] != OWN \
+                    or not simple_row(m, vector) or plan.pinned[m.place[vector]] \
+                    or plan.busy(m.place[vector], at + 1, i) \
+                    or (m.place[vector] == s.place[0] and m.offset[vector] != s.offset[0]):
+                continue
+            if k == 1:    # y z + x
+                move_operand(s, 1, s, other)
+                s.call.stride[1][0] = s.call.stride[other][0]
+            s.entry = add_scaled if s.entry == add else sub_scaled
+            s.call.fn = s.entry.fn[column_of(m)]
+            s.count = s.entry.operands
+            s.call.stride[vector + 1][0] = m.call.stride[vector][0]
+            move_operand(s, vector + 1, m, vector)
+            s.place[4 - vector] = OWN
+            s.call.stride[4 - vector][0] = 0
+            s.call.scalar[4 - vector] = m.call.scalar[3 - vector]
+            s.offset[4 - vector] = <char *>&s.call.scalar[4 - vector] - <char *>&s.call
+            s.call.ptr[4 - vector] = &s.call.scalar[4 - vector]
+            plan.fate[at] = FOLDED
+            break
     return 0
 
 

@@ -37,7 +37,7 @@ from posix.unistd cimport usleep
 from fastgrad.dispatch cimport compute, set_recorded
 from fastgrad.passes cimport (
     FOLDED, MERGED, NOTHING, OWN, UNREAD, Plan, Step, drop_unread, forward_copies, fuse_activations,
-    fuse_biases, merge_elementwise,
+    fuse_biases, fuse_multiples, merge_elementwise,
 )
 from fastgrad.pointers cimport fg_pointers, fg_pointers_free, fg_pointers_get, number
 from fastgrad.runtime cimport (
@@ -1104,7 +1104,7 @@ cdef class Program:
                  f"{own + self.pool.cached} bytes of its own, {self.pool.hits} allocations of "
                  f"{self.pool.allocations} reused memory"]
         if verbose:
-            fates = ("", "dropped: nobody reads it", "dropped: the launch before does it",
+            fates = ("", "dropped: nobody reads it", "dropped: another launch does it",
                      "runs block by block with the launch before it")
             lines.append(f"{self.n_briefs} launches were recorded:")
             for i in range(self.n_briefs):
@@ -1552,6 +1552,9 @@ cdef int optimise(Recorder recorder, Program program) except -1:
     plan.n_buffers = recorder.n_buffers
     plan.fate = flags_for(recorder.n)
     plan.barrier = flags_for(recorder.n + 1)
+    plan.numbered = flags_for(recorder.n)
+    for at in recorder.numbers:
+        plan.numbered[<int>(<tuple>at)[0]] = True
     plan.kept = flags_for(recorder.n_buffers)
     plan.pinned = flags_for(len(recorder.places))
     for place in recorder.places:
@@ -1569,6 +1572,7 @@ cdef int optimise(Recorder recorder, Program program) except -1:
                     plan.pinned[recorder.places.index(place)] = True
     fuse_biases(plan)
     fuse_activations(plan)
+    fuse_multiples(plan)
     forward_copies(plan)
     drop_unread(plan)
     merge_elementwise(plan)

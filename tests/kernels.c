@@ -237,6 +237,7 @@ static void update(int f64)
 #define UNARY(name, cost, expression) {#name, 2, 0},
 #define UNARY_NEAR(name, cost, near, fast, any) {#name, 2, 0},
 #define BINARY(name, cost, expression) {#name, 3, 0},
+#define SCALED(name, expression) {#name, 4, 0},
 #define POWER(name, expression) {#name, 3, 0},
 #define POWER_BACKWARD(name, expression) {#name, 4, 0},
 #define FIXED_POWER(...)

@@ -134,6 +134,18 @@ def coefficients(dtype):
         yield from (found, step, product)
 
 
+def recorded(function):
+    """A kernel that only recorded programs have."""
+    def run(dtype):
+        captured = fg.capture(function)
+        x, y = numbers("x", 170_001, dtype), numbers("y", 170_001, dtype)
+        captured(x, y)
+        yield captured(x, y)
+        assert captured.program.launches == 1
+
+    return run
+
+
 def cast_from(source):
     def run(dtype):
         whole = np.random.default_rng(0).integers(0, 100, (401, 419)).astype(source)
@@ -179,7 +191,8 @@ CASES |= {name: rowwise(name) for name, op in TABLE.items() if op.kind == "rowwi
 CASES |= {"cast_u8": cast_from("uint8"), "cast_i32": cast_from("int32"), "cast_i64": cast_from("int64"),
           "cast_f32_f64": cast_between("float32", "float64"), "cast_f64_f32": cast_between("float64", "float32"),
           "copy1": copy("uint8"), "copy2": copy("int16"), "copy4": copy("int32"), "copy8": copy("int64"),
-          "sgd": sgd, "update": update, "coefficients": coefficients, "matmul": matmul}
+          "sgd": sgd, "update": update, "coefficients": coefficients, "matmul": matmul,
+          "add_scaled": recorded(lambda x, y: x + 0.3 * y), "sub_scaled": recorded(lambda x, y: x - y * 0.3)}
 CASES = {name: CASES[name] for name in runtime.kernel_names()}  # KeyError: a kernel without a case
 ELEMENTWISE = [name for name in CASES if name in TABLE and TABLE[name].domain is not None]
 
