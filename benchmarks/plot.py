@@ -17,6 +17,7 @@ STYLE = {
     "fastgrad": ("#D55E00", "o"),
     "fastgrad nn": ("#D55E00", "s"),
     "fastgrad capture": ("#D55E00", "D"),
+    "fastgrad first call": ("#E69F00", "d"),
     "numpy": ("#0072B2", "o"),
     "numpy out=": ("#0072B2", "D"),
     "torch": ("#009E73", "o"),
