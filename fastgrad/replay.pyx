@@ -17,6 +17,7 @@ the holder and replaced if it has.
 """
 
 import gc
+import os
 import sys
 import warnings
 import weakref
@@ -61,6 +62,7 @@ from fastgrad.watch import code_of, located
 cnp.import_array()
 
 cdef extern from "Python.h":
+    int PyErr_CheckSignals() except -1
     int PyDict_Next(dict, Py_ssize_t *, PyObject **, PyObject **)
     PyObject *PyDict_GetItemWithError(dict, object) except? NULL
 
@@ -599,6 +601,7 @@ cdef class Guard:
     cdef char *grad_ptr
     cdef int refs                # of a place whose values are replaced: what the program itself accounts for; else 0
     cdef int grad_refs
+    cdef bint changes_first      # its values are changed in place before they are replaced, for who holds them to see
     cdef bint drops_grad         # the function leaves None
     cdef Place new_grad          # where the gradient is that the function leaves; else None
     cdef int64_t new_grad_offset
@@ -620,6 +623,10 @@ cdef inline char *memory_of(PyObject *thing):
     if isinstance(<object>thing, Tensor):
         return (<Tensor>thing).ptr
     return <char *>cnp.PyArray_DATA(<cnp.ndarray>thing)
+
+
+cdef inline bint overlap(Place place, char *start, size_t nbytes):
+    return start < <char *>place.block.data + place.block.nbytes and <char *>place.block.data < start + nbytes
 
 
 cdef inline void renew(fg_block *block) noexcept:
@@ -676,7 +683,8 @@ cdef class Program:
     cdef int threads_now
     cdef fg_block *nothing       # what aliases of arguments hold between calls
     cdef list leaving            # guards whose tensors are changed other than by launches
-    cdef bint busy               # a thread replays it; read and written with the GIL held
+    cdef unsigned long busy      # a thread has hold of it: forks + 1 of then; 0: none. Written with the GIL held
+    cdef unsigned long holder    # which thread
     cdef bint moved              # memory that is written has moved since arguments were last compared with it
     cdef readonly long replays
     cdef unsigned long module_changes
@@ -731,7 +739,7 @@ cdef class Program:
                     if t.sizes[d] != a.sizes[d] or (t.strides[d] != a.strides[d] and t.sizes[d] > 1):
                         return False
                 moved |= t.ptr != a.place.start
-            elif not cnp.PyArray_CheckExact(thing) or not self.accepts_array(a, <cnp.ndarray>thing):
+            elif not cnp.PyArray_Check(thing) or not self.accepts_array(a, <cnp.ndarray>thing):
                 return False
             else:
                 moved |= <char *>cnp.PyArray_DATA(<cnp.ndarray>thing) != a.place.start
@@ -754,9 +762,13 @@ cdef class Program:
                 continue
             start = memory_of(args[i])
             for place in self.written:
-                if start < <char *>place.block.data + place.block.nbytes \
-                        and <char *>place.block.data < start + a.place.nbytes:
+                if overlap(place, start, a.place.nbytes):
                     return False
+            # What it writes to, the function may not read elsewhere; what it reads, not be where it computes.
+            if a.place.written or self.is_own(<object>args[i]):
+                for place in self.places:
+                    if place.argument < 0 and overlap(place, start, a.place.nbytes):
+                        return False
             for k in range(i):
                 other = <Argument>self.arguments[k]
                 if other.place is not None and other.same is None and (a.place.written or other.place.written):
@@ -764,6 +776,12 @@ cdef class Program:
                     if start < there + other.place.nbytes and there < start + a.place.nbytes:
                         return False
         return True
+
+    cdef bint is_own(self, thing):
+        """May memory be the program's own? (That of results with copy=False, or of a gradient.)"""
+        if isinstance(thing, Tensor):
+            return (<Tensor>thing).block.pool == self.pool
+        return not cnp.PyArray_CHKFLAGS(<cnp.ndarray>thing, cnp.NPY_ARRAY_OWNDATA)
 
     cdef bint accepts_array(self, Argument a, cnp.ndarray array):
         cdef int d
@@ -802,6 +820,8 @@ cdef class Program:
             if t.block != g.place.block or t.ptr != g.ptr:
                 if not self.follow(g.place, t, &g.ptr):
                     return False
+            if g.changes_first and t.block.refs > g.refs:
+                return False
             if g.grad_place is not None:
                 grad = <Tensor>t.grad_tensor
                 if grad.block != g.grad_place.block or grad.ptr != g.grad_ptr:
@@ -982,11 +1002,32 @@ cdef class Program:
                     self.calls[i].fn(&self.calls[i])
                     i += 1
 
-    cdef object replay(self, PyObject **args, bint copy):
-        while self.busy:    # by another thread
+    cdef int take_hold(self) except -1:
+        """Wait for other threads. What is checked afterwards holds until the replay."""
+        cdef unsigned long me = PyThread_get_thread_ident()
+        while self.busy == forks + 1:
+            if self.holder == me:
+                raise CaptureError("a captured function is called while it is being replayed, by what the replay calls")
             with nogil:
                 usleep(20)
-        self.busy = True
+            PyErr_CheckSignals()
+        self.busy = forks + 1
+        self.holder = me
+        return 0
+
+    cdef bint holds_for(self, PyObject **args) except -1:
+        """Take hold of the program if it can be replayed with these arguments."""
+        cdef bint fits = False
+        self.take_hold()
+        try:
+            fits = self.accepts(args) and self.valid()
+        finally:
+            if not fits:
+                self.busy = 0
+        return fits
+
+    cdef object replay(self, PyObject **args, bint copy):
+        """To be called by who has taken hold of the program; lets go of it."""
         try:
             if self.parallel:
                 self.set_threads()
@@ -1003,7 +1044,7 @@ cdef class Program:
         finally:
             if not self.simple:
                 self.let_go()
-            self.busy = False
+            self.busy = 0
 
     cdef int go(self) except -1:
         cdef OpCall call
@@ -1185,6 +1226,18 @@ cdef object rebuild(object template, object leaves):
     return of_kind(template, [rebuild(part, leaves) for part in template])
 
 
+cdef bint same_template(a, b):
+    """Are leaves nested alike, and in one order? (Equal dicts may have different orders.)"""
+    if a is b:
+        return True
+    if type(a) is not type(b) or not isinstance(a, (tuple, list, dict)) or len(a) != len(b):
+        return False
+    for p, q in zip(a, b):
+        if (p != q or type(p) is not type(q)) if type(a) is dict else not same_template(p, q):
+            return False
+    return type(a) is not dict or same_template(list(a.values()), list(b.values()))
+
+
 cdef object of_kind(thing, list parts):
     """A list or tuple, or a named tuple, like another."""
     if type(thing) is list:
@@ -1257,7 +1310,7 @@ cdef int check_arguments(Recorder recorder, given, keywords, template, list leav
     cdef list now = []
     cdef int i
     what = None
-    if (flatten(given, now), flatten(keywords, now)) != template or len(now) != len(leaves):
+    if not same_template((flatten(given, now), flatten(keywords, now)), template) or len(now) != len(leaves):
         what = "changes a list or dict among its arguments: a replay would not"
     else:
         for i in range(len(now)):
@@ -1279,6 +1332,15 @@ cdef int check_arguments(Recorder recorder, given, keywords, template, list leav
     if what is not None and recorder.error is None:
         recorder.error = refused(recorder.function, "the captured function " + what)
     return 0
+
+
+cdef bint held_outside(Recorder recorder, Tensor t) except -1:
+    """Of a result: has somebody else than the recording a tensor?"""
+    cdef Py_ssize_t known = 4 + (fg_pointers_get(&recorder.met, <PyObject *>t, NULL) >= 0)    # callers, and here
+    if (<PyObject *>t).ob_refcnt <= known:
+        return False
+    recorder.watch.prune()    # a list that the function made holds it, it may be
+    return (<PyObject *>t).ob_refcnt > known
 
 
 cdef int refs_held(list tensors, fg_block *block):
@@ -1332,8 +1394,7 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
             continue
         out.computed = t.flags & WRAPPED != 0
         if t.block.pool != recorder.pool and not t.flags & ARGUMENT \
-                and fg_pointers_get(&recorder.made, t.block, NULL) < 0 \
-                and (<PyObject *>t).ob_refcnt > 3 + (fg_pointers_get(&recorder.met, <PyObject *>t, NULL) >= 0):    # held outside too
+                and fg_pointers_get(&recorder.made, t.block, NULL) < 0 and held_outside(recorder, t):    # held outside too
             out.same = thing
             continue
         if t.numel_ == 0:
@@ -1392,6 +1453,7 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
             i = len(recorder.places) - 1
         g.place = <Place>recorder.places[i]
     count_uses(recorder)
+    found = None    # it counts a block
     settle(recorder, program)
     # Memory of the program that somebody else holds: a tensor was stored where a replay would not store it.
     for attempt in range(3):
@@ -1671,7 +1733,8 @@ cdef int settle(Recorder recorder, Program program) except -1:
                     raise refused(recorder.function, "the data of a tensor from outside was replaced, and the "
                                                      "function also uses a tensor that shares, and keeps, the old "
                                                      "data")
-            if found.block.refs > expected:
+            g.changes_first = g.place.written
+            if found.block.refs > expected or found.block.owner is not NULL:    # an array's memory is its own
                 block = block_new_common(found.block.nbytes)
                 memcpy(block.data, found.block.data, found.block.nbytes)
                 relocate(recorder, g.place, block)
@@ -1700,7 +1763,7 @@ cdef int settle(Recorder recorder, Program program) except -1:
         elif grad.block.pool != recorder.pool or not grad.flags & CONTIGUOUS:
             raise refused(recorder.function, "a .grad was set to a tensor that was not computed in the captured "
                                              "function")
-        elif g.grad_place is not None and found.grad is not grad:
+        elif g.grad_place is not None and found.grad is not grad and not grad_is_held(found, recorder):
             for other in program.guards:
                 if other.tensor.block == found.grad_block and other.tensor is not found.grad:
                     raise refused(recorder.function, "a .grad was replaced, and the function also uses a tensor that "
@@ -1732,6 +1795,16 @@ cdef int settle(Recorder recorder, Program program) except -1:
     return 0
 
 
+cdef bint grad_is_held(Found found, Recorder recorder):
+    """Note [Who holds a block]: does anybody but what recorded it hold a gradient that was replaced?"""
+    cdef Found other
+    cdef int refs = 0, blocks = 2    # the tensor itself, and its place
+    for other in recorder.found:
+        refs += (other.grad is found.grad) + 2 * (other.tensor is found.grad)    # a guard holds it too
+        blocks += other.block == found.grad_block
+    return (<PyObject *>found.grad).ob_refcnt > refs or found.grad_block.refs > blocks
+
+
 cdef fg_block *block_new_common(size_t nbytes) except NULL:
     cdef fg_pool *pool = recorder_pool()
     cdef fg_block *block
@@ -1746,12 +1819,19 @@ cdef fg_block *block_new_common(size_t nbytes) except NULL:
 cdef int relocate(Recorder recorder, Place place, fg_block *block) except -1:
     """The steps recorded so far, and those to come, find `place` at another block."""
     cdef Step *step
+    cdef Tensor t
     cdef int i, k, index = recorder.places.index(place)
     for i in range(recorder.n):
         step = &recorder.steps[i]
         for k in range(step.count):
             if step.place[k] == index:
                 step.call.ptr[k] = <char *>block.data + step.offset[k]
+    for t in recorder.held:
+        if t.block == place.block:
+            t.ptr = <char *>block.data + (t.ptr - <char *>place.block.data)
+            block_incref(block)
+            block_decref(t.block)
+            t.block = block
     number(&recorder.starts, place.start, NULL, -2)
     number(&recorder.starts, block.data, NULL, index)
     block_incref(block)
@@ -1762,6 +1842,18 @@ cdef int relocate(Recorder recorder, Place place, fg_block *block) except -1:
 
 # ---------------------------------------------------------------------------------------------- the decorator
 
+
+cdef unsigned long forks = 0      # of this process's line: what a thread held that is not here any more is free
+
+
+def in_child():
+    """After a fork, of which only this thread has come along."""
+    global forks, recording
+    forks += 1
+    recording = recorder_pool() is not NULL
+
+
+os.register_at_fork(after_in_child=in_child)
 
 cdef unsigned long changes = 0    # of attributes of all modules
 
@@ -1815,7 +1907,24 @@ cdef object as_tensors(thing):
     """Arguments as a recording passes them: arrays as tensors."""
     leaves = []
     template = flatten(thing, leaves)
-    return rebuild(template, iter([tensor_of(leaf, True) if type(leaf) is np.ndarray else leaf for leaf in leaves]))
+    return rebuild(template, iter([tensor_of(leaf, True) if isinstance(leaf, np.ndarray) else leaf
+                                   for leaf in leaves]))
+
+
+cdef object as_number(thing):
+    """A float that stands in a tensor, as a float; other things as they are."""
+    if isinstance(thing, Tensor) and (<Tensor>thing).flags & WRAPPED:
+        return (<double *>(<Tensor>thing).ptr)[0]
+    return thing
+
+
+cdef bint usable(cnp.ndarray array):
+    """Can a tensor lie where an array lies? (Else it is copied.)"""
+    cdef int d
+    for d in range(cnp.PyArray_NDIM(array)):
+        if cnp.PyArray_STRIDE(array, d) < 0 or cnp.PyArray_STRIDE(array, d) % max(cnp.PyArray_ITEMSIZE(array), 1):
+            return False
+    return cnp.PyArray_ISBEHAVED_RO(array)
 
 
 cdef class Captured:
@@ -1917,11 +2026,14 @@ cdef class Captured:
             return self.function(*as_tensors(args), **as_tensors(kwargs))
         leaves = []
         template = (flatten(args, leaves), flatten(kwargs, leaves))
+        for i in range(len(leaves)):
+            if isinstance(leaves[i], np.ndarray) and not usable(<cnp.ndarray>leaves[i]):
+                leaves[i] = np.array(leaves[i], leaves[i].dtype.newbyteorder("="))
         flat = fg_items(leaves)
         for i, (known, candidate) in enumerate(self.programs):
             program = <Program>candidate
-            if known == template and len(leaves) == len(program.arguments) and program.accepts(flat) \
-                    and program.valid():
+            if same_template(known, template) and len(leaves) == len(program.arguments) \
+                    and program.holds_for(flat):
                 if i:
                     self.programs.insert(0, self.programs.pop(i))
                 self.last = program
@@ -1934,14 +2046,23 @@ cdef class Captured:
     cdef object compare(self, Program program, tuple args, dict kwargs, PyObject **flat):
         """A replay, and the function itself from the same beginning: CaptureError if one bit differs."""
         from fastgrad.ops.create import generator
+        from fastgrad.random import Generator
 
         cdef Guard g
+        cdef OpCall call
         parts = []
-        flatten((args, kwargs), parts)
-        parts = [t for t in parts if isinstance(t, (Tensor, np.ndarray))]
-        tensors = [g.tensor for g in program.guards]
-        state = generator().bit_generator.state
-        before = [values_of(t) for t in parts], [(values_of(t), t.grad, values_of(t.grad)) for t in tensors]
+        try:
+            flatten((args, kwargs), parts)
+            parts = [t for t in parts if isinstance(t, (Tensor, np.ndarray))]
+            tensors = [g.tensor for g in program.guards]
+            generators = [(drawn, drawn.bit_generator.state) for drawn in {
+                id(drawn): drawn for drawn in (generator(), *[
+                    part.numpy() for call in program.op_calls for part in call.args if isinstance(part, Generator)])
+            }.values()]
+            before = [values_of(t) for t in parts], [(values_of(t), t.grad, values_of(t.grad)) for t in tensors]
+        except BaseException:
+            program.busy = 0
+            raise
         replayed = program.replay(flat, True)
         after = [values_of(t) for t in parts], [(values_of(t), values_of(t.grad)) for t in tensors]
         for t, values in zip(parts, before[0]):
@@ -1951,7 +2072,8 @@ cdef class Captured:
             t.grad = grad
             if grad is not None:
                 restore(grad, grad_values)
-        generator().bit_generator.state = state
+        for drawn, state in generators:
+            drawn.bit_generator.state = state
         result = self.function(*as_tensors(args), **as_tensors(kwargs))
         ours, theirs = [], []
         flatten(replayed, ours)
@@ -2059,10 +2181,10 @@ cdef class Captured:
             if not ran:
                 return self.function(*as_tensors(args), **as_tensors(kwargs))
             # It has run to its end, as eager code.
-            if results or not program.outputs:
-                return rebuild(shape, iter(results))
-            return rebuild(shape, iter([(<Output>out).same if (<Output>out).place is None else (<Output>out).shape
-                                        for out in program.outputs]))
+            if program.outputs and not results:
+                results = [(<Output>out).same if (<Output>out).place is None else (<Output>out).shape
+                           for out in program.outputs]
+            return rebuild(shape, iter([as_number(result) for result in results]))
         finally:
             del recorders[key]
             latest = None
@@ -2074,7 +2196,7 @@ cdef PyObject *captured_vectorcall(PyObject *callee, PyObject **args, size_t nar
     cdef Program last = self.last
     cdef dict keywords
     if names is NULL and last is not None and last.n_arguments == n and self.verify == 0 \
-            and not (recording and recorder_pool() is not NULL) and last.accepts(args) and last.valid():
+            and not (recording and recorder_pool() is not NULL) and last.holds_for(args):
         result = last.replay(args, self.copy)
     else:
         keywords = {}

@@ -1,0 +1,378 @@
+"""Captured functions whose arguments, results, parameters and gradients share memory with what others hold, or come in
+another order, from another thread, or in a forked child."""
+
+import collections
+import os
+import signal
+import threading
+import time
+import warnings
+
+import numpy as np
+import pytest
+
+import fastgrad as fg
+import fastgrad.nn.functional as F
+
+P = collections.namedtuple("P", "a b")
+Q = collections.namedtuple("Q", "b a")
+
+
+def plain(function, **options):
+    return function
+
+
+def both(run):
+    """What a program gives with `capture` and without it; `run` is handed the decorator."""
+    assert run(fg.capture) == run(plain)
+
+
+# -- arguments ---------------------------------------------------------------------------------------------------------
+
+
+def test_arguments_by_keyword_in_another_order():
+    def run(wrap):
+        step = wrap(lambda a, b: a - b)
+        one, two = fg.tensor([1.0]), fg.tensor([2.0])
+        return step(a=one, b=two).tolist(), step(b=two, a=one).tolist(), step(b=one, a=two).tolist()
+
+    both(run)
+
+
+def test_items_of_a_dict_in_another_order():
+    def run(wrap):
+        step = wrap(lambda batch: [batch["x"] - batch["y"], *batch])
+        one, two = fg.tensor([1.0]), fg.tensor([2.0])
+        given = ({"x": one, "y": two}, {"y": two, "x": one}, {"y": one, "x": two}, {"x": two, "y": one})
+        return [(result[0].tolist(), result[1:]) for result in map(step, given)]
+
+    both(run)
+
+
+def test_keys_that_are_equal_but_not_the_same():
+    def run(wrap):
+        step = wrap(lambda batch: [v * (2 if k is True else 3) for k, v in batch.items()])
+        return [step({key: fg.ones(1)})[0].tolist() for key in (1, True, 1.0, 1, True)]
+
+    both(run)
+
+
+def test_tuples_and_named_tuples_are_told_apart():
+    def run(wrap):
+        x = fg.tensor([1.0, 2.0])
+        named = wrap(lambda t: t.a - t.b)
+        kinds = wrap(lambda t: t[0] - t[1] if isinstance(t, P) else t[0] + t[1])
+        pairs = (P(x, x * 2), Q(x, x * 2), P(x, x * 3))
+        return [named(t).tolist() for t in pairs], [kinds(t).tolist() for t in (*pairs, (x, x * 2))]
+
+    both(run)
+
+
+@pytest.mark.parametrize("part", [
+    lambda mapped, array, i: mapped[i:i + 2],
+    lambda mapped, array, i: array[i:i + 2, ::-1],
+    lambda mapped, array, i: array[i:i + 2][::-1],
+    lambda mapped, array, i: np.frombuffer(b"x" + array[i:i + 2].tobytes(), np.float32, offset=1).reshape(2, 3),
+    lambda mapped, array, i: array[i:i + 2].astype(">f4"),
+], ids=["memmap", "columns", "rows", "unaligned", "byteorder"])  # fmt: skip
+def test_arrays_that_a_tensor_cannot_lie_on_are_copied(part, tmp_path):
+    array = np.random.default_rng(0).random((100, 3), np.float32)
+    array.tofile(tmp_path / "x.bin")
+    mapped = np.memmap(tmp_path / "x.bin", np.float32, "r", shape=(100, 3))
+    step = fg.capture(lambda x: x * 2)
+    for i in range(5):
+        given = part(mapped, array, i)
+        assert step(given).tolist() == (given * 2).tolist()
+    assert len(step.programs) == 1
+
+
+def test_results_in_place_are_the_next_arguments():
+    def run(function, *more):
+        step = fg.capture(function, copy=False)
+        v = u = fg.arange(5).float()
+        for _ in range(6):
+            v, u = step(v, *more), function(u, *more)
+            if isinstance(v, tuple):
+                (v, other), (u, expected) = v, u
+                assert other.tolist() == expected.tolist()
+            assert v.tolist() == u.tolist()
+        assert len(step.programs) == 2  # one reads what the other wrote
+
+    run(lambda v: v.flip(0) + v.roll(1, 0) * 2)
+    run(lambda v, x: (v * 0.9 + x, (v * 0.9 + x).sum() * v), fg.ones(5))
+    step = fg.capture(lambda v: v.flip(0) + 1, copy=False)
+    v, u = fg.arange(5).float(), np.arange(5.0)
+    for _ in range(6):
+        v, u = step(v.numpy()), np.flip(u) + 1
+        assert v.tolist() == u.tolist()
+
+
+def test_a_gradient_as_an_argument():
+    def run(wrap):
+        w = fg.ones(4).requires_grad_()
+
+        def step(x):
+            w.grad = None
+            (w * x.flip(0) * fg.arange(4)).sum().backward()
+
+        captured = wrap(step)
+        captured(fg.arange(4).float())
+        seen = []
+        for _ in range(4):
+            captured(w.grad)
+            seen.append(w.grad.tolist())
+        return seen
+
+    both(run)
+
+
+def test_an_argument_that_is_changed_over_a_tensor_that_is_read():
+    buffer = fg.arange(104).float()
+    w = buffer[:100]
+
+    def step(x):
+        x.mul_(0.5).add_(w)
+        return x.sum()
+
+    captured = fg.capture(step)
+    captured(fg.ones(100))
+    with pytest.raises(fg.CaptureError, match="shares memory with a tensor"):
+        captured(buffer[2:102].detach())
+
+
+# -- who holds parameters and gradients --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hold", [lambda w: w.detach(), lambda w: w.detach().numpy(), lambda w: w.data[:2]],
+                         ids=["detach", "numpy", "slice"])  # fmt: skip
+def test_who_holds_the_data_that_is_replaced_keeps_it(hold):
+    def run(wrap):
+        w = fg.ones(4).requires_grad_()
+
+        def step(x):
+            loss = (w * x).sum()
+            loss.backward()
+            w.data = w.data - 0.1 * w.grad
+            w.grad = None
+            return loss
+
+        captured, x = wrap(step), fg.ones(4)
+        captured(x)
+        captured(x)
+        kept = hold(w)
+        captured(x)
+        return kept.tolist(), w.tolist()
+
+    both(run)
+
+
+def test_data_that_is_changed_in_place_and_then_replaced():
+    def run(wrap):
+        w, x = fg.ones(3), fg.tensor([1.0, 2.0, 3.0])
+
+        def step(x):
+            w.mul_(0.5)
+            w.data = w.data - x
+
+        captured = wrap(step)
+        captured(x)
+        captured(x)
+        kept = w.detach()
+        captured(x)
+        captured(x)
+        return kept.tolist(), w.tolist()
+
+    both(run)
+
+
+def test_the_array_that_a_parameter_began_with_is_left_alone():
+    def run(wrap):
+        array = np.ones(3, np.float32)
+        w = fg.from_numpy(array).requires_grad_()
+
+        def step(x):
+            w.grad = None
+            (w * x).sum().backward()
+            w.data = w.data - 0.1 * w.grad
+
+        captured = wrap(step)
+        for _ in range(3):
+            captured(fg.tensor([1.0, 2.0, 3.0]))
+        return array.tolist(), w.tolist()
+
+    both(run)
+
+
+def test_who_holds_a_gradient_that_is_replaced_keeps_it():
+    def run(wrap):
+        w, x = fg.ones(3).requires_grad_(), fg.tensor([1.0, 2.0, 3.0])
+        (w * x).sum().backward()
+        old = w.grad, w.grad.numpy(), w.grad[:1]
+
+        def step(x):
+            w.grad = w.grad * 0.5
+            return x * 2
+
+        captured = wrap(step)
+        seen = []
+        for _ in range(4):
+            captured(x)
+            seen += [[part.tolist() for part in old], w.grad.tolist(), old[0] is w.grad]
+            old = (*old, w.grad)
+        return seen
+
+    both(run)
+
+
+@pytest.mark.parametrize("op", [
+    lambda w: w[fg.tensor([2, 0, 0])], lambda w: w.flip(0), lambda w: w.roll(1, 0), lambda w: w.sort()[0],
+    lambda w: w.cumsum(0), lambda w: F.embedding(fg.tensor([2, 0, 0]), w.reshape(3, 1)),
+    lambda w: w.gather(0, fg.tensor([2, 0, 0])),
+], ids=["index", "flip", "roll", "sort", "cumsum", "embedding", "gather"])  # fmt: skip
+def test_an_op_that_runs_through_numpy_reads_data_that_were_replaced(op):
+    def run(wrap):
+        w, x = fg.tensor([1.0, 2.0, 4.0]).requires_grad_(), fg.ones(1)
+
+        def step(x):
+            loss = (op(w) * x.sum()).sum()
+            w.grad = None
+            loss.backward()
+            w.data = w.data - 0.1 * w.grad.data
+            return loss
+
+        captured = wrap(step)
+        return [captured(x).item() for _ in range(5)], w.tolist()
+
+    both(run)
+
+
+def test_a_view_from_outside_that_a_nested_function_collects():
+    def run(wrap):
+        a, x = fg.zeros(3), fg.ones(3)
+
+        def step(x):
+            outs = []
+
+            def add(t):
+                outs.append(t)
+
+            add(x * 2)
+            add(a.detach())
+            return outs
+
+        captured = wrap(step)
+        one, two = captured(x)[1], captured(x)[1]
+        a.data = fg.full((3,), 7.0)
+        return one is two, captured(x)[1].tolist()
+
+    both(run)
+
+
+# -- capture's options -------------------------------------------------------------------------------------------------
+
+
+def test_verify_and_a_generator_of_ones_own():
+    a, b = (fg.Generator().manual_seed(1) for _ in range(2))
+    step = fg.capture(lambda x: x + fg.rand(3, generator=a), verify=1)
+    x = fg.zeros(3)
+    assert [step(x).tolist() for _ in range(4)] == [(x + fg.rand(3, generator=b)).tolist() for _ in range(4)]
+
+
+def test_floats_of_a_call_that_broke_come_back_as_floats():
+    history = []
+
+    def step(x, lr):
+        history.append(x * lr)
+        return x * lr, lr, lr * 2
+
+    captured = fg.capture(step, on_break="eager")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results = [captured(fg.ones(2), 0.5) for _ in range(2)]
+    assert [[type(part) for part in result[1:]] for result in results] == [[float, float]] * 2
+    assert results[0][1:] == results[1][1:] == (0.5, 1.0)
+
+
+# -- threads and processes ---------------------------------------------------------------------------------------------
+
+
+def test_what_was_checked_holds_until_the_replay_begins():
+    """Which program fits depends on whether there is a gradient: the thread that waited must look again."""
+    n = 300_000
+    w = fg.ones(n).requires_grad_()
+    x, y = fg.full((n,), 1.0), fg.full((n,), 2.0)
+
+    def step(x):
+        loss = ((w * x).sin() + w * x - (w * x).sin()).sum()
+        loss.backward()
+        return loss
+
+    captured = fg.capture(step)
+    for _ in range(2):
+        w.grad = None
+        captured(x)
+        captured(y)
+    w.grad = None
+    step(x)
+    step(y)
+    expected = w.grad[0].item()
+    for _ in range(20):
+        w.grad = None
+        threads = [threading.Thread(target=captured, args=(given,)) for given in (x, y)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert w.grad[0].item() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_child_forked_during_a_replay_is_not_kept_waiting():
+    n = 400_000
+    a = fg.ones(n)
+    step = fg.capture(lambda x: ((a * x).sin() + (a * x).cos()).exp().sum())
+    x = fg.ones(n)
+    step(x)
+    step(x)
+    stop = False
+
+    def work():
+        while not stop:
+            step(x)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        for _ in range(5):
+            time.sleep(0.01)
+            child = os.fork()
+            if child == 0:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(20)
+                fg.set_num_threads(1)
+                step(x)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        stop = True
+        thread.join()
+
+
+def test_a_call_of_itself_during_a_replay_is_an_error():
+    def check(values):
+        if len(step.programs):
+            step(x)
+
+    from fastgrad.replay import check_values
+
+    def function(x):
+        check_values(check, x)
+        return x * 2
+
+    x = fg.ones(2)
+    step = fg.capture(function)
+    step(x)
+    with pytest.raises(fg.CaptureError, match="while it is being replayed"):
+        step(x)
+    assert function is step.function
