@@ -214,14 +214,14 @@ cdef int fuse_multiples(Plan plan) except -1:
             continue
         for k in range(2, 0 if s.entry == add else 1, -1):
             other = 3 - k
-            if plan.pinned[s.place[k]] or plan.kept[s.buffer[k]] or plan.count_uses(s.buffer[k]) != 2:
+            if plan.pinned[s.place[k]] or plan.kept[s.buffer[k]]:
                 continue
             at = writer_before(plan, i, s.buffer[k], s.place[k])
-            if at < 0:
+            if at < 0 or plan.steps[at].entry != mul or plan.count_uses(s.buffer[k]) != 2:
                 continue
             m = &plan.steps[at]
             vector = 2 if m.place[1] == OWN else 1
-            if m.entry != mul or plan.numbered[at] or column_of(m) != column_of(s) or not side_by_side(m) \
+            if plan.numbered[at] or column_of(m) != column_of(s) or not side_by_side(m) \
                     or m.call.dim[0] != s.call.dim[0] or m.offset[0] != s.offset[k] or m.place[3 - vector] != OWN \
                     or not simple_row(m, vector) or plan.pinned[m.place[vector]] \
                     or plan.busy(m.place[vector], at + 1, i) \

@@ -26,7 +26,7 @@ from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType
 cimport cython
 cimport numpy as cnp
 from cpython.float cimport PyFloat_AsDouble, PyFloat_Check
-from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyTypeObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_INCREF, PyObject
@@ -86,6 +86,9 @@ cdef extern from *:
 np_floating = np.floating
 plain_types = (int, str, bytes, type(None), type(Ellipsis), slice, np.integer, np.bool_, np.dtype, dtype_type)
 cdef tuple constant_types = (*plain_types, float, complex, np.generic, np.ndarray, type, FunctionType, ModuleType)
+cdef int[8] typenums    # NumPy's, by dtype code
+for _dtype in dtypes_by_code:
+    typenums[<int>dtypes_by_code.index(_dtype)] = _dtype.numpy.num
 starting = []    # what is called before a recording begins
 
 
@@ -433,9 +436,10 @@ cdef int on_launched(Kernel kernel, fg_call *call, fg_block *scratch, int64_t wo
             step.place[i] = index
             step.buffer[i] = (<Place>recorder.places[index]).buffer
             step.offset[i] = <char *>call.ptr[i] - (<Place>recorder.places[index]).start
-    for operand, number in recorder.operands:
-        recorder.numbers.append((recorder.n, operand, call.fn == kernel.entry.fn[0], number))
-    recorder.operands.clear()
+    if len(recorder.operands):
+        for operand, number in recorder.operands:
+            recorder.numbers.append((recorder.n, operand, call.fn == kernel.entry.fn[0], number))
+        recorder.operands.clear()
     recorder.n += 1
     recorder.work += work
     return 0
@@ -506,7 +510,8 @@ cdef object recorded(Op op, PyObject **args, int n, Tensor out):
         if muted:
             unmute()
         recorder.in_op = False
-        recorder.operands.clear()
+        if len(recorder.operands):
+            recorder.operands.clear()
     if recorder.by_python and result is not NotImplemented:
         recorder.n = mark
         while recorder.numbers and recorder.numbers[-1][0] >= mark:
@@ -1226,16 +1231,31 @@ cdef object rebuild(object template, object leaves):
     return of_kind(template, [rebuild(part, leaves) for part in template])
 
 
-cdef bint same_template(a, b):
+cdef bint same_template(a, b) except -1:
     """Are leaves nested alike, and in one order? (Equal dicts may have different orders.)"""
+    cdef Py_ssize_t i, here = 0, there = 0
+    cdef PyObject *key
+    cdef PyObject *other_key
+    cdef PyObject *part
+    cdef PyObject *other
     if a is b:
         return True
-    if type(a) is not type(b) or not isinstance(a, (tuple, list, dict)) or len(a) != len(b):
+    if type(a) is not type(b) or a is Ellipsis or len(a) != len(b):
         return False
-    for p, q in zip(a, b):
-        if (p != q or type(p) is not type(q)) if type(a) is dict else not same_template(p, q):
+    if type(a) is dict:
+        while PyDict_Next(a, &here, &key, &part) and PyDict_Next(b, &there, &other_key, &other):
+            if key != other_key and (type(<object>key) is not type(<object>other_key)
+                                     or <object>key != <object>other_key):
+                return False
+            if not same_template(<object>part, <object>other):
+                return False
+        return True
+    if type(a) is list:
+        a, b = tuple(a), tuple(b)
+    for i in range(len(<tuple>a)):
+        if not same_template((<tuple>a)[i], (<tuple>b)[i]):
             return False
-    return type(a) is not dict or same_template(list(a.values()), list(b.values()))
+    return True
 
 
 cdef object of_kind(thing, list parts):
@@ -1283,7 +1303,7 @@ cdef list to_arguments(Recorder recorder, list leaves, list passed):
         t.flags |= ARGUMENT
         a.dt = t.dt
         a.nd = t.nd
-        a.typenum = cnp.PyArray_TYPE(np.empty(0, dtypes_by_code[t.dt].numpy))
+        a.typenum = typenums[t.dt]
         extent = 1 if t.numel_ else 0
         for d in range(t.nd):
             a.sizes[d] = t.sizes[d]
@@ -1510,7 +1530,7 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
     program.n = recorder.n
     program.work = recorder.work
     program.threads_now = thread_limit()
-    program.calls = <fg_call *>PyMem_Calloc(max(program.n, 1), sizeof(fg_call))
+    program.calls = <fg_call *>PyMem_Malloc(max(program.n, 1) * sizeof(fg_call))
     program.entries = <const fg_entry **>PyMem_Calloc(max(program.n, 1), sizeof(void *))
     if program.calls is NULL or program.entries is NULL:
         raise MemoryError("cannot keep a program")
