@@ -88,6 +88,21 @@ def test_a_saved_output(w):
     refused(y.sum())
 
 
+@pytest.mark.parametrize("output", [0, 1])
+def test_outputs_of_an_op_that_has_several(output):
+    x = fg.randn(3, 4, requires_grad=True)
+    both = fg.linalg.qr(x)
+    shown = both[output].detach().numpy()
+    shown[0] = 0
+    refused(both[0].sum() + both[1].sum())
+
+
+def test_outputs_of_an_op_that_has_several_changed_in_place():
+    values, indices = fg.randn(3, 4, requires_grad=True).max(1)
+    indices.zero_()
+    refused(values.sum())
+
+
 def test_written_between_steps(w):
     """A buffer that is filled again and again, as loaders do."""
     batch = np.zeros(3, np.float32)
