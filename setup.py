@@ -94,6 +94,7 @@ setup(
         extension("tensor", "fastgrad/tensor.pyx"),
         extension("tape", "fastgrad/tape.py"),
         extension("dispatch", "fastgrad/dispatch.pyx"),
+        extension("updates", "fastgrad/updates.pyx"),
         extension("kernels", "fastgrad/kernels.pyx"),
         extension("watch", "fastgrad/watch.pyx"),
         extension("passes", "fastgrad/passes.pyx"),

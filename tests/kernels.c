@@ -175,7 +175,7 @@ static void matmul(int f64)
 
 static void sgd(int f64)
 {
-    static const double hyper[][6] = {{0.1, 0, 0, 0, 0, 0}, {0.1, 0.9, 0.3, 0.01, 0, 0}, {0.1, 0.9, 0, 0.01, 1, 0}};
+    static const double hyper[][7] = {{0.1}, {0.1, 0.9, 0.3, 0.01}, {0.1, 0.9, 0, 0.01, 1}, {0.1, 0, 0, 0.01, 0, 1}};
     const int size[] = {f64 ? 8 : 4, f64 ? 8 : 4};
     char what[64];
     EACH(h, hyper)
