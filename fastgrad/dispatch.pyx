@@ -1655,13 +1655,10 @@ def make_contiguous(Tensor x):
 
 
 def check_shape_change(Tensor x):
-    """Before the shape of `x` itself is changed. RuntimeError where the tape could not follow, or a recording."""
-    if requires_grad(x):
-        if x.node is NULL and grad_enabled():
-            raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
-        if not grad_enabled():
-            raise RuntimeError("the shape of a tensor that requires grad cannot be changed in place while nothing is "
-                               "recorded; make a view, or detach() it")
+    """Before the shape of `x` itself is changed. RuntimeError for a leaf of the tape, or where a recording could not
+    follow."""
+    if requires_grad(x) and x.node is NULL and grad_enabled():
+        raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
     if recording and recorder_pool() is not NULL and x.block.pool != recorder_pool():
         hooks.refused(b"the shape of a tensor from outside is changed in place: a replay would not change it again")
 
