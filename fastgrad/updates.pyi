@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastgrad.tensor import Tensor
+from fastgrad.tensor import dtypes_by_code as dtypes_by_code
 
 def sgd(param: Tensor, grad: Tensor, buffer: Tensor | None, hyper: Tensor) -> int: ...
 def identities(params: list[Tensor], state: dict[Tensor, Any], names: tuple[str | None, ...]) -> bytes: ...
