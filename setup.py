@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-KERNELS = ["csrc/elementwise.c", "csrc/reduce.c", "csrc/gemm.c"]  # once per instruction set
-SUPPORT = ["csrc/memory.c", "csrc/slab.c", "csrc/dispatch.c", "csrc/checksum.c"]  # once
+KERNELS = ["csrc/elementwise.c", "csrc/reduce.c", "csrc/gemm.c", "csrc/checksum.c"]  # once per instruction set
+SUPPORT = ["csrc/memory.c", "csrc/slab.c", "csrc/dispatch.c"]  # once
 HEADERS = ["csrc/" + name for name in sorted(os.listdir("csrc")) if name.endswith(".h")]
 ISAS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
@@ -94,6 +94,7 @@ setup(
         extension("tensor", "fastgrad/tensor.pyx"),
         extension("tape", "fastgrad/tape.py"),
         extension("dispatch", "fastgrad/dispatch.pyx"),
+        extension("updates", "fastgrad/updates.pyx"),
         extension("kernels", "fastgrad/kernels.pyx"),
         extension("watch", "fastgrad/watch.pyx"),
         extension("passes", "fastgrad/passes.pyx"),

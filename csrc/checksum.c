@@ -1,73 +1,107 @@
 /* What a tensor's elements sum up to, to see later whether somebody else has written to them. Every step is a
- * bijection of what it takes, so that a change of any one word is always seen. */
+ * bijection of the sum for each word, and of the word for each sum, so that a change of any one word is always seen.
+ * Integers only: the sum is the same with every instruction set, and with any number of threads. */
 #include "checksum.h"
 
-#include <string.h>
+#include "loop.h"
 
-#define WHOLE ((int64_t)1 << 20) /* bytes up to which all are read; beyond, whole ends and a line of every page */
-#define EDGE ((int64_t)1 << 16)
-#define PAGE 4096
-#define LINE 64
+/* Eight lanes in two vectors: as fast as one core reads memory. */
+typedef uint64_t words __attribute__((vector_size(32), aligned(8), may_alias));
 
-static uint64_t mix(uint64_t sum, uint64_t word)
+enum { PASS = 2 * sizeof(words) };
+enum { PIECES = 16, WORTH_PIECES = 1 << 21 }; /* bytes from which a second thread pays */
+
+/* The sum and the shift down together: with the first alone, two changes of the highest bit (two signs) would cancel.
+ * Of vectors, for which there is no product of 64 bits in most instruction sets. */
+static inline words stir(words lane, words word)
+{
+    lane ^= word;
+    lane += lane << 21;
+    return lane ^ lane >> 29;
+}
+
+static inline uint64_t mix(uint64_t sum, uint64_t word)
 {
     sum = (sum ^ word) * 0x9E3779B97F4A7C15u;
-    return sum ^ (sum >> 29);
+    return sum ^ sum >> 29;
 }
 
 static uint64_t read(uint64_t sum, const char *from, int64_t nbytes)
 {
-    uint64_t lane[4] = {sum, sum + 1, sum + 2, sum + 3}, word[4];
     int64_t i = 0;
-    for (; i + 32 <= nbytes; i += 32) {
-        memcpy(word, from + i, 32);
+    if (nbytes >= PASS) {
+        words low = {1, 2, 3, 4}, high = {5, 6, 7, 8};
+        for (; i + PASS <= nbytes; i += PASS) {
+            low = stir(low, *(const words *)(from + i));
+            high = stir(high, *(const words *)(from + i + PASS / 2));
+        }
         for (int l = 0; l < 4; l++)
-            lane[l] = (lane[l] ^ word[l]) * 0x9E3779B97F4A7C15u + 0x7F4A7C159E3779B9u;
+            sum = mix(mix(sum, low[l]), high[l]);
     }
-    sum = mix(mix(mix(mix(sum, lane[0]), lane[1]), lane[2]), lane[3]);
     for (; i < nbytes; i += 8) {
-        word[0] = 0;
-        memcpy(word, from + i, (size_t)(nbytes - i < 8 ? nbytes - i : 8));
-        sum = mix(sum, word[0]);
+        uint64_t word = 0;
+        memcpy(&word, from + i, (size_t)(nbytes - i < 8 ? nbytes - i : 8));
+        sum = mix(sum, word);
     }
     return sum;
 }
 
-static uint64_t read_run(uint64_t sum, const char *from, int64_t nbytes)
+static uint64_t read_run(uint64_t sum, const char *from, int64_t nbytes, int threads)
 {
-    if (nbytes <= WHOLE)
+    if (nbytes < WORTH_PIECES)
         return read(sum, from, nbytes);
-    sum = read(sum, from, EDGE);
-    for (int64_t at = EDGE; at + LINE < nbytes - EDGE; at += PAGE)
-        sum = read(sum, from + at, LINE);
-    return read(sum, from + nbytes - EDGE, EDGE);
+    const int64_t each = nbytes / PIECES / PASS * PASS;
+    uint64_t piece[PIECES];
+    (void)threads; /* without OpenMP */
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int i = 0; i < PIECES; i++)
+        piece[i] = read(sum, from + i * each, i < PIECES - 1 ? each : nbytes - i * each);
+    for (int i = 0; i < PIECES; i++)
+        sum = mix(sum, piece[i]);
+    return sum;
 }
 
+/* The dimensions are those in which the elements lie, the innermost last. */
 static uint64_t read_dims(uint64_t sum, const char *from, int nd, const int64_t *sizes, const int64_t *strides,
-                          int itemsize)
+                          int itemsize, int threads)
 {
-    int64_t dense = itemsize;
+    int64_t dense = 1;
     int d = nd; /* dimensions from d on are contiguous */
-    while (d > 0 && (sizes[d - 1] == 1 || strides[d - 1] * itemsize == dense))
-        d--, dense *= sizes[d];
+    while (d > 0 && strides[d - 1] == dense)
+        dense *= sizes[--d];
     if (d == 0)
-        return read_run(sum, from, dense);
-    for (int64_t i = 0; i < sizes[0]; i++) {
-        if (nd > 1)
-            sum = read_dims(sum, from, nd - 1, sizes + 1, strides + 1, itemsize);
-        else
-            sum = read(sum, from, itemsize);
-        if (strides[0] == 0)
-            break;
-        from += strides[0] * itemsize;
+        return read_run(sum, from, dense * itemsize, threads);
+    if (nd > 1) {
+        for (int64_t i = 0; i < sizes[0]; i++)
+            sum = read_dims(sum, from + i * strides[0] * itemsize, nd - 1, sizes + 1, strides + 1, itemsize, threads);
+        return sum;
+    }
+    _Alignas(64) char buffer[BUFFERED * 8];
+    for (int64_t i = 0; i < sizes[0]; i += BUFFERED) {
+        const int64_t n = sizes[0] - i < BUFFERED ? sizes[0] - i : BUFFERED;
+        fg_move(buffer, 1, from + i * strides[0] * itemsize, strides[0], n, itemsize);
+        sum = read(sum, buffer, n * itemsize);
     }
     return sum;
 }
 
-uint64_t fg_checksum(const void *data, int nd, const int64_t *sizes, const int64_t *strides, int itemsize)
+uint64_t FG_NAME(fg_checksum)(const void *data, int nd, const int64_t *sizes, const int64_t *strides, int itemsize,
+                              int threads)
 {
-    for (int d = 0; d < nd; d++)
+    int64_t size[FG_MAX_DIMS], stride[FG_MAX_DIMS];
+    int n = 0;
+    for (int d = 0; d < nd; d++) {
         if (sizes[d] == 0)
             return 0;
-    return read_dims(1, data, nd, sizes, strides, itemsize);
+        if (sizes[d] == 1 || strides[d] == 0)
+            continue;
+        int at = n++; /* a transpose is read in the order of memory */
+        for (; at > 0 && stride[at - 1] < strides[d]; at--) {
+            size[at] = size[at - 1];
+            stride[at] = stride[at - 1];
+        }
+        size[at] = sizes[d];
+        stride[at] = strides[d];
+    }
+    return read_dims(1, data, n, size, stride, itemsize, threads);
 }

@@ -15,14 +15,10 @@
 #include <omp.h>
 #endif
 
-#define DECLARE(isa) extern const fg_entry fg_elementwise_##isa[], fg_reduce_##isa[], fg_gemm_##isa[];
-#define COLUMN(isa) \
-    { \
-        #isa, \
-        { \
-            fg_elementwise_##isa, fg_reduce_##isa, fg_gemm_##isa, NULL \
-        } \
-    }
+#define DECLARE(isa) \
+    extern const fg_entry fg_elementwise_##isa[], fg_reduce_##isa[], fg_gemm_##isa[]; \
+    uint64_t fg_checksum_##isa(const void *, int, const int64_t *, const int64_t *, int, int);
+#define COLUMN(isa) {#isa, {fg_elementwise_##isa, fg_reduce_##isa, fg_gemm_##isa, NULL}, fg_checksum_##isa}
 
 /* Best last. */
 #if defined(__x86_64__)
@@ -35,6 +31,7 @@ DECLARE(baseline)
 static const struct {
     const char *name;
     const fg_entry *family[4];
+    fg_checksum checksum;
 } isas[] = {
     COLUMN(baseline),
 #if defined(__x86_64__)
@@ -59,6 +56,11 @@ int fg_isa_supported(int isa)
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
     return isa == 0;
+}
+
+fg_checksum fg_checksum_of(int isa)
+{
+    return isas[isa].checksum;
 }
 
 const fg_entry *fg_entry_at(int isa, int index)

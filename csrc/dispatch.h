@@ -2,6 +2,7 @@
 #ifndef FASTGRAD_DISPATCH_H
 #define FASTGRAD_DISPATCH_H
 
+#include "checksum.h"
 #include "fastgrad.h"
 
 int fg_isa_count(void);
@@ -9,6 +10,7 @@ const char *fg_isa_name(int isa);
 int fg_isa_supported(int isa);                      /* does this CPU run it? */
 const fg_entry *fg_find(int isa, const char *name); /* NULL: no such kernel */
 const fg_entry *fg_entry_at(int isa, int index);    /* NULL: past the last */
+fg_checksum fg_checksum_of(int isa);
 
 void fg_measure_caches(void); /* once, at import: sets fg_blocks */
 

@@ -26,16 +26,16 @@
 #define PUT(p, value) (count == LANES ? F(store)((p) + i, value) : F(store_part)((p) + i, count, value))
 
 /* Runs BODY over vectors: one copy of it for the whole ones, where it is short, and one for the last */
-#define SWEEP(BODY) \
+#define SWEEP(...) \
     do { \
         int64_t i = 0; \
         for (; i + LANES <= n; i += LANES) { \
             enum { count = LANES }; \
-            BODY; \
+            __VA_ARGS__; \
         } \
         if (i < n) { \
             const int count = (int)(n - i); \
-            BODY; \
+            __VA_ARGS__; \
         } \
     } while (0)
 #define SWEEP_LONG(...) \

@@ -6,7 +6,7 @@
  */
 
 /* The update of torch.optim.SGD, with its order of operations; contiguous. ptr: parameter, momentum buffer or NULL,
- * gradient, and double[6]: lr, momentum, dampening, weight_decay, nesterov, first_step. */
+ * gradient, and double[7]: lr, momentum, dampening, weight_decay, nesterov, maximize, first_step. */
 static void F(sgd_range)(const fg_call *call, MAYBE const void *context, int64_t begin, int64_t end)
 {
     T *p = (T *)call->ptr[0] + begin, *buffer = call->ptr[1] ? (T *)call->ptr[1] + begin : NULL;
@@ -14,11 +14,12 @@ static void F(sgd_range)(const fg_call *call, MAYBE const void *context, int64_t
     const double *hyper = (const double *)call->ptr[3];
     const V rate = F(splat)((T)-hyper[0]), momentum = F(splat)((T)hyper[1]), kept = F(splat)((T)(1 - hyper[2]));
     const V decay = F(splat)((T)hyper[3]);
-    const int decays = hyper[3] != 0, nesterov = hyper[4] != 0, first = hyper[5] != 0;
+    const V sign = F(splat)(hyper[5] != 0 ? -1 : 1);
+    const int decays = hyper[3] != 0, nesterov = hyper[4] != 0, first = hyper[6] != 0;
     const int64_t n = end - begin;
-    SWEEP_LONG({
+    SWEEP({
         V x = TAKE(p);
-        V d = TAKE(g);
+        V d = TAKE(g) * sign;
         if (decays)
             d = F(fma)(decay, x, d);
         if (buffer) {
@@ -27,7 +28,7 @@ static void F(sgd_range)(const fg_call *call, MAYBE const void *context, int64_t
             d = nesterov ? F(fma)(momentum, b, d) : b;
         }
         PUT(p, F(fma)(rate, d, x));
-    })
+    });
 }
 
 /* All elements, in spans. */
@@ -130,14 +131,14 @@ static void F(update_range)(const fg_call *call, MAYBE const void *context, int6
     const int decays = c[DECAY] != 0, rectifies = c[C4] != 0;
     const int64_t n = end - begin;
 #define UPDATE(...) \
-    SWEEP_LONG({ \
+    SWEEP({ \
         V x = TAKE(p), g = TAKE(grad) * sign; \
         if (decays) \
             g = F(fma)(decay, x, g); \
         x = x * shrink; \
         __VA_ARGS__; \
         PUT(p, x); \
-    }) \
+    }); \
     break
 
 #define MOMENTS(kept) /* the moving averages of g and of its square, 1 - c1 being `kept` */ \

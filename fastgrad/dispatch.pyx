@@ -1655,83 +1655,11 @@ def make_contiguous(Tensor x):
     return contiguous(x)
 
 
-def launch_raw(str name, *tensors):
-    """Launch an elementwise kernel over contiguous float tensors of one dtype, the first being changed; None is NULL.
-
-    For fused updates: `tensors[0]` sets the count and the dtype.
-    """
-    cdef fg_call call
-    cdef Tensor first = tensors[0], t
-    cdef int i = 0
-    for thing in tensors:
-        call.ptr[i] = NULL
-        if thing is not None:
-            t = <Tensor?>thing
-            if not t.flags & CONTIGUOUS:
-                raise RuntimeError(f"{name}: expected contiguous tensors")
-            call.ptr[i] = t.ptr
-            if recording:
-                hooks.used(<PyObject *>t)
-        call.stride[i][0] = 1
-        i += 1
-    call.ndim = 1
-    call.dim[0] = first.numel_
-    check_writable(first)
-    if first.numel_:
-        launch(_kernel(name), first.dt - FLOAT32, &call, min(first.numel_, RELEASE_GIL_ABOVE - 1)
-               if first.numel_ < 4 * RELEASE_GIL_ABOVE else first.numel_)
-
-
-def launch_update(Tensor param, list buffers, Tensor grad, Tensor coefficients, Tensor step, Tensor product,
-                  Tensor hyper):
-    """One step of an adaptive optimiser on a parameter: update_real.h, Note [Two launches]. All are contiguous;
-    `buffers` are at most three tensors or None, `product` is NAdam's, or None. RuntimeError where sizes or dtypes are
-    others than the kernels take."""
-    cdef bint fits = step.dt == FLOAT32 and step.numel_ == 1 and coefficients.dt == FLOAT64 \
-        and coefficients.numel_ == 10 and hyper.dt == FLOAT64 and hyper.numel_ == 9 and param.dt >= FLOAT32 \
-        and grad.dt == param.dt and grad.numel_ == param.numel_ \
-        and (product is None or (product.dt == FLOAT32 and product.numel_ == 1))
-    for thing in buffers:
-        fits = fits and (thing is None or ((<Tensor?>thing).dt == param.dt and (<Tensor>thing).numel_ == param.numel_))
-    if not fits:
-        raise RuntimeError("the optimizer's state has a tensor of another size or dtype than its step takes: buffers "
-                           "are like the parameter, step and mu_product are numbers in float32")
-    launch_raw("coefficients", coefficients, step, product, hyper)
-    launch_raw("update", param, buffers[0], buffers[1] if len(buffers) > 1 else None,
-               buffers[2] if len(buffers) > 2 else None, grad, coefficients)
-    mark_written(coefficients)
-    mark_written(step)
-    mark_written(param)
-    if product is not None:
-        mark_written(product)
-    for thing in buffers:
-        if thing is not None:
-            mark_written(<Tensor>thing)
-
-
-cdef dict _kernels = {}
-
-
-cdef Kernel _kernel(str name):
-    kernel = _kernels.get(name)
-    if kernel is None:
-        kernel = _kernels[name] = find_kernel(name)
-    return kernel
-
-
-def touch(Tensor x):
-    """Renew the stamp of `x`, which has been written by a launch."""
-    mark_written(x)
-
-
 def check_shape_change(Tensor x):
-    """Before the shape of `x` itself is changed. RuntimeError where the tape could not follow, or a recording."""
-    if requires_grad(x):
-        if x.node is NULL and grad_enabled():
-            raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
-        if not grad_enabled():
-            raise RuntimeError("the shape of a tensor that requires grad cannot be changed in place while nothing is "
-                               "recorded; make a view, or detach() it")
+    """Before the shape of `x` itself is changed. RuntimeError for a leaf of the tape, or where a recording could not
+    follow."""
+    if requires_grad(x) and x.node is NULL and grad_enabled():
+        raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
     if recording and recorder_pool() is not NULL and x.block.pool != recorder_pool():
         hooks.refused(b"the shape of a tensor from outside is changed in place: a replay would not change it again")
 

@@ -11,7 +11,7 @@ from libc.stdlib cimport free
 
 import numpy as np
 
-from fastgrad import ops
+from fastgrad import ops, updates
 from fastgrad.dispatch import get_grad_enabled, put_grad_enabled
 from fastgrad.runtime import isa, supported_isas
 from fastgrad.tensor import as_tensor
@@ -223,12 +223,12 @@ def log_softmax_backward(grad, y, axis=-1, *, out=None):
 def sgd(param, grad, lr, *, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, buffer=None,
         first_step=False):
     """One step of SGD on `param`, in place, and on the momentum `buffer` if there is momentum. Contiguous arrays."""
-    hyper = np.array([lr, momentum, dampening, weight_decay, nesterov, first_step], np.float64)
+    hyper = np.array([lr, momentum, dampening, weight_decay, nesterov, False, first_step], np.float64)
     if momentum and buffer is None:
         raise ValueError("sgd with momentum needs a buffer of the parameter's shape")
     tensors = [None if a is None else as_tensor(a, None, False) for a in
-               (param, buffer if momentum else None, grad, hyper)]
-    ops.sgd_(*tensors)
+               (param, grad, buffer if momentum else None, hyper)]
+    updates.sgd(*tensors)
     return param
 
 # ---------------------------------------------------------------------------------------------- for Cython projects

@@ -20,9 +20,6 @@ cdef extern from "memory.h" nogil:
     void fg_block_move(fg_block *block, fg_pool *pool)
     void fg_pool_empty(fg_pool *pool)
 
-cdef extern from "checksum.h" nogil:
-    uint64_t fg_checksum(const void *data, int nd, const int64_t *sizes, const int64_t *strides, int itemsize)
-
 cdef extern from "slab.h" nogil:
     ctypedef struct fg_slab:
         size_t mapped
@@ -42,6 +39,9 @@ cdef extern from "fastgrad.h":
     fg_blocking fg_blocks
 
 cdef extern from "dispatch.h" nogil:
+    ctypedef uint64_t (*fg_checksum)(const void *data, int nd, const int64_t *sizes, const int64_t *strides,
+                                     int itemsize, int threads)
+    fg_checksum fg_checksum_of(int isa)
     int fg_isa_count()
     const char *fg_isa_name(int isa)
     int fg_isa_supported(int isa)
@@ -235,6 +235,7 @@ def set_num_threads(int threads) -> None:
 # ---------------------------------------------------------------------------------------------- kernels
 
 cdef int _isa = 0
+cdef fg_checksum _checksum = NULL
 
 
 def _choose_isa() -> int:
@@ -405,7 +406,7 @@ def launches() -> int:
 
 cdef uint64_t checksum(const void *data, int nd, const int64_t *sizes, const int64_t *strides,
                        int itemsize) noexcept nogil:
-    return fg_checksum(data, nd, sizes, strides, itemsize)
+    return _checksum(data, nd, sizes, strides, itemsize, thread_limit())
 
 # ---------------------------------------------------------------------------------------------- grad mode
 
@@ -437,3 +438,4 @@ fg_watch_fork()
 fg_measure_caches()
 _limit = _available_threads()
 _isa = _choose_isa()
+_checksum = fg_checksum_of(_isa)

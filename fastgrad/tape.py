@@ -450,6 +450,9 @@ def record(
     for i in range(n_args):
         if saved >> i & 1:
             thing = args[i]
+            if type(cython.cast(object, thing)) is list:
+                kept = list(cython.cast(object, thing))  # the caller may change theirs
+                thing = cython.cast(cython.pointer(PyObject), kept)
             Py_INCREF(cython.cast(object, thing))
             links[at].object = thing
             links[at].tag = 0
@@ -471,7 +474,6 @@ def record(
             kept = alias(out)  # Note [No cycles]
         Py_INCREF(kept)
         links[at].object = cython.cast(cython.pointer(PyObject), kept)
-        links[at].tag = 0
         if outs is None:
             links[at].tag = out.block.stamp
             if _packing:
@@ -479,6 +481,11 @@ def record(
             if exposed(out):
                 node.summed |= OUT_BIT
                 links[at].tag ^= checksum_of(out)
+        else:
+            for t in outs:
+                if exposed(cython.cast(Tensor, t)):
+                    node.summed |= OUT_BIT
+            links[at].tag = _tag_of_all(outs, (node.summed & OUT_BIT) != 0)
         node.n_saved += 1
     node.saved_mask = saved
     _numbers += 1
@@ -595,6 +602,16 @@ def _tag(t: Tensor, summed: cython.bint) -> uint64_t:
     return t.block.stamp
 
 
+@cython.cfunc
+@cython.exceptval(check=False)
+def _tag_of_all(outs: tuple, summed: cython.bint) -> uint64_t:
+    """The tag of an op's several outputs: another one when that of any output is."""
+    tag: uint64_t = 0
+    for t in outs:
+        tag = 31 * tag ^ _tag(cython.cast(Tensor, t), summed)
+    return tag
+
+
 def mark(t: Tensor):
     """What `changed` takes to say whether the elements have been changed since."""
     summed: cython.bint = exposed(t)
@@ -619,19 +636,18 @@ def _saved(node: Node, position: cython.int, attach: cython.bint):
         t = cython.cast(Tensor, thing)
         if _tag(t, node.summed >> position & 1) != _links(node)[at].tag:
             what = "output" if position == 15 else f"argument '{node.op.params[position]}'"
-            raise RuntimeError(
-                f"one of the variables needed for gradient computation has been modified by an inplace operation: "
-                f"the {what} of {node.op.name} ({node.op.node_name}), a {dtypes_by_code[t.dt].name} tensor of shape "
-                f"{sizes_list(t)}. Change a clone() instead, or change it after backward(). "
-                + ("NumPy code, or other code that shares its memory, may have changed it." if exposed(t) else "")
-            )
+            raise _was_changed(node, what, t)
         if position == 15 and attach:
             t = alias(t)
             set_node(t, cython.cast(cython.pointer(PyObject), node), 0)
             return t
     elif type(thing) is Packed:
         return _unpacked(cython.cast(Packed, thing), node if position == 15 else None, attach)
-    elif position == 15 and attach:
+    elif position == 15:
+        if _tag_of_all(thing, node.summed >> position & 1) != _links(node)[at].tag:
+            raise _was_changed(node, "outputs", cython.cast(Tensor, thing[0]))
+        if not attach:
+            return thing
         outs = []
         for i in range(len(thing)):
             t = alias(cython.cast(Tensor, thing[i]))
@@ -640,6 +656,16 @@ def _saved(node: Node, position: cython.int, attach: cython.bint):
             outs.append(t)
         return tuple(outs)
     return thing
+
+
+@cython.cfunc
+def _was_changed(node: Node, what: str, t: Tensor):
+    return RuntimeError(
+        f"one of the variables needed for gradient computation has been modified by an inplace operation: "
+        f"the {what} of {node.op.name} ({node.op.node_name}), a {dtypes_by_code[t.dt].name} tensor of shape "
+        f"{sizes_list(t)}. Change a clone() instead, or change it after backward(). "
+        + ("NumPy code, or other code that shares its memory, may have changed it." if exposed(t) else "")
+    )
 
 
 @cython.final

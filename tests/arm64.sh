@@ -11,7 +11,7 @@ build() { # compiler, program, then "SET FLAGS" for each instruction set
     local cc=$1 program=$2 objects=() isa source
     shift 2
     for isa in "$@"; do
-        for source in elementwise reduce gemm; do
+        for source in elementwise reduce gemm checksum; do
             objects+=("$work/$program-$source-${isa%% *}.o")
             # shellcheck disable=SC2086
             $cc $flags -DFG_ISA=${isa%% *} ${isa#* } -c "csrc/$source.c" -o "${objects[-1]}"

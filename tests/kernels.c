@@ -175,7 +175,7 @@ static void matmul(int f64)
 
 static void sgd(int f64)
 {
-    static const double hyper[][6] = {{0.1, 0, 0, 0, 0, 0}, {0.1, 0.9, 0.3, 0.01, 0, 0}, {0.1, 0.9, 0, 0.01, 1, 0}};
+    static const double hyper[][7] = {{0.1}, {0.1, 0.9, 0.3, 0.01}, {0.1, 0.9, 0, 0.01, 1}, {0.1, 0, 0, 0.01, 0, 1}};
     const int size[] = {f64 ? 8 : 4, f64 ? 8 : 4};
     char what[64];
     EACH(h, hyper)
@@ -293,6 +293,17 @@ static int test(const char *name, int f64)
     return 0;
 }
 
+static void checksums(void)
+{
+    fill(0, 0, 1);
+    for (int64_t nbytes = 1; nbytes <= MOST * 8; nbytes = nbytes * 5 / 2 + 3) {
+        const uint64_t one = fg_checksum_of(isa)(buffer[0], 1, &nbytes, (int64_t[]){1}, 1, 1);
+        if (fg_checksum_of(isa)(buffer[0], 1, &nbytes, (int64_t[]){1}, 1, 3) != one)
+            failures++;
+        printf("checksum %lld %016llx\n", (long long)nbytes, (unsigned long long)one);
+    }
+}
+
 int main(int argc, char **argv)
 {
     for (isa = fg_isa_count() - 1; isa > 0; isa--)
@@ -309,5 +320,6 @@ int main(int argc, char **argv)
                 fprintf(stderr, "%s: what it takes is not known here\n", entry->name);
                 failures++;
             }
+    checksums();
     return failures != 0;
 }

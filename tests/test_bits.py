@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import fastgrad as fg
-from fastgrad import kernels, ops, runtime
+from fastgrad import kernels, ops, runtime, updates
 from fastgrad.ops.table import TABLE
 
 DTYPES = ["float32", "float64"]
@@ -119,8 +119,11 @@ def adapted(dtype, size):
             buffers = [abs(b) for b in buffers[:count]]
             coefficients, step, product = fg.zeros(10, dtype=fg.float64), fg.zeros(()), fg.ones(())
             hyper = fg.tensor([rule, 0.0, *rest], dtype=fg.float64)
+            p.grad = g
+            names = ("one", "two", "three")[:count]
+            state = {p: dict(zip(names, buffers, strict=True), step=step, mu_product=product)}
             for _ in range(3):
-                ops.adapt_(p, buffers, g, coefficients, step, product, hyper)
+                updates.adapt_group([p], state, ("step", "mu_product"), names, {p: coefficients}, hyper, None)
             yield p, buffers, coefficients, step, product
 
 

@@ -3,13 +3,14 @@
 import copy
 import itertools
 import pickle
+import sys
 import warnings
 
 import numpy as np
 import pytest
 
 import fastgrad as fg
-from fastgrad import nn
+from fastgrad import nn, optim, runtime
 from fastgrad.optim import SGD, Optimizer
 
 SHAPES = [(3, 2), (2,), ()]
@@ -242,10 +243,10 @@ def test_kernels_read_changed_values_from_the_same_buffer():
     set_gradients(fg, params, 1)
     optimizer.step()
     buffer = optimizer._hypers[0].buffer
-    np.testing.assert_array_equal(buffer.numpy(), [0.1, 0.9, 0, 0, 0, 0])
+    np.testing.assert_array_equal(buffer.numpy(), [0.1, 0.9, 0, 0, 0, 0, 0])
     optimizer.param_groups[0].update(lr=0.5, nesterov=True)
     optimizer.sync_hyper()
-    np.testing.assert_array_equal(buffer.numpy(), [0.5, 0.9, 0, 0, 1, 0])
+    np.testing.assert_array_equal(buffer.numpy(), [0.5, 0.9, 0, 0, 1, 0, 0])
     optimizer.load_state_dict(optimizer.state_dict())
     optimizer.step()
     assert optimizer._hypers[0].buffer is buffer
@@ -367,3 +368,43 @@ def test_no_warnings_in_ordinary_use():
         optimizer = SGD(params, lr=0.1, momentum=0.9)
         set_gradients(fg, params, 0)
         optimizer.step()
+
+
+@pytest.mark.parametrize("make", [lambda p: SGD(p, 0.1), lambda p: SGD(p, 0.1, 0.9, maximize=True), optim.Adam])
+def test_a_step_calls_as_much_python_for_many_parameters_as_for_one(make):
+    def calls(count):
+        params = [fg.zeros(3).requires_grad_() for _ in range(count)]
+        set_gradients(fg, params, 1)
+        optimizer, found = make(params), []
+        optimizer.step()  # makes the state
+        before = runtime.launches()
+        sys.setprofile(lambda frame, event, arg: found.append(event))
+        optimizer.step()
+        sys.setprofile(None)
+        return len(found), runtime.launches() - before
+
+    (one, launches), (many, all_launches) = calls(1), calls(20)
+    assert many == one
+    assert all_launches == 20 * launches
+
+
+def test_momentum_of_another_size_is_refused():
+    (p,) = params = [fg.zeros(3).requires_grad_()]
+    set_gradients(fg, params, 1)
+    optimizer = SGD(params, 0.1, 0.9)
+    optimizer.state[p]["momentum_buffer"] = fg.zeros(2)
+    with pytest.raises(RuntimeError, match="state has a tensor of another size"):
+        optimizer.step()
+    assert p.tolist() == [0, 0, 0]
+
+
+def test_maximize_may_change_between_replays():
+    p = fg.zeros(3).requires_grad_()
+    p.grad = fg.ones(3)
+    optimizer = SGD([p], 0.5)
+    step = fg.capture(optimizer.step)
+    for maximize, want in ((False, -0.5), (False, -1.0), (True, -0.5), (True, 0.0)):
+        optimizer.param_groups[0]["maximize"] = maximize
+        step()
+        assert p.tolist() == [want] * 3
+    assert len(step.programs) == 1

@@ -250,3 +250,15 @@ def test_nodes_that_die_in_any_order_leave_their_memory():
     assert stats["graph"] - before <= 4 << 20  # one chunk stays open for each size of a node
     runtime.empty_cache()
     assert runtime.memory_stats()["graph_cached"] == 0
+
+
+def test_lists_that_ops_were_called_with_may_be_changed():
+    x, y = fg.randn(2, 2, requires_grad=True), fg.randn(1, 2, requires_grad=True)
+    dims, tensors = [0, 1], [x, y]
+    a, b = x.permute(dims), fg.cat(tensors)
+    dims.reverse()
+    tensors.reverse()
+    (a * fg.tensor([[1.0, 2.0], [3.0, 4.0]])).sum().backward()
+    b.sum().backward()
+    assert x.grad.tolist() == [[2, 3], [4, 5]]
+    assert y.grad.tolist() == [[1, 1]]

@@ -10,7 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.dispatch import become, check_shape_change, copy_into, make_contiguous, promote_types, to_dtype
+from fastgrad.dispatch import (
+    become,
+    check_shape_change,
+    copy_into,
+    get_grad_enabled,
+    make_contiguous,
+    promote_types,
+    put_grad_enabled,
+    to_dtype,
+)
 from fastgrad.ops.table import Sample, composite, method, op
 from fastgrad.tensor import (
     Tensor,
@@ -285,7 +294,14 @@ def _in_place(function: Callable[..., Tensor]) -> None:
     @functools.wraps(function)
     def change(x: Tensor, *args: Any, **keywords: Any) -> Tensor:
         check_shape_change(x)
-        become(x, function(x, *args, **keywords))
+        mode = get_grad_enabled()
+        # No number changes, so the tape follows under no_grad, too: gradients must come to have the old shape again.
+        put_grad_enabled(mode or not x.is_leaf)
+        try:
+            view = function(x, *args, **keywords)
+        finally:
+            put_grad_enabled(mode)
+        become(x, view)
         return x
 
     change.__name__ = change.__qualname__ = f"{function.__name__}_"

@@ -1,4 +1,4 @@
-"""In-place changes: fills, copies, random fills, and the optimisers' fused updates."""
+"""In-place changes: fills, copies and random fills."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.dispatch import copy_into, fill, launch_raw, launch_update, touch
-from fastgrad.dispatch import make_contiguous as to_contiguous
+from fastgrad.dispatch import copy_into, fill
 from fastgrad.ops.create import generator as _stream
 from fastgrad.ops.table import op
 from fastgrad.tensor import Tensor
@@ -166,54 +165,3 @@ def log_normal_(x: Tensor, mean: float = 1.0, std: float = 2.0, generator: Any =
 def draw_(x: Tensor, draw: Callable[[tuple], np.ndarray]) -> Tensor:
     """Fill with what `draw` gives for x's shape: a function, so that a captured program can call it again."""
     copy_into(x, np.asarray(draw(tuple(x.shape))))
-
-
-def _check_gradient(name: str, param: Tensor, grad: Tensor) -> None:
-    if grad.shape != param.shape or grad.dtype is not param.dtype:
-        raise RuntimeError(f"{name}: gradient of shape {list(grad.shape)} and dtype {grad.dtype.name} for a parameter "
-                           f"of {list(param.shape)} and {param.dtype.name}")
-
-
-def adapt_(param: Tensor, buffers: list[Tensor | None], grad: Tensor, coefficients: Tensor, step: Tensor,
-           product: Tensor | None, hyper: Tensor) -> None:
-    """One step of an adaptive optimiser on a parameter, in two launches: csrc/update_real.h has the formulas.
-
-    `hyper` is float64: [rule, maximize, lr, eps, weight_decay, decoupled, and up to three of the rule's]; `step`, the
-    steps so far, is float32 and counted here; `buffers` have the parameter's dtype and shape; `coefficients` is memory
-    for 10 numbers, float64; `product` is NAdam's.
-    """
-    _check_gradient("adapt_", param, grad)
-    grad = grad.contiguous()
-    if param.is_contiguous() and all(b is None or b.is_contiguous() for b in buffers):
-        launch_update(param, buffers, grad, coefficients, step, product, hyper)
-        return
-    dense = to_contiguous(param)
-    copies = [None if b is None else to_contiguous(b) for b in buffers]
-    launch_update(dense, copies, grad, coefficients, step, product, hyper)
-    for t, result in zip((param, *buffers), (dense, *copies), strict=True):
-        if t is not None and result is not None:
-            copy_into(t, result)
-            touch(t)
-
-
-def sgd_(param: Tensor, buffer: Tensor | None, grad: Tensor, hyper: Tensor) -> None:
-    """One step of stochastic gradient descent on a parameter, in one launch.
-
-    d = grad + weight_decay param; buffer = momentum buffer + (1 - dampening) d (d itself at the first step);
-    d = buffer, or d + momentum buffer with Nesterov's correction; param -= lr d. Sutskever et al. (2013) in PyTorch's
-    arrangement. `hyper` is float64: [lr, momentum, dampening, weight_decay, nesterov, first_step]; `buffer` is None
-    without momentum. The gradient has the parameter's dtype and shape.
-    """
-    _check_gradient("sgd_", param, grad)
-    if not (param.is_contiguous() and (buffer is None or buffer.is_contiguous())):
-        dense = to_contiguous(param)
-        dense_buffer = None if buffer is None else to_contiguous(buffer)
-        launch_raw("sgd", dense, dense_buffer, grad.contiguous(), hyper)
-        copy_into(param, dense)
-        if buffer is not None:
-            copy_into(buffer, dense_buffer)
-    else:
-        launch_raw("sgd", param, buffer, grad.contiguous(), hyper)
-    touch(param)
-    if buffer is not None:
-        touch(buffer)

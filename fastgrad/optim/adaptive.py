@@ -9,6 +9,7 @@ an update is always fused, and can be captured. `differentiable=True` raises Not
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 from fastgrad import ops
@@ -17,6 +18,7 @@ from fastgrad.optim.fused import Fused
 from fastgrad.replay import at_replay, paused
 from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor, float32, float64
+from fastgrad.updates import adapt_group, identities
 
 __all__ = ["Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop"]
 
@@ -48,6 +50,7 @@ class _Adaptive(Fused):
     """What the optimisers below share: their steps are those of csrc/update_real.h, which knows them by `_rule`."""
 
     _rule: ClassVar[int]
+    _counts: ClassVar[dict[str, float]] = {"step": 0.0}  # the state's numbers that a step changes, at first
     _slots: ClassVar[tuple[str, ...]] = ()  # names of the state's buffers, which begin with zeros
 
     _size = 9
@@ -74,13 +77,8 @@ class _Adaptive(Fused):
         self.sync_hyper()
         token: object = len(self.param_groups)
         for group in self.param_groups:
-            slots = ("step", *self._names(group))
-            token = (
-                token,
-                slots,
-                len(group["params"]),
-                [id(self.state[p].get(name)) for p in group["params"] if p in self.state for name in slots],
-            )
+            slots: tuple[str | None, ...] = (*self._counts, *self._names(group))
+            token = (token, slots, identities(group["params"], self.state, slots))
         return token
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -95,30 +93,28 @@ class _Adaptive(Fused):
                 for group in self.param_groups:
                     for param in group["params"]:
                         if param.grad is not None:
-                            self._state_of(param, group, self._names(group))
+                            self._state_of(group, self._names(group), param)
             at_replay(self._before_replay)
         else:
             self.sync_hyper()
         for hyper, group in zip(self._hypers, self.param_groups, strict=True):
             names = self._names(group)
-            for param in group["params"]:
-                grad = param.grad
-                if grad is not None:
-                    state = self._state_of(param, group, names)
-                    ops.adapt_(
-                        param,
-                        [None if name is None else state[name] for name in names],
-                        grad,
-                        self._coefficients[param],
-                        state["step"],
-                        state.get("mu_product"),
-                        hyper.buffer,
-                    )
+            adapt_group(
+                group["params"],
+                self.state,
+                tuple(self._counts),
+                names,
+                self._coefficients,
+                hyper.buffer,
+                partial(self._state_of, group, names),
+            )
         return loss
 
-    def _state_of(self, param: Tensor, group: dict[str, Any], names: tuple[str | None, ...]) -> dict[str, Any]:
+    def _state_of(self, group: dict[str, Any], names: tuple[str | None, ...], param: Tensor) -> dict[str, Any]:
+        """With all that the step takes."""
         state: dict[str, Any] = self.state[param]
-        _number(state, "step", 0.0)
+        for count, begin in self._counts.items():
+            _number(state, count, begin)
         for name in names:
             if name is not None and name not in state:
                 state[name] = self._begin(param, group)
@@ -184,7 +180,6 @@ class Adam(_Adaptive):
 
     def _names(self, group: dict[str, Any]) -> tuple[str | None, ...]:
         return (*self._slots, "max_exp_avg_sq") if group["amsgrad"] else self._slots
-
 
 
 class AdamW(Adam):
@@ -264,11 +259,11 @@ class Adamax(_Adaptive):
         return (group["lr"], group["eps"], group["weight_decay"], False, *group["betas"])
 
 
-
 class NAdam(_Adaptive):
     """Adam with Nesterov's momentum, whose coefficients grow with the step: Dozat (2016)."""
 
     _rule = NADAM
+    _counts: ClassVar[dict[str, float]] = {"step": 0.0, "mu_product": 1.0}
     _slots = ("exp_avg", "exp_avg_sq")
 
     def __init__(
@@ -317,11 +312,6 @@ class NAdam(_Adaptive):
             group["momentum_decay"],
         )
 
-    def _state_of(self, param: Tensor, group: dict[str, Any], names: tuple[str | None, ...]) -> dict[str, Any]:
-        _number(self.state[param], "mu_product", 1.0)
-        return super()._state_of(param, group, names)
-
-
 
 class RAdam(_Adaptive):
     """Adam that leaves out v while its variance is not tractable, and corrects for it later: Liu et al. (2020)."""
@@ -364,7 +354,6 @@ class RAdam(_Adaptive):
 
     def _numbers(self, group: dict[str, Any]) -> tuple[Any, ...]:
         return (group["lr"], group["eps"], group["weight_decay"], group["decoupled_weight_decay"], *group["betas"])
-
 
 
 class RMSprop(_Adaptive):
@@ -462,14 +451,13 @@ class Adagrad(_Adaptive):
         )
         for group in self.param_groups:  # PyTorch's is there from the beginning too
             for param in group["params"]:
-                self._state_of(param, group, self._slots)
+                self._state_of(group, self._slots, param)
 
     def _numbers(self, group: dict[str, Any]) -> tuple[Any, ...]:
         return (group["lr"], group["eps"], group["weight_decay"], False, group["lr_decay"])
 
     def _begin(self, param: Tensor, group: dict[str, Any]) -> Tensor:
         return ops.full(tuple(param.shape), float(group["initial_accumulator_value"]), dtype=param.dtype)
-
 
 
 class Adadelta(_Adaptive):

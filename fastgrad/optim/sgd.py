@@ -1,7 +1,7 @@
 """Stochastic gradient descent, one kernel launch per parameter.
 
-The last element of what the kernel reads (fused.py) says that a momentum buffer has no value yet; it is 0 again after
-the step that filled the buffer.
+The last element of what the kernel reads (fused.py) is not of `param_groups`: it says that a momentum buffer has no
+value yet, and is 1 during the launch that fills the buffer alone.
 """
 
 from collections.abc import Callable
@@ -9,15 +9,14 @@ from operator import itemgetter
 from typing import Any
 
 from fastgrad import ops
-from fastgrad.autograd import enable_grad, no_grad
-from fastgrad.optim.fused import Fused, Hyper
+from fastgrad.autograd import enable_grad
+from fastgrad.optim.fused import Fused
 from fastgrad.replay import at_replay, paused
 from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor
+from fastgrad.updates import identities, sgd_group
 
 __all__ = ["SGD"]
-
-_FIRST_STEP = 5  # where in the buffer
 
 
 class SGD(Fused):
@@ -39,8 +38,8 @@ class SGD(Fused):
     tensor([0.8000], requires_grad=True)
     """
 
-    _size = _FIRST_STEP + 1
-    _values = itemgetter("lr", "momentum", "dampening", "weight_decay", "nesterov")  # type: ignore[assignment]
+    _size = 7
+    _values = itemgetter("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -86,10 +85,9 @@ class SGD(Fused):
         self.sync_hyper()
         token: object = len(self.param_groups)
         for group in self.param_groups:
-            token = (token, not group["momentum"], not group["maximize"], len(group["params"]))
+            token = (token, not group["momentum"], len(group["params"]))
             if group["momentum"]:  # its buffers are those that were recorded
-                state = self.state
-                token = (token, [id(state[p].get("momentum_buffer")) for p in group["params"] if p in state])
+                token = (token, identities(group["params"], self.state, ("momentum_buffer",)))
         return token
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -103,35 +101,11 @@ class SGD(Fused):
             at_replay(self._before_replay)
         for hyper, group in zip(self._hypers, self.param_groups, strict=True):
             hyper.sync(self._values(group))
-            if group["momentum"] or group["maximize"]:
-                for param in group["params"]:
-                    if param.grad is not None:
-                        self._step_with_state(param, param.grad, hyper, group)
-            else:
-                for param in group["params"]:
-                    grad = param.grad
-                    if grad is not None:
-                        ops.sgd_(param, None, grad, hyper.buffer)
+            sgd_group(group["params"], self.state if group["momentum"] else None, hyper.buffer, _memory)
         return loss
 
-    def _step_with_state(self, param: Tensor, grad: Tensor, hyper: Hyper, group: dict[str, Any]) -> None:
-        if group["maximize"]:
-            with no_grad():
-                grad = -grad
-        if not group["momentum"]:
-            ops.sgd_(param, None, grad, hyper.buffer)
-            return
-        state = self.state[param]
-        velocity = state.get("momentum_buffer")
-        if velocity is not None:
-            ops.sgd_(param, velocity, grad, hyper.buffer)
-            return
-        # Memory without a launch: a captured program would replay a fill, and the kernel does not read it this once.
-        with paused():
-            velocity = ops.empty(param.shape, dtype=param.dtype)
-        hyper.array[_FIRST_STEP] = 1.0
-        try:
-            ops.sgd_(param, velocity, grad, hyper.buffer)
-        finally:
-            hyper.array[_FIRST_STEP] = 0.0
-        state["momentum_buffer"] = velocity
+
+def _memory(param: Tensor) -> Tensor:
+    """For a momentum buffer. Without a launch: a captured program would replay a fill."""
+    with paused():
+        return ops.empty(param.shape, dtype=param.dtype)
