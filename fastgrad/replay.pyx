@@ -42,9 +42,9 @@ from fastgrad.passes cimport (
 )
 from fastgrad.pointers cimport fg_pointers, fg_pointers_free, fg_pointers_get, number
 from fastgrad.runtime cimport (
-    FLOAT64, RELEASE_GIL_ABOVE, Kernel, block_decref, block_incref, block_new, fg_block, fg_call, fg_entry, fg_pool,
-    free_pool, grad_enabled, hooks, itemsize_of, make_common, new_pool, next_stamp, recorder_pool, recording,
-    room_for_one, run_merged, set_grad_enabled, set_recorder_pool, thread_limit,
+    FLOAT64, RELEASE_GIL_ABOVE, Kernel, block_decref, block_incref, block_new, count_recorders_anew, fg_block, fg_call,
+    fg_entry, fg_pool, free_pool, grad_enabled, hooks, itemsize_of, make_common, new_pool, next_stamp, recorder_pool,
+    recording, room_for_one, run_merged, set_grad_enabled, set_recorder_pool, thread_limit,
 )
 from fastgrad.tape cimport Op
 from fastgrad.tensor cimport (
@@ -559,8 +559,18 @@ def at_replay(check):
     """While recording: have `check` called before each replay. What it returns must equal what it returns now, or the
     function is recorded anew."""
     cdef Recorder recorder = current()
-    if recorder is not None and all(known != check for known, _ in recorder.checks):
+    cdef bint muted
+    if recorder is None:
+        return
+    for known, _ in recorder.checks:
+        if known == check:
+            return
+    muted = recorder.watch.mute()
+    try:
         recorder.checks.append((check, check()))
+    finally:
+        if muted:
+            unmute()
 
 
 def drawn_from_python(what):
@@ -1414,7 +1424,7 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
             continue
         out.computed = t.flags & WRAPPED != 0
         if t.block.pool != recorder.pool and not t.flags & ARGUMENT \
-                and fg_pointers_get(&recorder.made, t.block, NULL) < 0 and held_outside(recorder, t):    # held outside too
+                and fg_pointers_get(&recorder.made, t.block, NULL) < 0 and held_outside(recorder, t):
             out.same = thing
             continue
         if t.numel_ == 0:
@@ -1868,9 +1878,9 @@ cdef unsigned long forks = 0      # of this process's line: what a thread held t
 
 def in_child():
     """After a fork, of which only this thread has come along."""
-    global forks, recording
+    global forks
     forks += 1
-    recording = recorder_pool() is not NULL
+    count_recorders_anew()
 
 
 os.register_at_fork(after_in_child=in_child)

@@ -114,12 +114,13 @@ cdef struct Hooks:
     void (*written)(PyObject *tensor) noexcept
     void (*number)(PyObject *tensor, int operand) noexcept    # an operand of the next launch is this tensor's value
     int (*leaves)(PyObject *tensor, const char *what) except -1    # its values go to Python, or come from there
-    bint (*mute)() noexcept     # this package's own code is about to run, and nothing of the user's within; was it muted?
+    bint (*mute)() noexcept     # code of this package is about to run, and none of the user's within; was it muted?
     void (*unmute)() noexcept
     int (*refused)(const char *what) except -1     # cannot be repeated, not even by calling the op again
 
 cdef Hooks hooks
 cdef int recording
+cdef void count_recorders_anew() noexcept
 cdef fg_pool *recorder_pool() noexcept nogil
 cdef void set_recorder_pool(fg_pool *recorder) noexcept nogil
 cdef void make_common(fg_block *block) noexcept nogil

@@ -373,6 +373,12 @@ cdef void free_pool(fg_pool *pool) noexcept:
     PyMem_Free(pool)
 
 
+cdef void count_recorders_anew() noexcept:
+    """In a forked child, which has this thread alone."""
+    global recording
+    recording = fg_recorder_pool is not NULL
+
+
 def is_recording() -> bool:
     """Is this thread recording a captured function?"""
     return recording != 0 and fg_recorder_pool is not NULL

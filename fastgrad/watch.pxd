@@ -35,8 +35,9 @@ cdef class Watch:
     cdef list generators       # (random number generator, its state)
     cdef list arrays           # (array, its bytes; None: too many)
     cdef dict functions        # address of code: [function]
-    cdef fg_pointers seen      # (namespace, name); code that has run; namespaces whose names have been counted; arrays
-                               # that Python reads elements of; (class, its namespace) whose functions are explored
+    # (namespace, name); code that has run; namespaces whose names have been counted; arrays that Python reads elements
+    # of; (class, its namespace) whose functions have been explored
+    cdef fg_pointers seen
     cdef fg_pointers known     # what has been explored
     cdef list known_things     # the same
     cdef list doubtful         # (object, what is wrong with it)

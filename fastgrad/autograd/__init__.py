@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,14 +48,15 @@ class Variable(metaclass=_VariableMeta):
         return data.detach().requires_grad_(requires_grad)
 
 
-def clear_gradient(tensor: Tensor, set_to_none: bool) -> None:
-    """Drop a tensor's gradient, or fill it with zeros where it lies."""
-    if set_to_none:
-        tensor.grad = None
-    elif tensor.grad is not None:
-        if tensor.grad.grad_fn is not None:
-            tensor.grad = tensor.grad.detach()
-        tensor.grad.zero_()
+def clear_gradients(tensors: Iterable[Tensor], set_to_none: bool) -> None:
+    """Drop tensors' gradients, or fill them with zeros where they lie."""
+    for tensor in tensors:
+        if set_to_none:
+            tensor.grad = None
+        elif tensor.grad is not None:
+            if tensor.grad.grad_fn is not None:
+                tensor.grad = tensor.grad.detach()
+            tensor.grad.zero_()
 
 
 class no_grad(GradMode):

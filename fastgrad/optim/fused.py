@@ -45,8 +45,12 @@ def _sync_all() -> None:
 
 
 def _note(optimizer: "Fused") -> None:
-    key = id(optimizer)
-    _all[key] = weakref.ref(optimizer, lambda _, known=_all: known.pop(key, None))
+    key, known = id(optimizer), _all
+
+    def forget(_: Any) -> None:
+        known.pop(key, None)
+
+    _all[key] = weakref.ref(optimizer, forget)
 
 
 starting.append(_sync_all)

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 from warnings import warn
 
-from fastgrad.autograd import clear_gradient
+from fastgrad.autograd import clear_gradients
 from fastgrad.autograd.graph import RemovableHandle
 from fastgrad.replay import refuse
 from fastgrad.tensor import Tensor
@@ -78,8 +78,7 @@ class Optimizer:
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters, or fill them with zeros."""
         for group in self.param_groups:
-            for param in group["params"]:
-                clear_gradient(param, set_to_none)
+            clear_gradients(group["params"], set_to_none)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters once, from their gradients."""
