@@ -350,7 +350,7 @@ cdef PyObject *op_vectorcall(PyObject *callee, PyObject **args, size_t nargsf, P
 
 
 cdef class Spelled:
-    """A Python function whose parameters have further names: `names` maps those to its own."""
+    """A Python function of tensors that takes `out=`, and whose parameters have further names: `names` maps those."""
     cdef fg_vectorcall vectorcall
     cdef object function
     cdef dict names
@@ -365,7 +365,9 @@ cdef class Spelled:
         self.names = names
 
     def __call__(self, *args, **keywords):
-        return self.function(*args, **{self._own(name, keywords): value for name, value in keywords.items()})
+        out = keywords.pop("out", None)
+        result = self.function(*args, **{self._own(name, keywords): value for name, value in keywords.items()})
+        return result if out is None else stored(self.function.__name__, result, out)
 
     def _own(self, name, keywords):
         own = self.names.get(name, name)
@@ -381,12 +383,41 @@ cdef class Spelled:
         return self.function.__qualname__
 
 
+def stored(str name, result, out):
+    """The result, written into `out`, which is returned."""
+    if not isinstance(out, Tensor):
+        raise TypeError(f"{name}(): argument 'out' must be Tensor, not {type(out).__name__}")
+    if not isinstance(result, Tensor):
+        raise TypeError(f"{name}(): out=... is for functions with one output")
+    if grad_enabled() and (requires_grad(<Tensor>out) or requires_grad(<Tensor>result)):
+        raise RuntimeError(f"{name}(): functions with out=... arguments don't support automatic differentiation, but "
+                           f"one of the arguments requires grad.")
+    if not same_sizes(<Tensor>out, <Tensor>result):
+        raise RuntimeError(f"{name}(): out has shape {sizes_list(<Tensor>out)}, the result "
+                           f"{sizes_list(<Tensor>result)}")
+    return replaced(out, result)
+
+
+def replaced(Tensor x, Tensor result):
+    """x with the elements of `result` written into it. RuntimeError where they change kind: floats in integers."""
+    if category(result.dt) > category(x.dt):
+        raise RuntimeError(f"result type {result.dtype} can't be cast to the desired output type {x.dtype}")
+    return x.copy_(result)
+
+
 cdef PyObject *spelled_vectorcall(PyObject *callee, PyObject **args, size_t nargsf, PyObject *names) except NULL:
     cdef Spelled self = <Spelled>callee
+    cdef Py_ssize_t i, n
     if names is NULL:
         return PyObject_Vectorcall(<PyObject *>self.function, args, nargsf, NULL)
     given = <tuple>names
     for name in given:
+        if name == "out":
+            n = FG_NARGS(nargsf)
+            keywords = {given[i]: <object>args[n + i] for i in range(len(given))}
+            result = self(*[<object>args[i] for i in range(n)], **keywords)
+            Py_INCREF(result)
+            return <PyObject *>result
         if name in self.names:
             own = tuple([self._own(each, given) for each in given])
             return PyObject_Vectorcall(<PyObject *>self.function, args, nargsf, <PyObject *>own)
@@ -1187,6 +1218,8 @@ cdef object empty_error(Primitive op, Tensor x, object dim):
 cdef object reduce_by_reference(Primitive op, Tensor x, object dim, const bint *reduced, bint keepdim):
     cdef int d
     axes = tuple([d for d in range(x.nd) if reduced[d]])
+    if op.kind_code == INDEXED and not x.nd:
+        return tensor_of(array_of(x).copy(), True), tensor_of(np.zeros((), np.int64), True)
     try:
         result = op.ref(array_of(x), axes if op.kind_code == REDUCTION or len(axes) != 1 else axes[0], keepdim)
     except ValueError:

@@ -8,7 +8,7 @@ from fastgrad.tensor import Tensor
 
 __all__ = [
     "aminmax", "cummax", "cummin", "kthvalue", "linalg_eigh", "linalg_lstsq", "linalg_qr", "linalg_slogdet",
-    "linalg_svd", "max", "median", "min", "mode", "sort", "topk",
+    "linalg_svd", "max", "median", "min", "mode", "nanmedian", "sort", "topk",
 ]  # fmt: skip
 
 
@@ -108,6 +108,10 @@ class min(_Found):
 
 
 class mode(_Found):
+    """(values, indices)."""
+
+
+class nanmedian(_Found):
     """(values, indices)."""
 
 

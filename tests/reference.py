@@ -8,7 +8,6 @@ import re
 from typing import Any
 
 import fastgrad
-from fastgrad.dispatch import Primitive
 
 # Title, module, what is shown: functions and classes that the module exports
 SECTIONS = [
@@ -71,7 +70,7 @@ def public(module: str) -> dict[str, Any]:
 
 def entry(name: str, thing: Any, top: bool) -> str:
     notes = []
-    if top and (isinstance(thing, Primitive) or inspect.isfunction(thing)) and hasattr(fastgrad.Tensor, name):
+    if top and not inspect.isclass(thing) and hasattr(fastgrad.Tensor, name):
         notes.append("method")
     if top and hasattr(fastgrad.Tensor, name + "_"):
         notes.append(f"`{name}_`")

@@ -194,16 +194,36 @@ def test_lists_and_dicts_of_modules():
     assert len(named) == 1
 
 
-@pytest.mark.parametrize("boolean", [False, True])
-def test_attention_with_a_mask_is_pytorchs(boolean):
+@pytest.mark.parametrize("shape", [(3, 5), (1, 5), (3, 1), (2, 1, 3, 5)])
+@pytest.mark.parametrize("kind", ["float", "bool", "infinite"])
+def test_attention_with_a_mask_is_pytorchs(kind, shape):
+    """Also where a query may look at nothing: it gives 0, and gradients are finite."""
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     q, k, v = (rng.uniform(-1, 1, (2, 2, n, 4)) for n in (3, 5, 5))
-    mask = rng.uniform(-1, 1, (3, 5))
-    mask = mask > -0.5 if boolean else mask
-    got = fg.nn.functional.scaled_dot_product_attention(*map(fg.tensor, (q, k, v, mask)))
-    want = torch.nn.functional.scaled_dot_product_attention(*map(torch.tensor, (q, k, v, mask)))
-    np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-12)
+    mask = rng.uniform(-1, 1, shape)
+    allowed = mask > -0.5
+    allowed[..., -1, :] = False
+    mask = {"float": mask, "bool": allowed, "infinite": np.where(allowed, mask, -np.inf)}[kind]
+    found = []
+    for library in (fg, torch):
+        leaves = [library.tensor(a, requires_grad=True) for a in (q, k, v)]
+        out = library.nn.functional.scaled_dot_product_attention(*leaves, library.tensor(mask))
+        (out * out).sum().backward()
+        found.append([out.detach().numpy(), *(leaf.grad.numpy() for leaf in leaves)])
+    for got, want in zip(*found, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-14)
+
+
+def test_a_vector_of_zeros_is_normalised_as_in_pytorch():
+    torch = pytest.importorskip("torch")
+    found = []
+    for library in (fg, torch):
+        x = library.tensor([[0.0, 0.0], [3.0, 4.0]], dtype=library.float64, requires_grad=True)
+        out = library.nn.functional.normalize(x)
+        (out * library.tensor([1.0, 2.0])).sum().backward()
+        found.append((out.tolist(), x.grad.tolist()))
+    np.testing.assert_allclose(*found)
 
 
 def test_a_small_transformer_captured():

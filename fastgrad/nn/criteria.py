@@ -211,11 +211,15 @@ def _pairs(*more: tuple) -> Any:
 
 
 @composite(sample=lambda rng: [*_pairs(({"dim": 0},), ({"eps": 3.0},))(rng),
-                               (rng.uniform(-2, 2, (2, 1, 3)), rng.uniform(-2, 2, (4, 3)), {"dim": -1})], methods=())
+                               (rng.uniform(-2, 2, (2, 1, 3)), rng.uniform(-2, 2, (4, 3)), {"dim": -1}),
+                               (rng.uniform(-2, 2, (2, 3)), rng.uniform(-2, 2, 3)),
+                               (rng.uniform(-2, 2, (2, 3)), rng.uniform(-2, 2, (2, 1)))], methods=())
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """x1 . x2 / (max(|x1|, eps) max(|x2|, eps)) along `dim`; the two broadcast."""
     if not (x1.is_floating_point() and x2.is_floating_point()):
         raise RuntimeError(f"expected common dtype to be floating point, yet common dtype is {x1.dtype.name}")
+    if x1.shape != x2.shape:
+        x1, x2 = ops.broadcast_tensors(x1, x2)
     lengths = [ops.linalg_vector_norm(x, 2, dim, True) for x in (x1, x2)]
     a, b = (x / _raised(length, eps) for x, length in zip((x1, x2), lengths, strict=True))
     return ops.sum(a * b, dim)

@@ -62,10 +62,11 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     return ops.where(far, input, ops.log1p(ops.exp(ops.where(far, 0.0, scaled))) / beta)
 
 
-@composite(sample=_plain, methods=())
+@composite(sample=lambda rng: [*_plain(rng), (np.array([0.0, -0.0]),)], methods=())
 def logsigmoid(input: Tensor) -> Tensor:
     """log sigmoid(x), without underflow."""
-    return ops.clamp(input, max=0.0) - ops.log1p(ops.exp(-ops.abs(input)))
+    low = input < 0  # chosen by `where`: each side is exact at 0 too, in derivatives of every order
+    return ops.where(low, input, 0.0) - ops.log1p(ops.exp(ops.where(low, input, -input)))
 
 
 @composite(sample=lambda rng: [*_plain(rng), (rng.uniform(-4, 4, 5), -2.0, 3.0)], methods=())
@@ -262,16 +263,13 @@ def layer_norm(
 
 
 @composite(sample=lambda rng: [(rng.uniform(-4, 4, (2, 4)),), (rng.uniform(-4, 4, (2, 3, 4)), {"dim": 2}),
-                               (rng.uniform(-4, 4, (2, 3)), {"p": 2.0, "dim": 0})], methods=())
+                               (rng.uniform(-4, 4, (2, 3)), {"p": 2.0, "dim": 0}),
+                               *((rng.uniform(-4, 4, (2, 3)), {"p": p}) for p in (1.0, 3.0, np.inf))], methods=())
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
-    """x / max(its p-norm along `dim`, eps), for p = 1 and 2."""
-    if p == 2:
-        length = ops.sqrt(ops.sum(input * input, dim, True))
-    elif p == 1:
-        length = ops.sum(ops.abs(input), dim, True)
-    else:
-        length = ops.sum(ops.abs(input) ** p, dim, True) ** (1 / p)
-    return input / ops.clamp(length, min=eps)
+    """x / max(its p-norm along `dim`, eps)."""
+    if p == 2:  # bounded before the root is taken, which has no derivative at 0
+        return input / ops.sqrt(ops.clamp(ops.sum(input * input, dim, True), min=eps * eps))
+    return input / ops.clamp(ops.linalg_vector_norm(input, p, dim, True), min=eps)
 
 
 # ---------------------------------------------------------------------------------------------- lookups and attention
@@ -343,12 +341,21 @@ def scaled_dot_product_attention(
         raise RuntimeError(f"scaled_dot_product_attention is not implemented for {query.dtype.name}")
     factor = 1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else scale
     scores = ops.matmul(query * factor, ops.transpose(key, -2, -1))
+    blind = None
     if is_causal:
         if attn_mask is not None:
             raise RuntimeError("scaled_dot_product_attention: attn_mask and is_causal exclude each other")
         allowed = ops.tril(ops.ones(scores.shape[-2], scores.shape[-1], dtype=scores.dtype)) > 0
         scores = ops.where(allowed, scores, -math.inf)
     elif attn_mask is not None:
-        scores = ops.where(attn_mask, scores, -math.inf) if attn_mask.dtype.name == "bool" else scores + attn_mask
+        # a query that may look at nothing gives 0: its scores stay finite, and its weights count for nothing
+        if attn_mask.dtype.name == "bool":
+            blind = ops.logical_not(ops.any(attn_mask, -1, True))
+            scores = ops.where(attn_mask | blind, scores, -math.inf)
+        else:
+            blind = ops.all(attn_mask == -math.inf, -1, True)
+            scores = scores + ops.where(blind, 0.0, attn_mask)
     weights = ops.softmax(scores, -1)
+    if blind is not None:
+        weights = ops.where(blind, 0.0, weights)
     return ops.matmul(dropout(weights, dropout_p) if dropout_p else weights, value)

@@ -159,7 +159,9 @@ bind("T", property(_T, doc="The dimensions in reverse order."))
 bind("mT", property(_mT, doc="The last two dimensions exchanged."))
 
 
-@composite(sample=_drawn((2, 3, 4), (0, 2), (-1, 0), ((0, 2), (1, 0)), ((0, 0), (1, 0)), (3, 0), ((0, 1), 2)))
+@composite(sample=lambda rng: [
+    *_drawn((2, 3, 4), (0, 2), (-1, 0), ((0, 2), (1, 0)), ((0, 0), (1, 0)), (3, 0), ((0, 1), 2))(rng),
+    *_drawn((), (0, -1))(rng)])
 def movedim(x: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
     """A view with dimensions moved to other places, the rest keeping their order."""
     if isinstance(source, int) != isinstance(destination, int):
@@ -168,6 +170,8 @@ def movedim(x: Tensor, source: int | Sequence[int], destination: int | Sequence[
     places = [normalize_dim(d, x.ndim) for d in ([destination] if isinstance(destination, int) else destination)]
     if len(sources) != len(places):
         raise RuntimeError("movedim: source and destination name different numbers of dimensions")
+    if not x.ndim:
+        return permute(x, ())
     order = [d for d in range(x.ndim) if d not in sources]
     for place, d in sorted(zip(places, sources, strict=True)):
         order.insert(place, d)
@@ -607,14 +611,14 @@ def unbind(x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
 
 @composite(sample=lambda rng: [
     *_drawn((5, 4), (2,), (2, 1), (3, -1), ([1, 3, 1],), ((4, 0), 1), ([1, 2],), (0,), (-1,), (9,))(rng),
-    *_drawn((), (1,))(rng)])
+    *_drawn((), (1,))(rng), *_drawn((0, 2), (0,))(rng)])
 def split(x: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """Views along `dim`: pieces of one size (the last may be smaller), or of given sizes."""
     size = x.size(dim)
     if isinstance(split_size, int):
-        if split_size <= 0:
+        if split_size < 0 or (split_size == 0 and size):
             raise RuntimeError(f"split expects split_size be positive, but got split_size={split_size}")
-        sizes = [builtins.min(split_size, size - i) for i in range(0, size, split_size)] or [0]
+        sizes = [builtins.min(split_size, size - i) for i in range(0, size, split_size or 1)] or [0]
     else:
         sizes = list(split_size)
         if builtins.sum(sizes) != size:
@@ -636,13 +640,13 @@ def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 
 
 @op(kind="python", ref=lambda x, dims: np.flip(x, dims), methods=(),
-    sample=lambda rng: [(rng.uniform(-1, 1, (2, 3, 4)), d) for d in ((0,), (1, -1))])
+    sample=lambda rng: [*_drawn((2, 3, 4), ((0,),), ((1, -1),))(rng), *_drawn((), ((),))(rng)])
 def flip(x: Tensor, dims: Sequence[int]) -> Tensor:
     """A copy with the order along `dims` reversed."""
     axes = tuple(normalize_dim(d, x.ndim) for d in dims)
     if len(set(axes)) != len(axes):
         raise RuntimeError(f"flip: a dim appears multiple times in the list of dims: {list(dims)}")
-    return _share(np.flip(x.detach().numpy(), axes).copy(order="C"))
+    return _share(np.array(np.flip(x.detach().numpy(), axes), order="C"))  # NumPy flips 0-d to a number
 
 
 @flip.vjp("x")
@@ -1043,13 +1047,15 @@ def _(grad, diagonal):
 
 
 def _windows(x: np.ndarray, dim: int, size: int, step: int) -> np.ndarray:
+    if not x.ndim:
+        return x.reshape(1)[:size]
     every = np.lib.stride_tricks.sliding_window_view(x, size, dim)
     return every[(slice(None),) * (dim % x.ndim) + (slice(None, None, step),)]
 
 
 @op(kind="python", ref=_windows, methods=("unfold",),
     sample=lambda rng: [(rng.uniform(-1, 1, (2, 7)), 1, 3, 2), (rng.uniform(-1, 1, (5, 2)), -2, 2, 1),
-                        (rng.uniform(-1, 1, (5,)), 0, 5, 9)])
+                        (rng.uniform(-1, 1, (5,)), 0, 5, 9), (rng.uniform(-1, 1, ()), 0, 1, 1)])
 def unfold_windows(x: Tensor, dimension: int, size: int, step: int) -> Tensor:
     """The view of all windows of `size` along a dimension, `step` apart: they become the last dimension."""
     axis = normalize_dim(dimension, x.ndim)
@@ -1074,7 +1080,7 @@ def _(grad, in_shape, dimension, size, step):
 def _add_windows(g: np.ndarray, shape: Sequence[int], dim: int, size: int, step: int) -> np.ndarray:
     whole = np.zeros(tuple(shape), g.dtype)
     if not shape:
-        return whole + g.sum()
+        return np.asarray(whole + g.sum())
     axis = dim % len(shape)
     count = g.shape[axis]
     for i in range(size):
