@@ -11,38 +11,41 @@ from fastgrad.ops.table import DIFFERS, NOTES
 # Title, where to look, names
 GROUPS: list[tuple[str, str, str]] = [
     ("Elementwise", "", """
-        abs absolute acos acosh add addcdiv addcmul arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh
-        atan atan2 atanh bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil
-        clamp clamp_max clamp_min clip copysign cos cosh deg2rad digamma div divide erf erfc erfinv exp exp2 expm1
-        fix float_power floor floor_divide fmax fmin fmod frac heaviside hypot ldexp lerp lgamma log log10 log1p
-        log2 logaddexp logaddexp2 logical_and logical_not logical_or logical_xor logit maximum minimum mul multiply
-        nan_to_num neg negative polygamma positive pow rad2deg reciprocal remainder round rsqrt rsub sgn sigmoid
-        sign signbit sin sinc sinh sqrt square sub subtract tan tanh true_divide trunc where xlogy"""),
+        abs absolute acos acosh add addcdiv addcmul arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin
+        asinh atan atan2 atanh bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift
+        bitwise_xor ceil clamp clamp_max clamp_min clip copysign cos cosh deg2rad digamma div divide erf erfc
+        erfinv exp exp2 expm1 fix float_power floor floor_divide fmax fmin fmod frac gcd heaviside hypot lcm
+        ldexp lerp lgamma log log10 log1p log2 logaddexp logaddexp2 logical_and logical_not logical_or
+        logical_xor logit maximum minimum mul multiply nan_to_num neg negative polygamma positive pow rad2deg
+        reciprocal remainder round rsqrt rsub sgn sigmoid sign signbit sin sinc sinh sqrt square sub subtract
+        tan tanh true_divide trunc where xlogy"""),
     ("Comparisons", "", """
-        allclose eq equal ge greater greater_equal gt isclose isfinite isinf isnan isneginf isposinf isreal le less
-        less_equal lt ne not_equal"""),
+        allclose eq equal ge greater greater_equal gt isclose isfinite isin isinf isnan isneginf isposinf isreal le
+        less less_equal lt ne not_equal"""),
     ("Reductions, scans and sorting", "", """
-        all amax amin aminmax any argmax argmin argsort count_nonzero cummax cummin cumprod cumsum kthvalue
-        logcumsumexp logsumexp max mean median min mode nanmean nanquantile nansum norm prod quantile sort std
-        std_mean sum topk
-        unique var var_mean"""),
+        all amax amin aminmax any argmax argmin argsort bincount corrcoef count_nonzero cov cummax cummin cumprod
+        cumsum cumulative_trapezoid diff dist gradient histc kthvalue logcumsumexp logsumexp max mean median min
+        mode nanmean nanmedian nanquantile nansum norm prod quantile sort std std_mean sum topk trapezoid trapz
+        unique unique_consecutive var var_mean"""),
     ("Shape and index", "", """
-        argwhere atleast_1d atleast_2d atleast_3d broadcast_tensors broadcast_to bucketize cat chunk column_stack
-        concat diag diag_embed diagonal dsplit dstack expand flatten flip fliplr flipud gather hsplit hstack
-        index_add index_copy index_fill index_put index_select masked_fill masked_scatter masked_select meshgrid
-        moveaxis movedim mT narrow nonzero permute ravel repeat repeat_interleave reshape roll rot90 scatter
-        scatter_add scatter_reduce searchsorted select split squeeze stack swapaxes swapdims T take take_along_dim
-        tensor_split tile transpose tril triu unbind unflatten unfold unsqueeze view vsplit vstack"""),
+        argwhere atleast_1d atleast_2d atleast_3d block_diag broadcast_shapes broadcast_tensors broadcast_to
+        bucketize cat chunk column_stack concat diag diag_embed diagonal dsplit dstack expand flatten flip
+        fliplr flipud gather hsplit hstack index_add index_copy index_fill index_put index_select masked_fill
+        masked_scatter masked_select meshgrid moveaxis movedim mT narrow nonzero permute ravel repeat
+        repeat_interleave reshape roll rot90 scatter scatter_add scatter_reduce searchsorted select split
+        squeeze stack swapaxes swapdims T take take_along_dim tensor_split tile transpose tril triu unbind
+        unflatten unfold unsqueeze view vsplit vstack"""),
     ("Creation and random numbers", "", """
         arange as_tensor bernoulli empty empty_like eye from_dlpack from_numpy full full_like Generator
         get_rng_state linspace logspace manual_seed multinomial normal ones ones_like rand rand_like randint randn
         randn_like randperm set_rng_state tensor tril_indices triu_indices zeros zeros_like save load"""),
     ("Linear algebra", "", """
-        addbmm addmm addmv addr baddbmm bmm cdist chain_matmul cross dot einsum ger inner kron matmul matrix_power
-        mm mv outer tensordot trace vdot"""),
+        addbmm addmm addmv addr baddbmm bmm cdist chain_matmul cholesky cholesky_inverse cholesky_solve cross det
+        dot einsum ger inner inverse kron logdet matmul matrix_exp matrix_power mm mv outer pinverse qr slogdet svd
+        tensordot trace vander vdot"""),
     ("linalg", "linalg", """
-        cholesky cross det eigh eigvalsh inv lstsq matmul matrix_norm matrix_power matrix_rank multi_dot norm pinv
-        qr slogdet solve solve_triangular svd svdvals vector_norm"""),
+        cholesky cond cross det diagonal eigh eigvalsh inv lstsq matmul matrix_exp matrix_norm matrix_power
+        matrix_rank multi_dot norm pinv qr slogdet solve solve_triangular svd svdvals vecdot vector_norm"""),
     ("nn.functional", "nn.functional", """
         adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d avg_pool1d avg_pool2d conv1d
         conv2d conv3d max_pool1d max_pool2d

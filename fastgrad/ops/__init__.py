@@ -15,6 +15,9 @@ from fastgrad.ops.factor import *
 from fastgrad.ops.scan import *
 from fastgrad.ops.sort import *
 from fastgrad.ops.strided import *
+from fastgrad.ops.statistics import *
+from fastgrad.ops.sets import *
+from fastgrad.ops.solvers import *
 from fastgrad.ops.update import *
 
 tape.set_roles(accumulate=add, sum_to_size=sum_to_size, cast=cast, view=strided, put=put_strided)

@@ -339,7 +339,7 @@ def round(x: Tensor, *, decimals: int = 0) -> Tensor:
 
 def _pairs(rng: np.random.Generator) -> list[tuple]:
     x = rng.integers(-1, 2, (2, 3)) * 1.0
-    return [(x, np.array([1.0, 0.0, -1.0])), (x, x.copy())]
+    return [(x, np.array([1.0, 0.0, -1.0])), (x, x.copy()), (x > 0, x[:1] < 0)]
 
 
 @composite(inplace=True, sample=_pairs)
@@ -367,6 +367,8 @@ def isclose(x: Tensor, y: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equa
         raise TypeError(f"isclose(): argument 'other' (position 2) must be Tensor, not {type(y).__name__}")
     if x.dtype != y.dtype:
         raise RuntimeError(f"isclose: {x.dtype.name} is not compared with {y.dtype.name}")
+    if x.dtype.name == "bool":
+        return eq(x, y)
     distance = abs(x.detach() - y.detach())
     close = eq(x, y) | ((distance < math.inf) & le(distance, atol + rtol * abs(y.detach())))
     return close | (ne(x, x) & ne(y, y)) if equal_nan else close
