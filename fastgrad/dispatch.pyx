@@ -23,8 +23,8 @@ from fastgrad.runtime cimport (
 from fastgrad.tape cimport Op, record, record_change, recording_mask
 from fastgrad.tensor cimport (
     ARGUMENT, CONTIGUOUS, LEAF_REQUIRES_GRAD, VIEW, WRAPPED, Tensor, alias, array_of, array_over, check_writable,
-    contiguous, copy_data, fitted, make_view, mark_written, new_tensor, normalize_dim, read_sizes, rebind, renewed,
-    requires_grad, root_of, same_sizes, set_base, set_node, sizes_list, stale, tensor_of,
+    contiguous, copy_data, default_dt, fitted, make_view, mark_written, new_tensor, normalize_dim, read_sizes, rebind,
+    renewed, requires_grad, root_of, same_sizes, set_base, set_node, sizes_list, stale, tensor_of,
 )
 
 import numpy as np
@@ -697,9 +697,9 @@ cdef object elementwise(Primitive op, PyObject **args, int n, Tensor target):
     if zero_dt >= 0 and (dt < 0 or category(zero_dt) > category(dt)):
         dt = zero_dt if dt < 0 else promote(dt, zero_dt)
     if number_cat >= 0 and (dt < 0 or number_cat > category(dt)):
-        dt = FLOAT32 if number_cat == 2 else INT64 if number_cat == 1 else BOOL
+        dt = default_dt if number_cat == 2 else INT64 if number_cat == 1 else BOOL
     if dt < FLOAT32 and op.integers == "float":
-        dt = FLOAT32
+        dt = default_dt
     if dt < FLOAT32 or op.kernel is None:
         return by_reference(op, saved, operand, n, target, dt)
 

@@ -21,10 +21,12 @@ SECTIONS = [
     ("Modules: `fastgrad.nn`", "fastgrad.nn"),
     ("Initial values: `fastgrad.nn.init`", "fastgrad.nn.init"),
     ("`fastgrad.nn.utils`", "fastgrad.nn.utils"),
+    ("`fastgrad.nn.utils.rnn`", "fastgrad.nn.utils.rnn"),
     ("Optimisers: `fastgrad.optim`", "fastgrad.optim"),
     ("Learning rates: `fastgrad.optim.lr_scheduler`", "fastgrad.optim.lr_scheduler"),
     ("Data: `fastgrad.utils.data`", "fastgrad.utils.data"),
     ("Checkpoints: `fastgrad.utils.checkpoint`", "fastgrad.utils.checkpoint"),
+    ("Distributions: `fastgrad.distributions`", "fastgrad.distributions"),
     ("Memory: `fastgrad.memory`", "fastgrad.memory"),
 ]
 

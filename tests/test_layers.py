@@ -275,6 +275,13 @@ RECENT = {
     "InstanceNorm1d": (lambda nn: nn.InstanceNorm1d(3), [(2, 3, 5)]),
     "InstanceNorm1d tracked": (lambda nn: nn.InstanceNorm1d(3, affine=True, track_running_stats=True), [(2, 3, 5)]),
     "InstanceNorm1d without batch": (lambda nn: nn.InstanceNorm1d(3, affine=True), [(3, 5)]),
+    "BatchNorm2d": (lambda nn: nn.BatchNorm2d(3), [(2, 3, 4, 5)]),
+    "BatchNorm2d eval": (lambda nn: nn.BatchNorm2d(3).eval(), [(2, 3, 4, 5)]),
+    "BatchNorm3d": (lambda nn: nn.BatchNorm3d(3, eps=0.1), [(2, 3, 2, 1, 2)]),
+    "InstanceNorm2d": (lambda nn: nn.InstanceNorm2d(3, affine=True), [(2, 3, 4, 5)]),
+    "InstanceNorm2d without batch": (lambda nn: nn.InstanceNorm2d(3), [(3, 4, 5)]),
+    "InstanceNorm3d": (lambda nn: nn.InstanceNorm3d(3), [(2, 3, 2, 1, 2)]),
+    "Dropout2d eval": (lambda nn: nn.Dropout2d(0.3).eval(), [(2, 3, 2, 2)]),
     "GroupNorm": (lambda nn: nn.GroupNorm(2, 6), [(2, 6, 3)]),
     "GroupNorm plain": (lambda nn: nn.GroupNorm(3, 6, affine=False), [(2, 6)]),
     "RMSNorm": (lambda nn: nn.RMSNorm(4), [(2, 3, 4)]),
@@ -298,6 +305,11 @@ RECENT = {
             nn.TransformerEncoderLayer(4, 2, 8, 0.0), 2, nn.LayerNorm(4), enable_nested_tensor=False
         ),
         [(3, 2, 4)],
+    ),
+    "decoder layer": (lambda nn: nn.TransformerDecoderLayer(4, 2, 8, 0.0, "gelu"), [(3, 2, 4), (5, 2, 4)]),
+    "decoder": (
+        lambda nn: nn.TransformerDecoder(nn.TransformerDecoderLayer(4, 2, 8, 0.0, norm_first=True), 2, nn.LayerNorm(4)),
+        [(3, 2, 4), (5, 2, 4)],
     ),
 }  # fmt: skip
 
@@ -536,3 +548,62 @@ def test_captured_steps_have_the_same_bits(name, optimizer):
         found.append((losses, {key: value.numpy().tobytes() for key, value in model.state_dict().items()}))
     assert found[0] == found[1]
     assert function.program.replays >= 3
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+def test_a_transformer_with_masks_is_pytorchs(norm_first):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    source, target = rng.uniform(-1, 1, (5, 2, 4)), rng.uniform(-1, 1, (3, 2, 4))
+    hidden = np.zeros((2, 5), bool)
+    hidden[1, 3:] = True
+    ours, theirs = (lib.nn.Transformer(4, 2, 1, 1, 8, 0.0, norm_first=norm_first) for lib in (fg, torch))
+    exchange(ours, theirs, torch)
+    found = []
+    for library, module in ((fg, ours.double()), (torch, theirs.double())):
+        mask = library.nn.Transformer.generate_square_subsequent_mask(3)
+        out = module(
+            library.tensor(source), library.tensor(target), tgt_mask=mask.double(),
+            src_key_padding_mask=library.tensor(hidden), memory_key_padding_mask=library.tensor(hidden),
+        )  # fmt: skip
+        (out * out).sum().backward()
+        found.append((mask.numpy(), out.detach().numpy(), *(p.grad.numpy() for p in module.parameters())))
+    assert repr(ours) == repr(theirs)
+    for got, want in zip(*found, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_channels_are_dropped_whole(n):
+    fg.manual_seed(0)
+    shape = (40, 50, *[3] * n)
+    layer = getattr(fg.nn, f"Dropout{n}d")(0.25)
+    x = fg.ones(*shape, requires_grad=True)
+    out = layer(x)
+    channels = out.detach().numpy().reshape(2000, -1)
+    assert (channels == channels[:, :1]).all()
+    assert set(np.unique(channels)) == {0.0, np.float32(1 / 0.75)}
+    assert abs((channels[:, 0] == 0).mean() - 0.25) < 0.05
+    out.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), out.detach().numpy())
+    assert layer(x[0]).shape == shape[1:]
+    assert layer.eval()(x) is x
+    with pytest.raises(RuntimeError):
+        layer.train()(fg.ones(3))
+
+
+@pytest.mark.parametrize("mode", ["mean", "sum", "max"])
+def test_embedding_bag_is_pytorchs(mode):
+    torch = pytest.importorskip("torch")
+    ours, theirs = (lib.nn.EmbeddingBag(5, 3, mode=mode, padding_idx=2) for lib in (fg, torch))
+    assert repr(ours) == repr(theirs)
+    exchange(ours, theirs, torch)
+    found = []
+    for library, module in ((fg, ours), (torch, theirs)):
+        rows = library.tensor([[0, 1, 2], [4, 2, 4], [2, 2, 2]])
+        outputs = [module(rows), module(rows.reshape(-1), library.tensor([0, 0, 4]))]
+        sum((out * out).sum() for out in outputs).backward()
+        found.append([*(out.detach().numpy() for out in outputs), module.weight.grad.numpy()])
+    for got, want in zip(*found, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-6)
