@@ -132,6 +132,23 @@ def test_in_place_forms(name):
     np.testing.assert_array_equal(target.numpy(), want.astype(target.dtype.numpy))
 
 
+@pytest.mark.parametrize("name", ["eq", "ne", "lt", "le", "gt", "ge", "heaviside", "floor_divide"])
+def test_what_a_step_function_replaces_gets_no_gradient(name):
+    leaf = fg.tensor([-1.0, 0.0, 3.0], requires_grad=True)
+    x = leaf * 2
+    getattr(x, name + "_")(fg.tensor([0.5, 0.5, 2.0]))
+    x.sum().backward()
+    assert leaf.grad.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_ravel_of_strided_memory_is_a_copy():
+    x = fg.zeros(3, 2)
+    x.ravel()[0] = 1.0
+    assert x[0, 0] == 1
+    x[:, 0].ravel()[0] = 2.0
+    assert x[0, 0] == 1
+
+
 @pytest.mark.parametrize("name", [n for n in ELEMENTWISE if hasattr(fg.Tensor, n + "_")
                                   and TABLE[n].domain != "integers" and any(TABLE[n].rules)])
 def test_in_place_forms_are_recorded(name):

@@ -329,6 +329,16 @@ def heaviside(x: Tensor, y: Tensor) -> Tensor:
     """0 below 0 and for nan, 1 above, y at 0."""
 
 
+@heaviside.vjp("x")
+def _(grad):
+    return grad * 0.0
+
+
+@heaviside.vjp("y")
+def _(grad, x):
+    return where(eq(x, 0), grad, 0.0)
+
+
 def _signs(rng: np.random.Generator) -> list[tuple]:
     return [(np.array([1.0, -1.0, 0.0, -0.0, np.inf, -np.inf, np.nan]),), (rng.uniform(-1, 1, (2, 3)),),
             (np.array(-2.0),)]

@@ -16,7 +16,7 @@ from fastgrad.ops.elementwise import maximum, minimum, where
 from fastgrad.ops.shape import broadcast_tensors, clone, expand, ravel, reshape, unsqueeze
 from fastgrad.ops.table import composite, op
 from fastgrad.runtime import is_recording
-from fastgrad.tensor import Tensor, basic_index, bind, from_numpy, int64, normalize_dim
+from fastgrad.tensor import Tensor, basic_index, bind, bool_, from_numpy, int64, normalize_dim
 from fastgrad.tensor import as_tensor as _as_tensor
 
 Key = tuple
@@ -606,18 +606,23 @@ def index_copy(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
 
 @composite(sample=lambda rng: [(rng.uniform(-1, 1, (3, 4)), d, np.array(i), 2) for d, i in (
     (0, [2, 0]), (0, 2), (0, [3]), (2, [0]))] + [
-    (rng.uniform(-1, 1, (3, 4)), 1, np.array([1, 3]), v) for v in (np.array(0.5), np.zeros(1))])
+    (rng.uniform(-1, 1, (3, 4)), 1, np.array([1, 3]), v) for v in (np.array(0.5), np.zeros(1))] + [
+    (rng.uniform(-1, 1, (3, 4)), 0, np.array([0, -1]), 0.5),
+    (rng.uniform(-1, 1, (3, 4)), 0, np.array([2, 2, 0]), np.array(0.5))])
 def index_fill(x: Tensor, dim: int, index: Tensor, value: float | Tensor) -> Tensor:
     """x with `value` in the parts along `dim` at `index` (1-D)."""
     axis = normalize_dim(dim, x.ndim)
     shape = [index.numel() if d == axis else n for d, n in enumerate(x.shape)]
+    if x.ndim:
+        index = where(index < 0, index + x.shape[axis], index)
     places = _spread_index("index_fill", x, dim, index, shape)
     if not isinstance(value, Tensor):
         return scatter_value(x, dim, places, value)
     if value.ndim:
         raise RuntimeError(f"index_fill_ only supports a 0-dimensional value tensor, but got tensor with {value.ndim} "
                            f"dimension(s).")
-    return scatter_source(x, dim, places, expand(value.to(x.dtype), shape))
+    chosen = scatter_value(zeros(x.shape, dtype=bool_), dim, places, True)
+    return where(chosen, value.to(x.dtype), x)
 
 
 @composite(sample=lambda rng: [(rng.uniform(-1, 1, (3, 4)), i, rng.uniform(-1, 1, s), *accumulate) for i, s in (

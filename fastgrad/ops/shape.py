@@ -98,7 +98,7 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 @composite(sample=lambda rng: [*_drawn((2, 3, 4))(rng), *_drawn(())(rng)])
 def ravel(x: Tensor) -> Tensor:
     """All elements in one dimension."""
-    return reshape(x, (-1,) if x.numel() else (0,))
+    return reshape(contiguous(x), (-1,) if x.numel() else (0,))  # a view of contiguous memory alone
 
 
 @op(kind="python", ref=np.transpose, methods=(),

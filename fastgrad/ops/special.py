@@ -254,9 +254,11 @@ def lerp(x: Tensor, end: Tensor, weight: float | Tensor) -> Tensor:
 
 
 @composite(inplace=True, sample=lambda rng: [tuple(rng.normal(size=(3, 2, 3))),
-                               (*rng.normal(size=(3, 4)), {"value": 2})])
+                               (*rng.normal(size=(3, 4)), {"value": 2}), (*rng.normal(size=(3, 4)), {"value": -1.5})])
 def addcmul(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
     """x + value tensor1 tensor2."""
+    if not (x.is_floating_point() or tensor1.is_floating_point() or tensor2.is_floating_point()):
+        value = int(value)  # integers stay integers, as in PyTorch
     return x + value * (tensor1 * tensor2)
 
 

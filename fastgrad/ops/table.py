@@ -39,7 +39,7 @@ def spelled(function: Function) -> Function:
     return cast(Function, functools.update_wrapper(Spelled(function, names), function))
 
 
-_ELEMENTWISE = ("unary", "binary", "ternary", "comparison")
+_CHANGED_BY_KERNELS = ("unary", "binary", "ternary")
 
 TABLE: dict[str, Primitive[..., Any]] = {}
 COMPOSITES: dict[str, Composite] = {}
@@ -100,7 +100,7 @@ def op(
         for method in (name,) if methods is None else methods:
             bind(method, primitive)
             if inplace and not method.startswith("__"):
-                bind(method + "_", InplaceForm(primitive) if kind in _ELEMENTWISE else _in_place(primitive))
+                bind(method + "_", InplaceForm(primitive) if kind in _CHANGED_BY_KERNELS else _in_place(primitive))
         return primitive
 
     return declare
