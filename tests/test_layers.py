@@ -285,6 +285,13 @@ RECENT = {
     "GroupNorm": (lambda nn: nn.GroupNorm(2, 6), [(2, 6, 3)]),
     "GroupNorm plain": (lambda nn: nn.GroupNorm(3, 6, affine=False), [(2, 6)]),
     "RMSNorm": (lambda nn: nn.RMSNorm(4), [(2, 3, 4)]),
+    **{f"{kind} by {p}": (lambda nn, k=kind, p=p: getattr(nn, k)(p), [(2, 3, 4, 5, 4)[-int(kind[-2]) - 2:]])
+       for kind in ("ZeroPad1d", "ZeroPad2d", "ZeroPad3d", "ReflectionPad1d", "ReflectionPad2d", "ReplicationPad1d",
+                    "ReplicationPad2d", "CircularPad1d", "CircularPad2d")
+       for p in (2, (1, 2) * int(kind[-2]))},
+    "ConstantPad1d": (lambda nn: nn.ConstantPad1d((1, 0), 2.5), [(2, 3, 4)]),
+    "ConstantPad2d": (lambda nn: nn.ConstantPad2d(2, 2.5), [(3, 4, 5)]),
+    "ConstantPad3d": (lambda nn: nn.ConstantPad3d((1, 0, 2, 0, 0, 1), 2.5), [(2, 3, 4, 5, 4)]),
     "RMSNorm of two": (lambda nn: nn.RMSNorm((3, 4), 0.1, elementwise_affine=False), [(2, 3, 4)]),
     "Bilinear": (lambda nn: nn.Bilinear(3, 4, 2), [(5, 3), (5, 4)]),
     "Bilinear of one": (lambda nn: nn.Bilinear(3, 4, 2, bias=False), [(3,), (4,)]),

@@ -465,6 +465,39 @@ bind("is_cuda", property(_never, doc="False: there is the CPU alone."))
 bind("is_sparse", property(_never, doc="False: all tensors are dense."))
 
 
+def _always(x: Tensor) -> bool:
+    return True
+
+
+bind("is_cpu", property(_always, doc="True: there is the CPU alone."))
+
+
+@method()
+def pin_memory(x: Tensor, device: object = None) -> Tensor:
+    """x itself: there is no other device to copy to."""
+    return x
+
+
+@composite(sample=lambda rng: [*_drawn((1, 1))(rng), (np.zeros(1),), *_drawn((2,))(rng), (np.asarray(True),)])
+def is_nonzero(x: Tensor) -> bool:
+    """Whether the only element is not zero. RuntimeError where there is another number of them."""
+    if x.numel() != 1:
+        raise RuntimeError(f"Boolean value of Tensor with {x.numel()} values is ambiguous")
+    return bool(x)
+
+
+@composite(sample=lambda rng: [*_drawn((2,))(rng), (np.zeros(2, np.uint8),), (np.zeros(2, np.bool_),)])
+def is_signed(x: Tensor) -> bool:
+    """Whether the dtype has negative numbers."""
+    return x.dtype.name not in ("bool", "uint8")
+
+
+@composite(sample=lambda rng: [(np.zeros(2), np.ones(2)), (np.zeros(2), np.zeros((2, 1)))])
+def is_same_size(x: Tensor, other: Tensor) -> bool:
+    """Whether both have the same shape."""
+    return x.shape == other.shape
+
+
 @composite(methods=(), sample=lambda rng: [*_drawn((2, 3))(rng), *_drawn(())(rng)])
 def numel(x: Tensor) -> int:
     """How many elements x has."""
