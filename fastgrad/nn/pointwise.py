@@ -8,6 +8,7 @@ import numpy as np
 from fastgrad import ops
 from fastgrad.autograd import no_grad
 from fastgrad.ops.table import composite
+from fastgrad.replay import check_values
 from fastgrad.tensor import Tensor
 
 
@@ -350,9 +351,13 @@ def embedding_bag(
             raise ValueError("offsets has to be a 1D Tensor but got None")
         if offsets.ndim != 1:
             raise ValueError("offsets has to be a 1D Tensor")
-        if offsets.numel() and int(offsets[0].item()):
-            raise RuntimeError("offsets[0] has to be 0, i.e., the first sequence in the mini-batch has to start from "
-                               "position 0")
+
+        def check(starts: np.ndarray) -> None:
+            if starts.size and starts[0]:
+                raise RuntimeError("offsets[0] has to be 0, i.e., the first sequence in the mini-batch has to start "
+                                   "from position 0")
+
+        check_values(check, offsets)
         count = offsets.shape[0] - include_last_offset
         starts = offsets[:count]
         bags = ops.searchsorted(starts, ops.arange(input.shape[0]), right=True) - 1
