@@ -37,7 +37,8 @@ GROUPS: list[tuple[str, str, str]] = [
         unflatten unfold unsqueeze view vsplit vstack"""),
     ("Creation and random numbers", "", """
         arange as_tensor bernoulli empty empty_like eye from_dlpack from_numpy full full_like Generator
-        get_rng_state linspace logspace manual_seed multinomial normal ones ones_like rand rand_like randint randn
+        get_rng_state linspace logspace manual_seed multinomial normal ones ones_like rand rand_like randint randint_like
+        randn
         randn_like randperm set_rng_state tensor tril_indices triu_indices zeros zeros_like save load"""),
     ("Linear algebra", "", """
         addbmm addmm addmv addr baddbmm bmm cdist chain_matmul cholesky cholesky_inverse cholesky_solve cross det
@@ -96,7 +97,7 @@ GROUPS: list[tuple[str, str, str]] = [
         pack_padded_sequence pack_sequence PackedSequence pad_packed_sequence pad_sequence unpack_sequence
         unpad_sequence"""),
     ("nn.init", "nn.init", """
-        calculate_gain constant_ eye_ kaiming_normal_ kaiming_uniform_ normal_ ones_ orthogonal_ sparse_
+        calculate_gain constant_ dirac_ eye_ kaiming_normal_ kaiming_uniform_ normal_ ones_ orthogonal_ sparse_
         trunc_normal_ uniform_ xavier_normal_ xavier_uniform_ zeros_"""),
     ("optim", "optim", """
         Adadelta Adafactor Adagrad Adam Adamax AdamW ASGD LBFGS NAdam Optimizer RAdam RMSprop Rprop SGD SparseAdam"""),

@@ -112,3 +112,13 @@ def test_the_default_dtype_is_what_integers_and_numbers_become():
         finally:
             library.set_default_dtype(library.float32)
     assert found[0] == found[1]
+
+
+def test_randint_like():
+    for library in (fg, torch):
+        x = library.zeros(300, dtype=library.float64)
+        for bounds, least, most in (((3,), 0, 2), ((-2, 1), -2, 0)):
+            drawn = library.randint_like(x, *bounds)
+            assert drawn.dtype == x.dtype
+            assert (drawn.min().item(), drawn.max().item()) == (least, most)
+        assert library.randint_like(x, 5, dtype=library.int32).dtype == library.int32

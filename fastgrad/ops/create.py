@@ -326,6 +326,14 @@ def randint(low: int, high: Any = None, size: Any = None, *, generator: Any = No
     return _finish(drawn, requires_grad)
 
 
+def randint_like(input: Tensor, low: int, high: Any = None, *, dtype: Any = None, device: Any = None,
+                 requires_grad: bool = False) -> Tensor:
+    """Random integers from low to high - 1 (from 0, if only one bound is given), in the shape and dtype of `input`."""
+    low, high = (0, low) if high is None else (low, high)
+    return randint(low, high, tuple(input.shape), dtype=dtype or input.dtype, device=device,
+                   requires_grad=requires_grad)
+
+
 def randperm(n: int, *, generator: Any = None, dtype: Any = None, device: Any = None) -> Tensor:
     """The integers below n in random order, int64."""
     _check_device(device)
