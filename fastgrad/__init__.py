@@ -80,6 +80,7 @@ if _TYPE_CHECKING:
     from fastgrad import backends as backends
     from fastgrad import cuda as cuda
     from fastgrad import data as data
+    from fastgrad import distributions as distributions
     from fastgrad import func as func
     from fastgrad import linalg as linalg
     from fastgrad import models as models
@@ -99,7 +100,7 @@ from fastgrad import return_types as return_types
 def __getattr__(name: str) -> object:
     """`fastgrad.nn` and the like are imported when first asked for: many programs need the tensors alone."""
     if name in ("nn", "optim", "models", "data", "func", "linalg", "utils", "cuda", "accelerator", "backends",
-                "testing", "special"):
+                "testing", "special", "distributions"):
         import importlib
 
         return importlib.import_module(f"fastgrad.{name}")

@@ -23,8 +23,8 @@ from fastgrad.runtime cimport (
 from fastgrad.tape cimport Op, record, record_change, recording_mask
 from fastgrad.tensor cimport (
     ARGUMENT, CONTIGUOUS, LEAF_REQUIRES_GRAD, VIEW, WRAPPED, Tensor, alias, array_of, array_over, check_writable,
-    contiguous, copy_data, fitted, make_view, mark_written, new_tensor, normalize_dim, read_sizes, rebind, renewed,
-    requires_grad, root_of, same_sizes, set_base, set_node, sizes_list, stale, tensor_of,
+    contiguous, copy_data, default_dt, fitted, make_view, mark_written, new_tensor, normalize_dim, read_sizes, rebind,
+    renewed, requires_grad, root_of, same_sizes, set_base, set_node, sizes_list, stale, tensor_of,
 )
 
 import numpy as np
@@ -351,7 +351,7 @@ cdef PyObject *op_vectorcall(PyObject *callee, PyObject **args, size_t nargsf, P
 
 
 cdef class Spelled:
-    """A Python function whose parameters have further names: `names` maps those to its own."""
+    """A Python function of tensors that takes `out=`, and whose parameters have further names: `names` maps those."""
     cdef fg_vectorcall vectorcall
     cdef object function
     cdef dict names
@@ -366,7 +366,9 @@ cdef class Spelled:
         self.names = names
 
     def __call__(self, *args, **keywords):
-        return self.function(*args, **{self._own(name, keywords): value for name, value in keywords.items()})
+        out = keywords.pop("out", None)
+        result = self.function(*args, **{self._own(name, keywords): value for name, value in keywords.items()})
+        return result if out is None else stored(self.function.__name__, result, out)
 
     def _own(self, name, keywords):
         own = self.names.get(name, name)
@@ -382,12 +384,41 @@ cdef class Spelled:
         return self.function.__qualname__
 
 
+def stored(str name, result, out):
+    """The result, written into `out`, which is returned."""
+    if not isinstance(out, Tensor):
+        raise TypeError(f"{name}(): argument 'out' must be Tensor, not {type(out).__name__}")
+    if not isinstance(result, Tensor):
+        raise TypeError(f"{name}(): out=... is for functions with one output")
+    if grad_enabled() and (requires_grad(<Tensor>out) or requires_grad(<Tensor>result)):
+        raise RuntimeError(f"{name}(): functions with out=... arguments don't support automatic differentiation, but "
+                           f"one of the arguments requires grad.")
+    if not same_sizes(<Tensor>out, <Tensor>result):
+        raise RuntimeError(f"{name}(): out has shape {sizes_list(<Tensor>out)}, the result "
+                           f"{sizes_list(<Tensor>result)}")
+    return replaced(out, result)
+
+
+def replaced(Tensor x, Tensor result):
+    """x with the elements of `result` written into it. RuntimeError where they change kind: floats in integers."""
+    if category(result.dt) > category(x.dt):
+        raise RuntimeError(f"result type {result.dtype} can't be cast to the desired output type {x.dtype}")
+    return x.copy_(result)
+
+
 cdef PyObject *spelled_vectorcall(PyObject *callee, PyObject **args, size_t nargsf, PyObject *names) except NULL:
     cdef Spelled self = <Spelled>callee
+    cdef Py_ssize_t i, n
     if names is NULL:
         return PyObject_Vectorcall(<PyObject *>self.function, args, nargsf, NULL)
     given = <tuple>names
     for name in given:
+        if name == "out":
+            n = FG_NARGS(nargsf)
+            keywords = {given[i]: <object>args[n + i] for i in range(len(given))}
+            result = self(*[<object>args[i] for i in range(n)], **keywords)
+            Py_INCREF(result)
+            return <PyObject *>result
         if name in self.names:
             own = tuple([self._own(each, given) for each in given])
             return PyObject_Vectorcall(<PyObject *>self.function, args, nargsf, <PyObject *>own)
@@ -667,9 +698,9 @@ cdef object elementwise(Primitive op, PyObject **args, int n, Tensor target):
     if zero_dt >= 0 and (dt < 0 or category(zero_dt) > category(dt)):
         dt = zero_dt if dt < 0 else promote(dt, zero_dt)
     if number_cat >= 0 and (dt < 0 or number_cat > category(dt)):
-        dt = FLOAT32 if number_cat == 2 else INT64 if number_cat == 1 else BOOL
+        dt = default_dt if number_cat == 2 else INT64 if number_cat == 1 else BOOL
     if dt < FLOAT32 and op.integers == "float":
-        dt = FLOAT32
+        dt = default_dt
     if dt < FLOAT32 or op.kernel is None:
         return by_reference(op, saved, operand, n, target, dt)
 
@@ -1188,6 +1219,8 @@ cdef object empty_error(Primitive op, Tensor x, object dim):
 cdef object reduce_by_reference(Primitive op, Tensor x, object dim, const bint *reduced, bint keepdim):
     cdef int d
     axes = tuple([d for d in range(x.nd) if reduced[d]])
+    if op.kind_code == INDEXED and not x.nd:
+        return tensor_of(array_of(x).copy(), True), tensor_of(np.zeros((), np.int64), True)
     try:
         result = op.ref(array_of(x), axes if op.kind_code == REDUCTION or len(axes) != 1 else axes[0], keepdim)
     except ValueError:

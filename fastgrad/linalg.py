@@ -22,12 +22,17 @@ from fastgrad.ops.linalg import linalg_slogdet as slogdet
 from fastgrad.ops.linalg import linalg_solve as solve
 from fastgrad.ops.linalg import linalg_vector_norm as vector_norm
 from fastgrad.ops.linalg import matrix_power as matrix_power
+from fastgrad.ops.solvers import linalg_cond as cond
+from fastgrad.ops.solvers import linalg_diagonal as diagonal
+from fastgrad.ops.solvers import linalg_vecdot as vecdot
 
 __all__ = [
     "LinAlgError",
     "cholesky",
+    "cond",
     "cross",
     "det",
+    "diagonal",
     "eigh",
     "eigvalsh",
     "inv",
@@ -45,5 +50,6 @@ __all__ = [
     "solve_triangular",
     "svd",
     "svdvals",
+    "vecdot",
     "vector_norm",
 ]

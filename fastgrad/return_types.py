@@ -8,7 +8,8 @@ from fastgrad.tensor import Tensor
 
 __all__ = [
     "aminmax", "cummax", "cummin", "kthvalue", "linalg_eigh", "linalg_lstsq", "linalg_qr", "linalg_slogdet",
-    "linalg_svd", "max", "median", "min", "mode", "sort", "topk",
+    "linalg_svd", "max", "median", "min", "mode", "nanmedian", "qr", "slogdet",
+    "sort", "svd", "topk",
 ]  # fmt: skip
 
 
@@ -44,6 +45,12 @@ class _SlogDet(NamedTuple):
     logabsdet: Tensor
 
 
+class _SvdUntransposed(NamedTuple):
+    U: Tensor
+    S: Tensor
+    V: Tensor
+
+
 class _Svd(NamedTuple):
     U: Tensor
     S: Tensor
@@ -55,7 +62,7 @@ def _shown(self: Any) -> str:
     return f"fastgrad.return_types.{type(self).__name__}(\n{parts})"
 
 
-for _kind in (_Found, _Extremes, _Eigen, _LeastSquares, _Qr, _SlogDet, _Svd):
+for _kind in (_Found, _Extremes, _Eigen, _LeastSquares, _Qr, _SlogDet, _Svd, _SvdUntransposed):
     setattr(_kind, "__repr__", _shown)  # noqa: B010, mypy refuses the plain assignment
 
 
@@ -111,8 +118,24 @@ class mode(_Found):
     """(values, indices)."""
 
 
+class nanmedian(_Found):
+    """(values, indices)."""
+
+
+class qr(_Qr):
+    """(Q, R)."""
+
+
+class slogdet(_SlogDet):
+    """(sign, logabsdet)."""
+
+
 class sort(_Found):
     """(values, indices): in order, and where they were."""
+
+
+class svd(_SvdUntransposed):
+    """(U, S, V)."""
 
 
 class topk(_Found):

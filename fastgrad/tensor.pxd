@@ -50,6 +50,8 @@ cdef class Tensor:
     cdef object __weakref__
 
 
+cdef int default_dt                # of floats that give no dtype
+
 cdef bint inherits(Tensor t) noexcept
 
 cdef inline bint stale(Tensor t) noexcept:

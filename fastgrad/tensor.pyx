@@ -114,11 +114,23 @@ cdef int typenum_of[8]
 for _d in dtypes:
     typenum_of[(<dtype>_d).code] = (<dtype>_d).typenum
 
-_by_alias = {d.name: d for d in dtypes} | {bool: bool_, int: dtypes[INT64], float: dtypes[FLOAT32]}
+_by_alias = {d.name: d for d in dtypes} | {bool: bool_, int: dtypes[INT64], float: dtypes[FLOAT64]}
+default_dt = FLOAT32
+
+
+def set_default(dtype like):
+    """The dtype of floats that give none."""
+    global default_dt
+    default_dt = like.code
+
+
+def get_default():
+    """The dtype of floats that give none."""
+    return dtypes[default_dt]
 
 
 def as_dtype(object like) -> dtype:
-    """The dtype that a dtype, its name, a NumPy dtype, or bool, int or float (float32) stands for."""
+    """The dtype that a dtype, its name, a NumPy dtype, or bool, int or float (float64) stands for."""
     if isinstance(like, dtype):
         return like
     if isinstance(like, (str, type)) and like in _by_alias:
@@ -298,8 +310,8 @@ def bind(str name, object target) -> None:
 cdef class Tensor:
     """A multi-dimensional array that can require a gradient.
 
-    `Tensor(data)` copies numbers, sequences or arrays into float32, as PyTorch's constructor does; `Tensor(2, 3)` is
-    uninitialised memory of that shape. Use `fastgrad.tensor` to keep the dtype of the data.
+    `Tensor(data)` copies numbers, sequences or arrays into the default dtype, as PyTorch's constructor does;
+    `Tensor(2, 3)` is uninitialised memory of that shape. Use `fastgrad.tensor` to keep the dtype of the data.
 
     >>> Tensor([1, 2])
     tensor([1., 2.])
@@ -312,9 +324,9 @@ cdef class Tensor:
         if len(data) == 1 and not isinstance(data[0], int):
             if data[0] is None:
                 raise TypeError("new(): data must be a sequence (got NoneType)")
-            source = as_tensor(data[0], dtypes[FLOAT32], True)
+            source = as_tensor(data[0], dtypes[default_dt], True)
         else:
-            source = empty_of([0] if not data else data, FLOAT32)
+            source = empty_of([0] if not data else data, default_dt)
         if self.block is not NULL:
             block_decref(self.block)
         block_incref(source.block)
@@ -898,7 +910,7 @@ cdef PyObject *new_from_python(PyTypeObject *type, PyObject *args, PyObject *key
     cdef PyObject *self = general_new(type, args, keywords)
     cdef Tensor source
     try:
-        source = empty_of([0], FLOAT32)
+        source = empty_of([0], default_dt)
         block_incref(source.block)
         rebind(<Tensor>self, source)
     except BaseException:
@@ -1514,7 +1526,8 @@ cdef object nested(object data):
 def as_tensor(data, dtype dtype, bint copy):
     """The tensor that `data` (number, nested sequence, array, tensor) stands for; `dtype` None infers it.
 
-    Python floats are float32, integers int64, booleans bool; arrays keep their dtype. With `copy` the memory is new.
+    Python floats are of the default dtype, integers int64, booleans bool; arrays keep their dtype. With `copy` the
+    memory is new.
     """
     cdef Tensor t
     cdef bint numbers = False   # of Python
@@ -1540,7 +1553,7 @@ def as_tensor(data, dtype dtype, bint copy):
             raise ValueError(f"cannot make a tensor from a ragged sequence: {error}") from None
         if array.dtype.kind in "OUSV":
             if array.size == 0:
-                array = array.astype(np.float32)
+                array = array.astype(get_default().numpy)
             else:
                 strange = [v for v in array.flat if not isinstance(v, (int, float))]
                 if strange:
@@ -1550,9 +1563,9 @@ def as_tensor(data, dtype dtype, bint copy):
                     raise ValueError("Overflow when unpacking long: an integer does not fit into 64 bits")
                 array = array.astype(np.float64)
                 if dtype is None:
-                    array = array.astype(np.float32)
+                    array = array.astype(get_default().numpy)
         elif array.dtype == np.float64 and not has_float64(data):
-            array = array.astype(np.float32) if dtype is None else array
+            array = array.astype(get_default().numpy) if dtype is None else array
         elif array.dtype.kind == "u" and (dtype is None or dtype.code < FLOAT32):
             raise ValueError("Overflow when unpacking long: an integer does not fit into 64 bits")
     if dtype is not None and array.dtype != dtype.numpy:

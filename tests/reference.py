@@ -8,7 +8,6 @@ import re
 from typing import Any
 
 import fastgrad
-from fastgrad.dispatch import Primitive
 
 # Title, module, what is shown: functions and classes that the module exports
 SECTIONS = [
@@ -22,10 +21,12 @@ SECTIONS = [
     ("Modules: `fastgrad.nn`", "fastgrad.nn"),
     ("Initial values: `fastgrad.nn.init`", "fastgrad.nn.init"),
     ("`fastgrad.nn.utils`", "fastgrad.nn.utils"),
+    ("`fastgrad.nn.utils.rnn`", "fastgrad.nn.utils.rnn"),
     ("Optimisers: `fastgrad.optim`", "fastgrad.optim"),
     ("Learning rates: `fastgrad.optim.lr_scheduler`", "fastgrad.optim.lr_scheduler"),
     ("Data: `fastgrad.utils.data`", "fastgrad.utils.data"),
     ("Checkpoints: `fastgrad.utils.checkpoint`", "fastgrad.utils.checkpoint"),
+    ("Distributions: `fastgrad.distributions`", "fastgrad.distributions"),
     ("Memory: `fastgrad.memory`", "fastgrad.memory"),
 ]
 
@@ -71,7 +72,7 @@ def public(module: str) -> dict[str, Any]:
 
 def entry(name: str, thing: Any, top: bool) -> str:
     notes = []
-    if top and (isinstance(thing, Primitive) or inspect.isfunction(thing)) and hasattr(fastgrad.Tensor, name):
+    if top and not inspect.isclass(thing) and hasattr(fastgrad.Tensor, name):
         notes.append("method")
     if top and hasattr(fastgrad.Tensor, name + "_"):
         notes.append(f"`{name}_`")

@@ -140,8 +140,8 @@ def same_results(*both):
 
 # What looks at values: answers in Python, and results whose shapes depend on values.
 LOOKING = {
-    "allclose", "argwhere", "equal", "linalg_lstsq", "masked_select", "nonzero", "one_hot", "repeat_interleave",
-    "unique",
+    "allclose", "argwhere", "equal", "is_nonzero", "linalg_lstsq", "masked_select", "nonzero", "one_hot",
+    "repeat_interleave", "unique", "unique_consecutive",
 }
 
 

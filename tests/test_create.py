@@ -96,3 +96,29 @@ def test_there_is_no_other_device():
     for make in (fg.zeros_like, fg.rand_like, fg.ones_like, fg.empty_like):
         with pytest.raises(RuntimeError, match="CPU"):
             make(fg.ones(2), device="cuda:0")
+
+
+def test_the_default_dtype_is_what_integers_and_numbers_become():
+    found = []
+    for library in (fg, torch):
+        library.set_default_dtype(library.float64)
+        try:
+            x, b = library.tensor([1, 2]), library.tensor([True, False])
+            made = [x / 2, x * 1.5, b * 1.5, 0.5 + x, library.sin(x), x.sqrt(), x**0.5, library.where(b, 1.0, 0.0),
+                    library.Tensor([1]), library.Tensor(2), library.tensor(1.5), library.as_tensor([1.5]),
+                    library.tensor([]), library.zeros(2, dtype=float), library.ones(2).to(float),
+                    library.full((2,), 1.0)]
+            found.append([str(t.dtype).rpartition(".")[2] for t in made])
+        finally:
+            library.set_default_dtype(library.float32)
+    assert found[0] == found[1]
+
+
+def test_randint_like():
+    for library in (fg, torch):
+        x = library.zeros(300, dtype=library.float64)
+        for bounds, least, most in (((3,), 0, 2), ((-2, 1), -2, 0)):
+            drawn = library.randint_like(x, *bounds)
+            assert drawn.dtype == x.dtype
+            assert (drawn.min().item(), drawn.max().item()) == (least, most)
+        assert library.randint_like(x, 5, dtype=library.int32).dtype == library.int32

@@ -194,16 +194,36 @@ def test_lists_and_dicts_of_modules():
     assert len(named) == 1
 
 
-@pytest.mark.parametrize("boolean", [False, True])
-def test_attention_with_a_mask_is_pytorchs(boolean):
+@pytest.mark.parametrize("shape", [(3, 5), (1, 5), (3, 1), (2, 1, 3, 5)])
+@pytest.mark.parametrize("kind", ["float", "bool", "infinite"])
+def test_attention_with_a_mask_is_pytorchs(kind, shape):
+    """Also where a query may look at nothing: it gives 0, and gradients are finite."""
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     q, k, v = (rng.uniform(-1, 1, (2, 2, n, 4)) for n in (3, 5, 5))
-    mask = rng.uniform(-1, 1, (3, 5))
-    mask = mask > -0.5 if boolean else mask
-    got = fg.nn.functional.scaled_dot_product_attention(*map(fg.tensor, (q, k, v, mask)))
-    want = torch.nn.functional.scaled_dot_product_attention(*map(torch.tensor, (q, k, v, mask)))
-    np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-12)
+    mask = rng.uniform(-1, 1, shape)
+    allowed = mask > -0.5
+    allowed[..., -1, :] = False
+    mask = {"float": mask, "bool": allowed, "infinite": np.where(allowed, mask, -np.inf)}[kind]
+    found = []
+    for library in (fg, torch):
+        leaves = [library.tensor(a, requires_grad=True) for a in (q, k, v)]
+        out = library.nn.functional.scaled_dot_product_attention(*leaves, library.tensor(mask))
+        (out * out).sum().backward()
+        found.append([out.detach().numpy(), *(leaf.grad.numpy() for leaf in leaves)])
+    for got, want in zip(*found, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-14)
+
+
+def test_a_vector_of_zeros_is_normalised_as_in_pytorch():
+    torch = pytest.importorskip("torch")
+    found = []
+    for library in (fg, torch):
+        x = library.tensor([[0.0, 0.0], [3.0, 4.0]], dtype=library.float64, requires_grad=True)
+        out = library.nn.functional.normalize(x)
+        (out * library.tensor([1.0, 2.0])).sum().backward()
+        found.append((out.tolist(), x.grad.tolist()))
+    np.testing.assert_allclose(*found)
 
 
 def test_a_small_transformer_captured():
@@ -255,9 +275,23 @@ RECENT = {
     "InstanceNorm1d": (lambda nn: nn.InstanceNorm1d(3), [(2, 3, 5)]),
     "InstanceNorm1d tracked": (lambda nn: nn.InstanceNorm1d(3, affine=True, track_running_stats=True), [(2, 3, 5)]),
     "InstanceNorm1d without batch": (lambda nn: nn.InstanceNorm1d(3, affine=True), [(3, 5)]),
+    "BatchNorm2d": (lambda nn: nn.BatchNorm2d(3), [(2, 3, 4, 5)]),
+    "BatchNorm2d eval": (lambda nn: nn.BatchNorm2d(3).eval(), [(2, 3, 4, 5)]),
+    "BatchNorm3d": (lambda nn: nn.BatchNorm3d(3, eps=0.1), [(2, 3, 2, 1, 2)]),
+    "InstanceNorm2d": (lambda nn: nn.InstanceNorm2d(3, affine=True), [(2, 3, 4, 5)]),
+    "InstanceNorm2d without batch": (lambda nn: nn.InstanceNorm2d(3), [(3, 4, 5)]),
+    "InstanceNorm3d": (lambda nn: nn.InstanceNorm3d(3), [(2, 3, 2, 1, 2)]),
+    "Dropout2d eval": (lambda nn: nn.Dropout2d(0.3).eval(), [(2, 3, 2, 2)]),
     "GroupNorm": (lambda nn: nn.GroupNorm(2, 6), [(2, 6, 3)]),
     "GroupNorm plain": (lambda nn: nn.GroupNorm(3, 6, affine=False), [(2, 6)]),
     "RMSNorm": (lambda nn: nn.RMSNorm(4), [(2, 3, 4)]),
+    **{f"{kind} by {p}": (lambda nn, k=kind, p=p: getattr(nn, k)(p), [(2, 3, 4, 5, 4)[-int(kind[-2]) - 2:]])
+       for kind in ("ZeroPad1d", "ZeroPad2d", "ZeroPad3d", "ReflectionPad1d", "ReflectionPad2d", "ReplicationPad1d",
+                    "ReplicationPad2d", "CircularPad1d", "CircularPad2d")
+       for p in (2, (1, 2) * int(kind[-2]))},
+    "ConstantPad1d": (lambda nn: nn.ConstantPad1d((1, 0), 2.5), [(2, 3, 4)]),
+    "ConstantPad2d": (lambda nn: nn.ConstantPad2d(2, 2.5), [(3, 4, 5)]),
+    "ConstantPad3d": (lambda nn: nn.ConstantPad3d((1, 0, 2, 0, 0, 1), 2.5), [(2, 3, 4, 5, 4)]),
     "RMSNorm of two": (lambda nn: nn.RMSNorm((3, 4), 0.1, elementwise_affine=False), [(2, 3, 4)]),
     "Bilinear": (lambda nn: nn.Bilinear(3, 4, 2), [(5, 3), (5, 4)]),
     "Bilinear of one": (lambda nn: nn.Bilinear(3, 4, 2, bias=False), [(3,), (4,)]),
@@ -278,6 +312,11 @@ RECENT = {
             nn.TransformerEncoderLayer(4, 2, 8, 0.0), 2, nn.LayerNorm(4), enable_nested_tensor=False
         ),
         [(3, 2, 4)],
+    ),
+    "decoder layer": (lambda nn: nn.TransformerDecoderLayer(4, 2, 8, 0.0, "gelu"), [(3, 2, 4), (5, 2, 4)]),
+    "decoder": (
+        lambda nn: nn.TransformerDecoder(nn.TransformerDecoderLayer(4, 2, 8, 0.0, norm_first=True), 2, nn.LayerNorm(4)),
+        [(3, 2, 4), (5, 2, 4)],
     ),
 }  # fmt: skip
 
@@ -516,3 +555,62 @@ def test_captured_steps_have_the_same_bits(name, optimizer):
         found.append((losses, {key: value.numpy().tobytes() for key, value in model.state_dict().items()}))
     assert found[0] == found[1]
     assert function.program.replays >= 3
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+def test_a_transformer_with_masks_is_pytorchs(norm_first):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    source, target = rng.uniform(-1, 1, (5, 2, 4)), rng.uniform(-1, 1, (3, 2, 4))
+    hidden = np.zeros((2, 5), bool)
+    hidden[1, 3:] = True
+    ours, theirs = (lib.nn.Transformer(4, 2, 1, 1, 8, 0.0, norm_first=norm_first) for lib in (fg, torch))
+    exchange(ours, theirs, torch)
+    found = []
+    for library, module in ((fg, ours.double()), (torch, theirs.double())):
+        mask = library.nn.Transformer.generate_square_subsequent_mask(3)
+        out = module(
+            library.tensor(source), library.tensor(target), tgt_mask=mask.double(),
+            src_key_padding_mask=library.tensor(hidden), memory_key_padding_mask=library.tensor(hidden),
+        )  # fmt: skip
+        (out * out).sum().backward()
+        found.append((mask.numpy(), out.detach().numpy(), *(p.grad.numpy() for p in module.parameters())))
+    assert repr(ours) == repr(theirs)
+    for got, want in zip(*found, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_channels_are_dropped_whole(n):
+    fg.manual_seed(0)
+    shape = (40, 50, *[3] * n)
+    layer = getattr(fg.nn, f"Dropout{n}d")(0.25)
+    x = fg.ones(*shape, requires_grad=True)
+    out = layer(x)
+    channels = out.detach().numpy().reshape(2000, -1)
+    assert (channels == channels[:, :1]).all()
+    assert set(np.unique(channels)) == {0.0, np.float32(1 / 0.75)}
+    assert abs((channels[:, 0] == 0).mean() - 0.25) < 0.05
+    out.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), out.detach().numpy())
+    assert layer(x[0]).shape == shape[1:]
+    assert layer.eval()(x) is x
+    with pytest.raises(RuntimeError):
+        layer.train()(fg.ones(3))
+
+
+@pytest.mark.parametrize("mode", ["mean", "sum", "max"])
+def test_embedding_bag_is_pytorchs(mode):
+    torch = pytest.importorskip("torch")
+    ours, theirs = (lib.nn.EmbeddingBag(5, 3, mode=mode, padding_idx=2) for lib in (fg, torch))
+    assert repr(ours) == repr(theirs)
+    exchange(ours, theirs, torch)
+    found = []
+    for library, module in ((fg, ours), (torch, theirs)):
+        rows = library.tensor([[0, 1, 2], [4, 2, 4], [2, 2, 2]])
+        outputs = [module(rows), module(rows.reshape(-1), library.tensor([0, 0, 4]))]
+        sum((out * out).sum() for out in outputs).backward()
+        found.append([*(out.detach().numpy() for out in outputs), module.weight.grad.numpy()])
+    for got, want in zip(*found, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-6)

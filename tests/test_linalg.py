@@ -112,3 +112,31 @@ def test_solving_with_a_zero_on_the_diagonal_divides_by_it():
     found = fg.linalg.solve_triangular(fg.tensor(a), fg.tensor(b), upper=True)
     assert found.tolist() == [[-np.inf], [np.inf]]
     assert torch.linalg.solve_triangular(torch.tensor(a), torch.tensor(b), upper=True).tolist() == found.tolist()
+
+
+@pytest.mark.parametrize("upper", [False, True])
+def test_cholesky_solve_and_inverse(upper):
+    a = drawn((3, 3))
+    triangle = np.triu(a) if upper else np.tril(a)
+    half = "triu" if upper else "tril"  # PyTorch's gradient has numbers in the other half too
+    same(lambda lib, m, b: lib.cholesky_solve(b, getattr(lib, half)(m), upper), triangle, drawn((3, 2)))
+    same(lambda lib, m: lib.cholesky_inverse(getattr(lib, half)(m), upper), triangle)
+
+
+@pytest.mark.parametrize("p", [None, 2, -2, "fro", "nuc", 1, -1, np.inf, -np.inf])
+def test_cond(p):
+    for shape in ((3, 3), (2, 3, 3)):
+        x = drawn(shape)
+        ours, theirs = fg.linalg.cond(fg.tensor(x), p), torch.linalg.cond(torch.tensor(x), p)
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy())
+        if p in (None, 2, -2):  # PyTorch has gradients of these alone
+            same(lambda lib, a: lib.linalg.cond(a, p), x)
+
+
+@pytest.mark.parametrize("some", [True, False])
+def test_svd_of_torch(some):
+    x = drawn((3, 3))
+    ours, theirs = fg.svd(fg.tensor(x), some), torch.svd(torch.tensor(x), some)
+    np.testing.assert_allclose((ours.U * ours.S @ ours.V.T).numpy(), x)
+    np.testing.assert_allclose(ours.S.numpy(), theirs.S.numpy())
+    same(lambda lib, a: lib.svd(a, compute_uv=False).S, x)

@@ -479,7 +479,8 @@ def test_gains_equal_pytorch():
 BAD_INITS = [
     (ValueError, lambda i, t: i.xavier_uniform_(t(3))),
     (ValueError, lambda i, t: i.xavier_normal_(t(3))),
-    (ValueError, lambda i, t: i.eye_(t(3))),
+    (ValueError, lambda i, t: i.eye_(t(3))), (ValueError, lambda i, t: i.dirac_(t((2, 2)))),
+    (ValueError, lambda i, t: i.dirac_(t((3, 2, 2)), 2)),
     (ValueError, lambda i, t: i.orthogonal_(t(3))),
     (ValueError, lambda i, t: i.kaiming_uniform_(t((3, 2)), mode="x")),
     (ValueError, lambda i, t: i.kaiming_normal_(t((3, 2)), nonlinearity="x")),
@@ -508,3 +509,12 @@ def test_init_raises_what_pytorch_raises(number):
 def test_kaiming_of_nothing_warns():
     with pytest.warns(UserWarning, match="zero-element"):
         nn.init.kaiming_uniform_(fg.empty(0, 2))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 3), (4, 2, 3, 4), (3, 2, 1, 2, 5)])
+def test_dirac(shape):
+    torch = pytest.importorskip("torch")
+    for groups in (1, 2):
+        if not shape[0] % groups:
+            ours, theirs = (lib.nn.init.dirac_(lib.empty(*shape), groups) for lib in (fg, torch))
+            np.testing.assert_array_equal(ours.numpy(), theirs.numpy())

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 import fastgrad as fg
+from fastgrad import nn
 from fastgrad.autograd import GradcheckError, gradcheck, gradgradcheck
-from fastgrad.ops.table import TABLE
+from fastgrad.ops.table import COMPOSITES, TABLE
+
+assert nn.functional  # its functions declare themselves
 
 # no reference: tested by their moments below, and in test_generator.py
 RANDOM = {"uniform_", "normal_", "draw_", "bernoulli_", "random_", "exponential_", "geometric_", "cauchy_",
@@ -129,6 +132,23 @@ def test_in_place_forms(name):
     np.testing.assert_array_equal(target.numpy(), want.astype(target.dtype.numpy))
 
 
+@pytest.mark.parametrize("name", ["eq", "ne", "lt", "le", "gt", "ge", "heaviside", "floor_divide"])
+def test_what_a_step_function_replaces_gets_no_gradient(name):
+    leaf = fg.tensor([-1.0, 0.0, 3.0], requires_grad=True)
+    x = leaf * 2
+    getattr(x, name + "_")(fg.tensor([0.5, 0.5, 2.0]))
+    x.sum().backward()
+    assert leaf.grad.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_ravel_of_strided_memory_is_a_copy():
+    x = fg.zeros(3, 2)
+    x.ravel()[0] = 1.0
+    assert x[0, 0] == 1
+    x[:, 0].ravel()[0] = 2.0
+    assert x[0, 0] == 1
+
+
 @pytest.mark.parametrize("name", [n for n in ELEMENTWISE if hasattr(fg.Tensor, n + "_")
                                   and TABLE[n].domain != "integers" and any(TABLE[n].rules)])
 def test_in_place_forms_are_recorded(name):
@@ -155,6 +175,71 @@ def test_out(name):
     out = fg.zeros_like(want)
     assert TABLE[name](*arrays, out=out) is out
     np.testing.assert_array_equal(out.numpy(), want.numpy())
+
+
+def composed(name):
+    """What samples give the function: (arguments, keywords, result), where it raises nothing."""
+    def convert(thing):
+        if isinstance(thing, np.ndarray):
+            return fg.tensor(thing)
+        return type(thing)(map(convert, thing)) if type(thing) in (list, tuple) else thing
+
+    found = []
+    for sample in COMPOSITES[name].sample(np.random.default_rng(8)):
+        keywords = {}
+        if isinstance(sample[-1], dict):
+            *sample, keywords = sample
+            keywords = {key: convert(value) for key, value in keywords.items()}
+        arguments = [convert(part) for part in sample]
+        try:
+            found.append((arguments, keywords, COMPOSITES[name].function(*arguments, **keywords)))
+        except (RuntimeError, IndexError, ValueError, TypeError, AssertionError, NotImplementedError):
+            continue
+    return found
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", COMPOSITES)
+def test_composites_take_out(name):
+    for arguments, keywords, result in composed(name):
+        if not isinstance(result, fg.Tensor):
+            continue
+        out = fg.zeros_like(result)
+        assert COMPOSITES[name].function(*arguments, **keywords, out=out) is out
+        np.testing.assert_array_equal(out.numpy(), result.numpy())
+        with pytest.raises(RuntimeError, match="out has shape"):
+            COMPOSITES[name].function(*arguments, **keywords, out=fg.zeros(*result.shape, 2, dtype=result.dtype))
+        if result.is_floating_point():
+            with pytest.raises(RuntimeError, match="can't be cast"):
+                COMPOSITES[name].function(*arguments, **keywords, out=fg.zeros(result.shape, dtype=fg.int64))
+            with pytest.raises(RuntimeError, match="differentiation"):
+                COMPOSITES[name].function(*arguments, **keywords, out=out.requires_grad_())
+
+
+@pytest.mark.parametrize("name", [name for name, composite in COMPOSITES.items() if composite.inplace])
+def test_composites_in_place(name):
+    for arguments, keywords, result in composed(name):
+        if result.shape != arguments[0].shape:
+            continue
+        if result.is_floating_point() and not arguments[0].is_floating_point():
+            with pytest.raises(RuntimeError, match="can't be cast"):
+                getattr(arguments[0].clone(), name + "_")(*arguments[1:], **keywords)
+            continue
+        gradients = []
+        for form in (name, name + "_"):
+            leaves = [part.clone().requires_grad_() if isinstance(part, fg.Tensor) and part.is_floating_point()
+                      else part for part in arguments]
+            first = leaves[0] * 1
+            found = getattr(first, form)(*leaves[1:], **keywords)
+            assert (found is first) == form.endswith("_")
+            np.testing.assert_array_equal(found.detach().numpy(), result.numpy())
+            if result.is_floating_point():
+                (found * 3).sum().backward()
+            gradients.append([part.grad for part in leaves if isinstance(part, fg.Tensor)])
+        for a, b in zip(*gradients, strict=True):
+            assert (a is None) == (b is None)
+            if a is not None:
+                np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
 def as_tensors(arguments):

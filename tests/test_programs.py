@@ -37,6 +37,7 @@ def run(source, path):
     return printed.getvalue(), numbers
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated", "ignore:enable_nested_tensor")  # PyTorch's own
 @pytest.mark.parametrize("path", PROGRAMS, ids=[path.stem for path in PROGRAMS])
 def test_program(path):
     source = path.read_text(encoding="utf-8")

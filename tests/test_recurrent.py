@@ -175,3 +175,55 @@ def test_captured():
     step = fg.capture(lambda x: model(x)[0].sum())
     for x in itertools.chain(inputs, inputs):
         assert step(x).item() == model(x)[0].sum().item()
+
+
+def sequences(seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.uniform(-1, 1, (n, 3)) for n in (2, 5, 1, 4, 5)]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_packing(ordered, batch_first):
+    found = []
+    for library in (fg, torch):
+        rnn = library.nn.utils.rnn
+        arrays = sorted(sequences(), key=len, reverse=True) if ordered else sequences()
+        parts = [library.tensor(part) for part in arrays]
+        lengths = library.tensor([len(part) for part in parts])
+        padded = rnn.pad_sequence(parts, batch_first)
+        packed = rnn.pack_padded_sequence(padded, lengths, batch_first, enforce_sorted=ordered)
+        again, counts = rnn.pad_packed_sequence(packed, batch_first, 7.0, total_length=6)
+        back = rnn.unpack_sequence(rnn.pack_sequence(parts, enforce_sorted=ordered))
+        found.append([packed.data, packed.batch_sizes, again, counts, *back])
+        assert (packed.sorted_indices is None) == ordered
+        with pytest.raises(ValueError, match="total_length"):
+            rnn.pad_packed_sequence(packed, total_length=4)
+        with pytest.raises(RuntimeError, match="greater than 0"):
+            rnn.pack_padded_sequence(padded, lengths * 0, batch_first, enforce_sorted=ordered)
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    with pytest.raises(RuntimeError, match="decreasing order"):
+        fg.nn.utils.rnn.pack_sequence([fg.tensor(part) for part in sequences()])
+
+
+@pytest.mark.parametrize("keywords", [{}, {"num_layers": 2, "bidirectional": True}, {"bidirectional": True}])
+@pytest.mark.parametrize("name", ["RNN", "GRU", "LSTM"])
+def test_packed_sequences(name, keywords):
+    ours, theirs = twins(name, 3, 4, **keywords)
+    layers = len(ours.all_weights)
+    start = np.random.default_rng(1).uniform(-1, 1, (layers, 5, 4))
+    for given in (None, start):
+        found = []
+        for library, module in ((fg, ours), (torch, theirs)):
+            module.zero_grad()
+            leaves = [library.tensor(part, requires_grad=True) for part in sequences()]
+            packed = library.nn.utils.rnn.pack_sequence(leaves, enforce_sorted=False)
+            state = None if given is None else library.tensor(given, requires_grad=True)
+            out, end = module(packed, (state, state * 2) if state is not None and name == "LSTM" else state)
+            results = [library.nn.utils.rnn.pad_packed_sequence(out)[0], *(end if name == "LSTM" else (end,))]
+            sum((t * t).sum() for t in results).backward()
+            grads = [t.grad for t in (*leaves, *module.parameters(), *([] if state is None else [state]))]
+            found.append([t.detach().numpy() for t in (*results, *grads)])
+        for a, b in zip(*found, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)

@@ -10,6 +10,7 @@ from fastgrad.nn import (
     linear,
     loss,
     normalization,
+    padding,
     recurrent,
     utils,
     weighted,
@@ -22,6 +23,7 @@ from fastgrad.nn.linear import *
 from fastgrad.nn.loss import *
 from fastgrad.nn.module import Module
 from fastgrad.nn.normalization import *
+from fastgrad.nn.padding import *
 from fastgrad.nn.parameter import Parameter
 from fastgrad.nn.recurrent import *
 from fastgrad.nn.weighted import *
@@ -34,5 +36,6 @@ __all__ += convolution.__all__
 __all__ += linear.__all__
 __all__ += loss.__all__
 __all__ += normalization.__all__
+__all__ += padding.__all__
 __all__ += recurrent.__all__
 __all__ += weighted.__all__

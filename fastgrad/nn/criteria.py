@@ -211,11 +211,15 @@ def _pairs(*more: tuple) -> Any:
 
 
 @composite(sample=lambda rng: [*_pairs(({"dim": 0},), ({"eps": 3.0},))(rng),
-                               (rng.uniform(-2, 2, (2, 1, 3)), rng.uniform(-2, 2, (4, 3)), {"dim": -1})], methods=())
+                               (rng.uniform(-2, 2, (2, 1, 3)), rng.uniform(-2, 2, (4, 3)), {"dim": -1}),
+                               (rng.uniform(-2, 2, (2, 3)), rng.uniform(-2, 2, 3)),
+                               (rng.uniform(-2, 2, (2, 3)), rng.uniform(-2, 2, (2, 1)))], methods=())
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """x1 . x2 / (max(|x1|, eps) max(|x2|, eps)) along `dim`; the two broadcast."""
     if not (x1.is_floating_point() and x2.is_floating_point()):
         raise RuntimeError(f"expected common dtype to be floating point, yet common dtype is {x1.dtype.name}")
+    if x1.shape != x2.shape:
+        x1, x2 = ops.broadcast_tensors(x1, x2)
     lengths = [ops.linalg_vector_norm(x, 2, dim, True) for x in (x1, x2)]
     a, b = (x / _raised(length, eps) for x, length in zip((x1, x2), lengths, strict=True))
     return ops.sum(a * b, dim)
@@ -230,8 +234,8 @@ def pairwise_distance(
 
 
 @composite(sample=lambda rng: [(x := rng.uniform(-2, 2, 4), np.array([1.0, -1, 1, -1])),
-                               (x, np.array([1.0, -1, -1, 3.0]), {"margin": 0.5, "reduction": "none"})], methods=())
-def hinge_embedding_loss(input: Tensor, target: Tensor, *, margin: float = 1.0, reduction: str = "mean") -> Tensor:
+                               (x, np.array([1.0, -1, -1, 3.0]), 0.5, {"reduction": "none"})], methods=())
+def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, *, reduction: str = "mean") -> Tensor:
     """x where y is 1, max(0, margin - x) where it is -1."""
     if reduction == "mean" and not input.is_floating_point():
         raise RuntimeError(f"hinge_embedding_loss is not implemented for {input.dtype.name}")
@@ -244,13 +248,13 @@ def hinge_embedding_loss(input: Tensor, target: Tensor, *, margin: float = 1.0, 
 def _labelled(rng: np.random.Generator) -> list[tuple]:
     x, y = rng.uniform(-2, 2, (3, 4)), rng.uniform(-2, 2, (3, 4))
     labels = np.array([1.0, -1.0, -1.0])
-    return [(x, y, labels), (x, y, labels, {"margin": 0.4, "reduction": "none"}), (x[0], y[0], np.array(1.0)),
+    return [(x, y, labels), (x, y, labels, 0.4, {"reduction": "none"}), (x[0], y[0], np.array(1.0)),
             (x[0], y[0], np.array(-1.0), {"margin": -0.9})]
 
 
 @composite(sample=_labelled, methods=())
 def cosine_embedding_loss(
-    input1: Tensor, input2: Tensor, target: Tensor, *, margin: float = 0.0, reduction: str = "mean"
+    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, *, reduction: str = "mean"
 ) -> Tensor:
     """1 - cos where y is 1, max(0, cos - margin) where it is -1: (N, D), (N, D), (N) or (D), (D), ()."""
     if not ((target.ndim == 1 and input1.ndim == 2 == input2.ndim)
@@ -265,10 +269,10 @@ def cosine_embedding_loss(
 
 
 @composite(sample=lambda rng: [(x := rng.uniform(-2, 2, 3), rng.uniform(-2, 2, 3), np.array([1.0, -1, 1])),
-                               (x, x[::-1].copy(), np.array([1.0, -1, -1]), {"margin": 0.5, "reduction": "none"})],
+                               (x, x[::-1].copy(), np.array([1.0, -1, -1]), 0.5, {"reduction": "none"})],
            methods=())
 def margin_ranking_loss(
-    input1: Tensor, input2: Tensor, target: Tensor, *, margin: float = 0.0, reduction: str = "mean"
+    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, *, reduction: str = "mean"
 ) -> Tensor:
     """max(0, margin - y (x1 - x2)): 1 in y says that x1 should be the larger."""
     if not input1.ndim == input2.ndim == target.ndim:
@@ -279,14 +283,14 @@ def margin_ranking_loss(
 
 def _triplets(rng: np.random.Generator) -> list[tuple]:
     a, p, n = (rng.uniform(-2, 2, (3, 4)) for _ in range(3))
-    return [(a, p, n), (a, p, n, {"margin": 2.0, "p": 1.0, "reduction": "none"}), (a, p, n, {"swap": True}),
+    return [(a, p, n), (a, p, n, 2.0, 1.0, {"reduction": "none"}), (a, p, n, {"swap": True}),
             (a[0], p[0], n[0], {"reduction": "sum"})]
 
 
 @composite(sample=_triplets, methods=())
 def triplet_margin_loss(
-    anchor: Tensor, positive: Tensor, negative: Tensor, *, margin: float = 1.0, p: float = 2, eps: float = 1e-6,
-    swap: bool = False, reduction: str = "mean",
+    anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2, eps: float = 1e-6,
+    swap: bool = False, *, reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
     """max(0, margin + d(a, p) - d(a, n)) with `pairwise_distance` d; `swap` takes d(p, n) where it is the smaller:
     Balntas et al. (2016). ValueError for a margin that is not above 0."""

@@ -81,10 +81,22 @@ from fastgrad.nn.pointwise import (
     dropout as dropout,
 )
 from fastgrad.nn.pointwise import (
+    dropout1d as dropout1d,
+)
+from fastgrad.nn.pointwise import (
+    dropout2d as dropout2d,
+)
+from fastgrad.nn.pointwise import (
+    dropout3d as dropout3d,
+)
+from fastgrad.nn.pointwise import (
     elu as elu,
 )
 from fastgrad.nn.pointwise import (
     embedding as embedding,
+)
+from fastgrad.nn.pointwise import (
+    embedding_bag as embedding_bag,
 )
 from fastgrad.nn.pointwise import (
     gelu as gelu,
@@ -172,8 +184,12 @@ __all__ = [
     "cosine_similarity",
     "cross_entropy",
     "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
     "elu",
     "embedding",
+    "embedding_bag",
     "gaussian_nll_loss",
     "gelu",
     "glu",

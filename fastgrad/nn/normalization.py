@@ -16,7 +16,10 @@ from fastgrad.nn.pointwise import moments
 from fastgrad.ops.table import composite
 from fastgrad.tensor import Tensor, int64
 
-__all__ = ["BatchNorm1d", "GroupNorm", "InstanceNorm1d", "RMSNorm"]
+__all__ = [
+    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d",
+    "RMSNorm",
+]  # fmt: skip
 
 
 def _per_channel(t: Tensor, ndim: int) -> Tensor:
@@ -186,6 +189,7 @@ class _Norm(Module):
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
     _version = 2
+    _ndims: tuple[int, ...]
 
     def __init__(
         self, num_features: int, eps: float, momentum: float | None, affine: bool, track_running_stats: bool,
@@ -201,6 +205,11 @@ class _Norm(Module):
         self.register_buffer("running_var", ops.ones(num_features, dtype=dtype) if track else None)
         self.register_buffer("num_batches_tracked", ops.tensor(0, dtype=int64) if track else None)
         self.reset_parameters()
+
+    def _check_ndim(self, input: Tensor) -> None:
+        if input.ndim not in self._ndims:
+            wanted = " or ".join(f"{n}D" for n in self._ndims)
+            raise ValueError(f"expected {wanted} input (got {input.ndim}D input)")
 
     def reset_running_stats(self) -> None:
         """Mean 0, variance 1, no batches."""
@@ -234,8 +243,8 @@ class _Norm(Module):
         )
 
 
-class BatchNorm1d(_Norm, UnaryModule):
-    """`batch_norm` of (N, C) or (N, C, L), with running statistics as buffers, that `eval` mode uses.
+class _BatchNorm(_Norm, UnaryModule):
+    """`batch_norm` of what has one of `_ndims` dimensions, with running statistics that `eval` mode uses.
 
     `momentum` None: the statistics are the plain average over all batches, not a moving one. Without
     `track_running_stats` there are none, and the batch's are used in `eval` mode too.
@@ -248,8 +257,7 @@ class BatchNorm1d(_Norm, UnaryModule):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.ndim not in (2, 3):
-            raise ValueError(f"expected 2D or 3D input (got {input.ndim}D input)")
+        self._check_ndim(input)
         momentum: Any = 0.0 if self.momentum is None else self.momentum
         if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
@@ -263,8 +271,30 @@ class BatchNorm1d(_Norm, UnaryModule):
         )  # fmt: skip
 
 
-class InstanceNorm1d(_Norm, UnaryModule):
-    """`instance_norm` of (N, C, L) or (C, L); without weight and running statistics by default."""
+class BatchNorm1d(_BatchNorm):
+    """`batch_norm` of (N, C) or (N, C, L), with running statistics as buffers, that `eval` mode uses.
+
+    `momentum` None: the statistics are the plain average over all batches, not a moving one. Without
+    `track_running_stats` there are none, and the batch's are used in `eval` mode too.
+    """
+
+    _ndims = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    """`BatchNorm1d` of (N, C, H, W)."""
+
+    _ndims = (4,)
+
+
+class BatchNorm3d(_BatchNorm):
+    """`BatchNorm1d` of (N, C, D, H, W)."""
+
+    _ndims = (5,)
+
+
+class _InstanceNorm(_Norm, UnaryModule):
+    """`instance_norm` of what has one of `_ndims` dimensions, the first of them without a batch."""
 
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = False,
@@ -273,20 +303,38 @@ class InstanceNorm1d(_Norm, UnaryModule):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, True)
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.ndim not in (2, 3):
-            raise ValueError(f"expected 2D or 3D input (got {input.ndim}D input)")
-        channels = input.shape[-2]
+        self._check_ndim(input)
+        batched = input.ndim == self._ndims[-1]
+        channels = input.shape[int(batched)]
         if channels != self.num_features and self.affine:
             raise ValueError(
-                f"expected input's size at dim={input.ndim - 2} to match num_features ({self.num_features}), "
+                f"expected input's size at dim={int(batched)} to match num_features ({self.num_features}), "
                 f"but got: {channels}."
             )
-        batch = input if input.ndim == 3 else ops.unsqueeze(input, 0)
+        batch = input if batched else ops.unsqueeze(input, 0)
         out = instance_norm(
             batch, self.running_mean, self.running_var, self.weight, self.bias,
             self.training or not self.track_running_stats, self.momentum, self.eps,
         )  # fmt: skip
-        return out if input.ndim == 3 else ops.squeeze(out, 0)
+        return out if batched else ops.squeeze(out, 0)
+
+
+class InstanceNorm1d(_InstanceNorm):
+    """`instance_norm` of (N, C, L) or (C, L); without weight and running statistics by default."""
+
+    _ndims = (2, 3)
+
+
+class InstanceNorm2d(_InstanceNorm):
+    """`InstanceNorm1d` of (N, C, H, W) or (C, H, W)."""
+
+    _ndims = (3, 4)
+
+
+class InstanceNorm3d(_InstanceNorm):
+    """`InstanceNorm1d` of (N, C, D, H, W) or (C, D, H, W)."""
+
+    _ndims = (4, 5)
 
 
 class GroupNorm(UnaryModule):

@@ -8,6 +8,7 @@ import numpy as np
 from fastgrad import ops
 from fastgrad.autograd import no_grad
 from fastgrad.ops.table import composite
+from fastgrad.replay import check_values
 from fastgrad.tensor import Tensor
 
 
@@ -62,10 +63,11 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     return ops.where(far, input, ops.log1p(ops.exp(ops.where(far, 0.0, scaled))) / beta)
 
 
-@composite(sample=_plain, methods=())
+@composite(sample=lambda rng: [*_plain(rng), (np.array([0.0, -0.0]),)], methods=())
 def logsigmoid(input: Tensor) -> Tensor:
     """log sigmoid(x), without underflow."""
-    return ops.clamp(input, max=0.0) - ops.log1p(ops.exp(-ops.abs(input)))
+    low = input < 0  # chosen by `where`: each side is exact at 0 too, in derivatives of every order
+    return ops.where(low, input, 0.0) - ops.log1p(ops.exp(ops.where(low, input, -input)))
 
 
 @composite(sample=lambda rng: [*_plain(rng), (rng.uniform(-4, 4, 5), -2.0, 3.0)], methods=())
@@ -166,14 +168,16 @@ def _prelus(rng: np.random.Generator) -> list[tuple]:
 
 
 def _dropped(
-    input: Tensor, p: float, training: bool, inplace: bool, drop: Callable[[Tensor], Tensor]
+    input: Tensor, p: float, training: bool, inplace: bool, drop: Callable[[Tensor], Tensor],
+    drawn: Tensor | None = None,
 ) -> Tensor:
-    """`drop` of what is kept (1, else 0), each element with probability 1 - p."""
+    """`drop` of what is kept (1, else 0), each element (of the shape of `drawn`) with probability 1 - p."""
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
     if not training or p == 0.0:
         return input
-    out = input * 0.0 if p == 1.0 else drop((ops.rand_like(input.detach()) >= p).to(input.dtype))
+    noise = ops.rand_like(input.detach() if drawn is None else drawn)
+    out = input * 0.0 if p == 1.0 else drop((noise >= p).to(input.dtype))
     return input.copy_(out) if inplace else out
 
 
@@ -262,16 +266,13 @@ def layer_norm(
 
 
 @composite(sample=lambda rng: [(rng.uniform(-4, 4, (2, 4)),), (rng.uniform(-4, 4, (2, 3, 4)), {"dim": 2}),
-                               (rng.uniform(-4, 4, (2, 3)), {"p": 2.0, "dim": 0})], methods=())
+                               (rng.uniform(-4, 4, (2, 3)), {"p": 2.0, "dim": 0}),
+                               *((rng.uniform(-4, 4, (2, 3)), {"p": p}) for p in (1.0, 3.0, np.inf))], methods=())
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
-    """x / max(its p-norm along `dim`, eps), for p = 1 and 2."""
-    if p == 2:
-        length = ops.sqrt(ops.sum(input * input, dim, True))
-    elif p == 1:
-        length = ops.sum(ops.abs(input), dim, True)
-    else:
-        length = ops.sum(ops.abs(input) ** p, dim, True) ** (1 / p)
-    return input / ops.clamp(length, min=eps)
+    """x / max(its p-norm along `dim`, eps)."""
+    if p == 2:  # bounded before the root is taken, which has no derivative at 0
+        return input / ops.sqrt(ops.clamp(ops.sum(input * input, dim, True), min=eps * eps))
+    return input / ops.clamp(ops.linalg_vector_norm(input, p, dim, True), min=eps)
 
 
 # ---------------------------------------------------------------------------------------------- lookups and attention
@@ -318,10 +319,92 @@ def embedding(
     return ops.where(outside, rows.detach(), rows)
 
 
+def _bags(rng: np.random.Generator) -> list[tuple]:
+    i, w, starts = np.array([0, 2, 1, 1, 3, 0]), rng.uniform(-1, 1, (4, 3)), np.array([0, 2, 2, 5])
+    share = rng.uniform(-1, 1, 6)
+    return [(i, w, starts), (i, w, starts, {"mode": "sum"}),
+            (i, w, starts, {"mode": "sum", "per_sample_weights": share}), (i, w, starts, {"padding_idx": 1}),
+            (i, w, np.array([0, 4, 6]), {"include_last_offset": True}), (i, w, np.array([1, 2])), (i, w),
+            (i.reshape(2, 3), w, starts)]
+
+
+@composite(sample=_bags, methods=())
+def embedding_bag(
+    input: Tensor, weight: Tensor, offsets: Tensor | None = None, max_norm: float | None = None, norm_type: float = 2,
+    scale_grad_by_freq: bool = False, mode: str = "mean", sparse: bool = False,
+    per_sample_weights: Tensor | None = None, include_last_offset: bool = False, padding_idx: int | None = None,
+) -> Tensor:  # fmt: skip
+    """The "mean", "sum" or "max" of rows of `weight` (rows, size), over bags of integers: (bags, count), or a vector
+    in which `offsets` say where each begins. Empty bags give 0; `padding_idx` counts for nothing. ValueError for
+    other shapes, NotImplementedError for weights per sample unless "sum"."""
+    if mode not in ("mean", "sum", "max"):
+        raise ValueError("mode has to be one of sum, mean or max")
+    if per_sample_weights is not None and mode != "sum":
+        raise NotImplementedError("embedding_bag: per_sample_weights was not None, and is for mode='sum' alone")
+    if input.ndim == 2:
+        if offsets is not None:
+            raise ValueError("if input is 2D, then offsets has to be None, as input is treated as a mini-batch of "
+                             "fixed length sequences")
+        count, bags = input.shape[0], ops.repeat_interleave(ops.arange(input.shape[0]), input.shape[1])
+    elif input.ndim == 1:
+        if offsets is None:
+            raise ValueError("offsets has to be a 1D Tensor but got None")
+        if offsets.ndim != 1:
+            raise ValueError("offsets has to be a 1D Tensor")
+
+        def check(starts: np.ndarray) -> None:
+            if starts.size and starts[0]:
+                raise RuntimeError("offsets[0] has to be 0, i.e., the first sequence in the mini-batch has to start "
+                                   "from position 0")
+
+        check_values(check, offsets)
+        count = offsets.shape[0] - include_last_offset
+        starts = offsets[:count]
+        bags = ops.searchsorted(starts, ops.arange(input.shape[0]), right=True) - 1
+    else:
+        raise ValueError(f"input has to be 1D or 2D Tensor, but got Tensor of dimension {input.ndim}")
+    flat = ops.reshape(input, (-1,))
+    rows = embedding(flat, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
+    if per_sample_weights is not None:
+        rows = rows * ops.reshape(per_sample_weights, (-1, 1))
+    counted = ops.ones_like(flat).to(weight.dtype)
+    if padding_idx is not None:
+        counted = (flat != padding_idx % weight.shape[0]).to(weight.dtype)
+        rows = rows * ops.unsqueeze(counted, 1) if mode != "max" else ops.where(
+            ops.unsqueeze(counted == 0, 1), -math.inf, rows)
+    out = ops.zeros(count, weight.shape[1], dtype=weight.dtype)
+    if mode == "max":
+        places = ops.broadcast_to(ops.unsqueeze(bags, 1), rows.shape)
+        out = ops.scatter_reduce(out, 0, places, rows, "amax", include_self=False)
+        return ops.where(out == -math.inf, 0.0, out)
+    out = ops.index_add(out, 0, bags, rows)
+    if mode == "sum":
+        return out
+    sizes = ops.index_add(ops.zeros(count, dtype=weight.dtype), 0, bags, counted)
+    return out / ops.unsqueeze(ops.clamp(sizes, min=1), 1)
+
+
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Each element with probability p set to 0, the others times 1 / (1 - p); x itself if not training. Random numbers
     are those of `manual_seed`. ValueError for a p outside 0 to 1: Srivastava et al. (2014)."""
     return _dropped(input, p, training, inplace, lambda kept: input * (kept / (1.0 - p)))
+
+
+def _of_channels(name: str, ndims: tuple[int, ...]) -> Callable[..., Tensor]:
+    def drop_channels(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        if input.ndim not in ndims:
+            raise RuntimeError(f"{name}: expected {' or '.join(f'{n}D' for n in ndims)} input, got {input.ndim}D")
+        whole = input.detach()[(..., *(slice(0, 1),) * (ndims[0] - 1))]
+        return _dropped(input, p, training, inplace, lambda kept: input * (kept / (1.0 - p)), whole)
+
+    drop_channels.__name__ = drop_channels.__qualname__ = name
+    drop_channels.__doc__ = "`dropout` of whole channels: of all places of one together. Tompson et al. (2015)."
+    return drop_channels
+
+
+dropout1d = _of_channels("dropout1d", (2, 3))
+dropout2d = _of_channels("dropout2d", (3, 4))
+dropout3d = _of_channels("dropout3d", (4, 5))
 
 
 def _attentions(rng: np.random.Generator) -> list[tuple]:
@@ -343,12 +426,21 @@ def scaled_dot_product_attention(
         raise RuntimeError(f"scaled_dot_product_attention is not implemented for {query.dtype.name}")
     factor = 1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else scale
     scores = ops.matmul(query * factor, ops.transpose(key, -2, -1))
+    blind = None
     if is_causal:
         if attn_mask is not None:
             raise RuntimeError("scaled_dot_product_attention: attn_mask and is_causal exclude each other")
         allowed = ops.tril(ops.ones(scores.shape[-2], scores.shape[-1], dtype=scores.dtype)) > 0
         scores = ops.where(allowed, scores, -math.inf)
     elif attn_mask is not None:
-        scores = ops.where(attn_mask, scores, -math.inf) if attn_mask.dtype.name == "bool" else scores + attn_mask
+        # a query that may look at nothing gives 0: its scores stay finite, and its weights count for nothing
+        if attn_mask.dtype.name == "bool":
+            blind = ops.logical_not(ops.any(attn_mask, -1, True))
+            scores = ops.where(attn_mask | blind, scores, -math.inf)
+        else:
+            blind = ops.all(attn_mask == -math.inf, -1, True)
+            scores = scores + ops.where(blind, 0.0, attn_mask)
     weights = ops.softmax(scores, -1)
+    if blind is not None:
+        weights = ops.where(blind, 0.0, weights)
     return ops.matmul(dropout(weights, dropout_p) if dropout_p else weights, value)

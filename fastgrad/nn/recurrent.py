@@ -21,6 +21,7 @@ from fastgrad.nn import functional as F
 from fastgrad.nn import init
 from fastgrad.nn.module import Module
 from fastgrad.nn.parameter import Parameter
+from fastgrad.nn.utils.rnn import PackedSequence
 from fastgrad.tensor import Tensor
 
 __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell"]
@@ -244,8 +245,10 @@ class _Recurrent(Module):
                 raise RuntimeError(f"Expected hidden{f'[{i}]' if len(state) > 1 else ''} size {size}, got "
                                    f"{list(h.shape)}")  # fmt: skip
 
-    def _run(self, input: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """The last layer's outputs, and the state after the last step."""
+    def _run(self, input: Any, state: State | None) -> tuple[Any, State]:
+        """The last layer's outputs, and the state after the last step, of a tensor or a packed sequence."""
+        if isinstance(input, PackedSequence):
+            return self._run_packed(input, state)
         if input.ndim not in (2, 3):
             raise ValueError(f"{type(self).__name__}: Expected input to be 2D or 3D, got {input.ndim}D instead")
         first: Parameter = getattr(self, self._names[0][0])
@@ -259,12 +262,38 @@ class _Recurrent(Module):
         if x.shape[0] == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
         if state is None:
-            sizes = [self.proj_size or self.hidden_size] + [self.hidden_size] * (self.mode == "LSTM")
-            state = tuple(x.new_zeros(len(self._names), x.shape[1], size) for size in sizes)
+            state = self._zero_state(x, x.shape[1])
         else:
             self._check_state(state, x, batched)
             if not batched:
                 state = tuple(h.unsqueeze(1) for h in state)
+        x, after = self._through(x, state, None)
+        if not batched:
+            return x.squeeze(1), tuple(h.squeeze(1) for h in after)
+        return x.transpose(0, 1) if self.batch_first else x, after
+
+    def _run_packed(self, input: PackedSequence, state: State | None) -> tuple[PackedSequence, State]:
+        counts = input.batch_sizes.tolist()
+        if input.data.shape[-1] != self.input_size:
+            raise RuntimeError(f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got "
+                               f"{input.data.shape[-1]}")  # fmt: skip
+        if state is None:
+            state = self._zero_state(input.data, counts[0])
+        else:
+            self._check_state(state, input.data.new_empty(0, counts[0]), True)
+            if input.sorted_indices is not None:
+                state = tuple(h.index_select(1, input.sorted_indices) for h in state)
+        x, after = self._through(input.data, state, counts)
+        if input.unsorted_indices is not None:
+            after = tuple(h.index_select(1, input.unsorted_indices) for h in after)
+        return input._replace(data=x), after
+
+    def _zero_state(self, x: Tensor, batch: int) -> State:
+        sizes = [self.proj_size or self.hidden_size] + [self.hidden_size] * (self.mode == "LSTM")
+        return tuple(x.new_zeros(len(self._names), batch, size) for size in sizes)
+
+    def _through(self, x: Tensor, state: State, counts: list[int] | None) -> tuple[Tensor, State]:
+        """All layers: (steps, batch, features), or with `counts` rows in each step (rows, features)."""
         directions = 2 if self.bidirectional else 1
         ends: list[State] = []
         for layer in range(self.num_layers):
@@ -273,29 +302,40 @@ class _Recurrent(Module):
             outputs = []
             for direction in range(directions):
                 k = layer * directions + direction
-                out, end = self._direction(x, tuple(h[k] for h in state), self._names[k], direction == 1)
+                out, end = self._direction(x, tuple(h[k] for h in state), self._names[k], direction == 1, counts)
                 outputs.append(out)
                 ends.append(end)
             x = ops.cat(outputs, -1) if directions == 2 else outputs[0]
-        after = tuple(ops.stack([end[i] for end in ends]) for i in range(len(state)))
-        if not batched:
-            return x.squeeze(1), tuple(h.squeeze(1) for h in after)
-        return x.transpose(0, 1) if self.batch_first else x, after
+        return x, tuple(ops.stack([end[i] for end in ends]) for i in range(len(state)))
 
-    def _direction(self, x: Tensor, state: State, names: list[str], backwards: bool) -> tuple[Tensor, State]:
-        """One layer in one direction: (steps, batch, features) to the states of all steps, and the last one."""
+    def _direction(
+        self, x: Tensor, state: State, names: list[str], backwards: bool, counts: list[int] | None
+    ) -> tuple[Tensor, State]:
+        """One layer in one direction: the states of all steps, and each sequence's last one."""
         step = _STEPS[self.mode][0]
         weight_ih, weight_hh = getattr(self, names[0]), getattr(self, names[1])
         bias_ih, bias_hh = (getattr(self, names[2]), getattr(self, names[3])) if self.bias else (None, None)
         projection = getattr(self, names[-1]) if self.proj_size else None
-        inputs = ops.linear(x, weight_ih, bias_ih).unbind(0)
-        outputs = []
+        fed = ops.linear(x, weight_ih, bias_ih)
+        inputs = fed.unbind(0) if counts is None else fed.split(counts)
+        outputs, start, ended = [], state, []
+        if counts is not None and backwards:
+            state = tuple(h[: counts[-1]] for h in start)
         for part in reversed(inputs) if backwards else inputs:
+            if counts is not None:
+                now, before = part.shape[0], state[0].shape[0]
+                if now < before:  # some sequences have ended
+                    ended.append(tuple(h[now:] for h in state))
+                    state = tuple(h[:now] for h in state)
+                elif now > before:  # some begin, from their ends
+                    state = tuple(ops.cat([h, first[before:now]]) for h, first in zip(state, start, strict=True))
             state = step(part, state, weight_hh, bias_hh)
             if projection is not None:
                 state = (ops.linear(state[0], projection), *state[1:])
             outputs.append(state[0])
-        return ops.stack(outputs[::-1] if backwards else outputs), state
+        if ended:
+            state = tuple(ops.cat(parts) for parts in zip(state, *ended[::-1], strict=True))
+        return (ops.stack if counts is None else ops.cat)(outputs[::-1] if backwards else outputs), state
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}"
@@ -311,8 +351,9 @@ class RNN(_Recurrent):
     """Layers of plain recurrent units. x (steps, batch, input_size), or (batch, steps, ...) with `batch_first`, or
     (steps, input_size) without batches, and h (layers and directions, batch, hidden_size), zeros if None.
 
-    Returns the last layer's state at each step, directions side by side, and h after the last step. `dropout` comes
-    after each layer but the last. ValueError for arguments out of range, RuntimeError if sizes do not fit.
+    Returns the last layer's state at each step, directions side by side, and h after the last step: of a
+    PackedSequence, a PackedSequence and h after each one's last step. `dropout` comes after each layer but the last.
+    ValueError for arguments out of range, RuntimeError if sizes do not fit.
     """
 
     def __init__(
@@ -326,7 +367,7 @@ class RNN(_Recurrent):
                          bidirectional, 0, device, dtype)  # fmt: skip
         self.nonlinearity = nonlinearity
 
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, input: Any, hx: Tensor | None = None) -> tuple[Any, Tensor]:
         output, (h,) = self._run(input, None if hx is None else (hx,))
         return output, h
 
@@ -341,7 +382,7 @@ class GRU(_Recurrent):
         super().__init__("GRU", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0,
                          device, dtype)  # fmt: skip
 
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, input: Any, hx: Tensor | None = None) -> tuple[Any, Tensor]:
         output, (h,) = self._run(input, None if hx is None else (hx,))
         return output, h
 
@@ -360,7 +401,7 @@ class LSTM(_Recurrent):
                          proj_size, device, dtype)  # fmt: skip
 
     def forward(
-        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        self, input: Any, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Any, tuple[Tensor, Tensor]]:
         output, (h, c) = self._run(input, None if hx is None else tuple(hx))
         return output, (h, c)

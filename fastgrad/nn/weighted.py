@@ -1,16 +1,16 @@
-"""Modules with weights other than Linear: LayerNorm and Embedding."""
+"""Modules with weights other than Linear: LayerNorm, Embedding and EmbeddingBag."""
 
 from typing import Any, Self
 
 from fastgrad import ops
 from fastgrad.nn import functional as F
 from fastgrad.nn import init
-from fastgrad.nn.module import UnaryModule
+from fastgrad.nn.module import Module, UnaryModule
 from fastgrad.nn.normalization import reset_affine
 from fastgrad.nn.parameter import Parameter
 from fastgrad.tensor import Tensor
 
-__all__ = ["Embedding", "LayerNorm"]
+__all__ = ["Embedding", "EmbeddingBag", "LayerNorm"]
 
 
 class LayerNorm(UnaryModule):
@@ -97,3 +97,38 @@ class Embedding(UnaryModule):
         usual = {"padding_idx": None, "max_norm": None, "norm_type": 2, "scale_grad_by_freq": False, "sparse": False}
         rest = [f", {name}={getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
         return f"{self.num_embeddings}, {self.embedding_dim}{''.join(rest)}"
+
+
+class EmbeddingBag(Module):
+    """`functional.embedding_bag` of `weight` (num_embeddings, embedding_dim), normally distributed at first."""
+
+    weight: Parameter
+
+    def __init__(
+        self, num_embeddings: int, embedding_dim: int, max_norm: float | None = None, norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False, mode: str = "mean", sparse: bool = False, _weight: Tensor | None = None,
+        include_last_offset: bool = False, padding_idx: int | None = None, device: Any = None, dtype: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        whole = Embedding(num_embeddings, embedding_dim, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse,
+                          _weight, False, device, dtype)  # fmt: skip
+        self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, whole.padding_idx
+        self.max_norm, self.norm_type, self.scale_grad_by_freq = max_norm, norm_type, scale_grad_by_freq
+        self.mode, self.sparse, self.include_last_offset = mode, sparse, include_last_offset
+        self.weight = whole.weight
+
+    def forward(
+        self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
+    ) -> Tensor:
+        return F.embedding_bag(
+            input, self.weight, offsets, self.max_norm, self.norm_type, self.scale_grad_by_freq, self.mode, self.sparse,
+            per_sample_weights, self.include_last_offset, self.padding_idx,
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        text = f"{self.num_embeddings}, {self.embedding_dim}"
+        for name, default in (("max_norm", None), ("norm_type", 2.0), ("scale_grad_by_freq", False)):
+            if getattr(self, name) != default:
+                text += f", {name}={getattr(self, name)}"
+        text += f", mode={self.mode!r}"
+        return text if self.padding_idx is None else f"{text}, padding_idx={self.padding_idx}"

@@ -15,6 +15,9 @@ from fastgrad.ops.factor import *
 from fastgrad.ops.scan import *
 from fastgrad.ops.sort import *
 from fastgrad.ops.strided import *
+from fastgrad.ops.statistics import *
+from fastgrad.ops.sets import *
+from fastgrad.ops.solvers import *
 from fastgrad.ops.update import *
 
 tape.set_roles(accumulate=add, sum_to_size=sum_to_size, cast=cast, view=strided, put=put_strided)
@@ -32,8 +35,10 @@ _INTERNAL = {
     "LinAlgError", "assign", "bernoulli_", "cast", "cauchy_", "cholesky_symmetric", "composite",
     "contiguous", "copy_", "determinant_sign", "diagonal_backward", "draw_", "expand", "expand_as", "exponential_",
     "generator", "geometric_", "getitem", "index", "index_backward", "linear", "log_determinant", "log_normal_",
-    "log_softmax_backward", "max_index", "median_index", "method", "min_index", "mode_index", "ndimension", "new_empty",
-    "new_full", "new_ones", "new_tensor", "new_zeros", "normal_", "one_hot", "op", "pad", "pow_backward",
+    "log_softmax_backward", "max_index", "median_index", "method", "middle", "min_index", "mode_index", "ndimension",
+    "new_empty",
+    "new_full", "new_ones", "new_tensor", "new_zeros", "normal_", "one_hot", "op", "pad", "pin_memory",
+    "pow_backward",
     "power_norm", "put_strided", "random_", "relu_backward", "repeat", "reshape_as", "rint", "running_index",
     "scatter_extreme", "scatter_source", "scatter_value", "scatter_zeros", "setitem",
     "sigmoid_backward", "softmax_backward", "solve_matrices", "sort_index", "spelled", "spread", "strided",

@@ -12,25 +12,24 @@ from fastgrad.dispatch import fill
 from fastgrad.ops.table import method
 from fastgrad.random import Generator, default_generator
 from fastgrad.runtime import is_recording
-from fastgrad.tensor import Tensor, as_dtype, dtype, empty_tensor, float32, int64, strided_view
+from fastgrad.tensor import Tensor, as_dtype, dtype, empty_tensor, int64, strided_view
 from fastgrad.tensor import as_tensor as _as_tensor
 from fastgrad.tensor import device as _device
-
-_default = float32
+from fastgrad.tensor import get_default as _get_default
+from fastgrad.tensor import set_default as _set_default
 
 
 def set_default_dtype(d: Any) -> None:
     """The dtype of new tensors of floats that give none: float32, unless this says float64."""
-    global _default
     chosen = as_dtype(d)
     if not chosen.is_floating_point:
         raise TypeError("only floating-point types are supported as the default type")
-    _default = chosen
+    _set_default(chosen)
 
 
 def get_default_dtype() -> dtype:
     """The dtype of new tensors of floats that give none."""
-    return _default
+    return _get_default()
 
 
 def _check_device(device: Any) -> None:
@@ -56,13 +55,7 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
             [3, 4]])
     """
     _check_device(device)
-    wanted = None if dtype is None else as_dtype(dtype)
-    if wanted is None and _default is not float32 and not isinstance(data, Tensor | np.ndarray | np.generic):
-        made = _as_tensor(data, None, True)
-        if made.dtype is float32:
-            made = _as_tensor(data, _default, True)
-        return _finish(made, requires_grad)
-    return _finish(_as_tensor(data, wanted, True), requires_grad)
+    return _finish(_as_tensor(data, None if dtype is None else as_dtype(dtype), True), requires_grad)
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
@@ -88,7 +81,8 @@ def empty(
 ) -> Tensor:
     """Uninitialised memory of a shape."""
     _check_device(device)
-    return _finish(empty_tensor(_size(sizes, size), _default if dtype is None else as_dtype(dtype)), requires_grad)
+    chosen = _get_default() if dtype is None else as_dtype(dtype)
+    return _finish(empty_tensor(_size(sizes, size), chosen), requires_grad)
 
 
 def full(size: Sequence[int], fill_value: Any, *, dtype: Any = None, device: Any = None,
@@ -99,7 +93,7 @@ def full(size: Sequence[int], fill_value: Any, *, dtype: Any = None, device: Any
         fill_value = fill_value.item()
     if dtype is None:
         dtype = bool if isinstance(fill_value, builtins.bool | np.bool_) else \
-            int64 if isinstance(fill_value, int | np.integer) else _default
+            int64 if isinstance(fill_value, int | np.integer) else _get_default()
     x = empty_tensor((size,) if isinstance(size, int) else size, as_dtype(dtype))
     fill(x, fill_value)
     return _finish(x, requires_grad)
@@ -109,7 +103,7 @@ def zeros(
     *sizes: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """A shape filled with 0."""
-    dtype = _default if dtype is None else dtype
+    dtype = _get_default() if dtype is None else dtype
     return full(_size(sizes, size), 0, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
@@ -117,7 +111,7 @@ def ones(
     *sizes: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """A shape filled with 1."""
-    dtype = _default if dtype is None else dtype
+    dtype = _get_default() if dtype is None else dtype
     return full(_size(sizes, size), 1, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
@@ -155,7 +149,7 @@ def arange(start: float | None = None, end: float | None = None, step: float = 1
     if (end - start) * step < 0:
         raise RuntimeError("upper bound and lower bound inconsistent with step sign")
     if dtype is None:
-        dtype = int64 if builtins.all(isinstance(n, int | np.integer) for n in (start, end, step)) else _default
+        dtype = int64 if builtins.all(isinstance(n, int | np.integer) for n in (start, end, step)) else _get_default()
     try:
         numbers = np.arange(start, end, step)
     except ValueError as error:
@@ -168,7 +162,8 @@ def linspace(start: float, end: float, steps: int, *, dtype: Any = None, device:
     """`steps` numbers evenly spaced from start to end, both included."""
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
-    return tensor(np.linspace(start, end, steps), dtype=dtype or _default, device=device, requires_grad=requires_grad)
+    numbers = np.linspace(start, end, steps)
+    return tensor(numbers, dtype=dtype or _get_default(), device=device, requires_grad=requires_grad)
 
 
 def logspace(start: float, end: float, steps: int, base: float = 10.0, *, dtype: Any = None, device: Any = None,
@@ -177,7 +172,7 @@ def logspace(start: float, end: float, steps: int, base: float = 10.0, *, dtype:
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
     numbers = np.power(float(base), np.linspace(start, end, steps))
-    return tensor(numbers, dtype=dtype or _default, device=device, requires_grad=requires_grad)
+    return tensor(numbers, dtype=dtype or _get_default(), device=device, requires_grad=requires_grad)
 
 
 def empty_strided(size: Sequence[int], stride: Sequence[int], *, dtype: Any = None, device: Any = None,
@@ -329,6 +324,14 @@ def randint(low: int, high: Any = None, size: Any = None, *, generator: Any = No
         raise RuntimeError(f"randint: high - 1 = {high - 1} is out of bounds for {limit.name}")
     drawn = _draw(size, dtype, generator, lambda stream, n: stream.integers(low, high, n))
     return _finish(drawn, requires_grad)
+
+
+def randint_like(input: Tensor, low: int, high: Any = None, *, dtype: Any = None, device: Any = None,
+                 requires_grad: bool = False) -> Tensor:
+    """Random integers from low to high - 1 (from 0, if only one bound is given), in the shape and dtype of `input`."""
+    low, high = (0, low) if high is None else (low, high)
+    return randint(low, high, tuple(input.shape), dtype=dtype or input.dtype, device=device,
+                   requires_grad=requires_grad)
 
 
 def randperm(n: int, *, generator: Any = None, dtype: Any = None, device: Any = None) -> Tensor:

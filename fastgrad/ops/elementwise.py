@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from fastgrad.ops.table import method, op
+from fastgrad.ops.table import composite, method, op
 from fastgrad.tensor import Tensor
 
 # Special functions that NumPy does not have, for tests: the reference computes in float64.
@@ -103,7 +103,17 @@ def _remainder(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 @op(kind="binary", ref=_floor_divide, domain=((-4, 4), ((-4, -0.5), (0.5, 4))), integers="ref", inplace=True,
     methods=("floor_divide", "__floordiv__"))
 def floor_divide(x: Tensor, y: Tensor) -> Tensor:
-    """Quotient rounded down."""
+    """Quotient rounded down. Its derivative is 0 everywhere."""
+
+
+@floor_divide.vjp("x")
+def _(grad):
+    return grad * 0.0
+
+
+@floor_divide.vjp("y")
+def _(grad):
+    return grad * 0.0
 
 
 @op(kind="binary", ref=_remainder, domain=((-4, 4), ((-4, -0.5), (0.5, 4))), integers="ref", inplace=True,
@@ -191,7 +201,11 @@ def _(grad, x):
     return grad * sign(x)
 
 
-@op(kind="unary", kernel="sign", ref=lambda x: np.where(x != x, 0, np.sign(x)), domain=((-4, -0.1), (0.1, 4)),
+def _sign(x: np.ndarray) -> np.ndarray:
+    return x if x.dtype == np.bool_ else np.where(x != x, 0, np.sign(x))
+
+
+@op(kind="unary", kernel="sign", ref=_sign, domain=((-4, -0.1), (0.1, 4)),
     integers="ref", inplace=True, methods=("sign", "sgn"))
 def sign(x: Tensor) -> Tensor:
     """-1, 0 or 1; 0 for nan. Its derivative is 0 everywhere."""
@@ -402,7 +416,7 @@ def _(grad, x):
     return grad * (exp(-x * x) * (2 / math.sqrt(math.pi)))
 
 
-@op(kind="unary", ref=np.arctan, domain=(-4, 4), inplace=True)
+@op(kind="unary", ref=np.arctan, domain=(-4, 4), inplace=True, methods=("atan", "arctan"))
 def atan(x: Tensor) -> Tensor:
     """Inverse tangent: an angle in radians, between -pi/2 and pi/2."""
 
@@ -466,7 +480,9 @@ def _where(x: Tensor, condition: Tensor, y: Tensor | float) -> Tensor:
     return where(condition, x, y)
 
 
-@method()
+@composite(inplace=True, methods=("clamp", "clip"), sample=lambda rng: [
+    (x := rng.normal(size=(2, 3)), -0.3, 0.4), (x, {"max": 0.1}), (x, rng.normal(size=3), rng.normal(size=(2, 1))),
+    (x,)])
 def clamp(x: Tensor, min: float | Tensor | None = None, max: float | Tensor | None = None) -> Tensor:
     """x limited to [min, max]; a bound may be None, a number or a tensor. RuntimeError if both are None."""
     if min is None and max is None:
@@ -480,35 +496,37 @@ def clamp(x: Tensor, min: float | Tensor | None = None, max: float | Tensor | No
 # ---------------------------------------------------------------------------------------------- comparisons, bits
 
 
-@op(kind="comparison", kernel="eq", ref=np.equal, domain=(-4, 4), integers="ref", methods=("eq", "__eq__"))
+@op(kind="comparison", kernel="eq", ref=np.equal, domain=(-4, 4), integers="ref", inplace=True,
+    methods=("eq", "__eq__"))
 def eq(x: Tensor, y: Tensor) -> Tensor:
     """x == y, as bool."""
 
 
-@op(kind="comparison", kernel="ne", ref=np.not_equal, domain=(-4, 4), integers="ref",
+@op(kind="comparison", kernel="ne", ref=np.not_equal, domain=(-4, 4), integers="ref", inplace=True,
     methods=("ne", "not_equal", "__ne__"))
 def ne(x: Tensor, y: Tensor) -> Tensor:
     """x != y, as bool."""
 
 
-@op(kind="comparison", kernel="lt", ref=np.less, domain=(-4, 4), integers="ref", methods=("lt", "less", "__lt__"))
+@op(kind="comparison", kernel="lt", ref=np.less, domain=(-4, 4), integers="ref", inplace=True,
+    methods=("lt", "less", "__lt__"))
 def lt(x: Tensor, y: Tensor) -> Tensor:
     """x < y, as bool."""
 
 
-@op(kind="comparison", kernel="le", ref=np.less_equal, domain=(-4, 4), integers="ref",
+@op(kind="comparison", kernel="le", ref=np.less_equal, domain=(-4, 4), integers="ref", inplace=True,
     methods=("le", "less_equal", "__le__"))
 def le(x: Tensor, y: Tensor) -> Tensor:
     """x <= y, as bool."""
 
 
-@op(kind="comparison", kernel="gt", ref=np.greater, domain=(-4, 4), integers="ref",
+@op(kind="comparison", kernel="gt", ref=np.greater, domain=(-4, 4), integers="ref", inplace=True,
     methods=("gt", "greater", "__gt__"))
 def gt(x: Tensor, y: Tensor) -> Tensor:
     """x > y, as bool."""
 
 
-@op(kind="comparison", kernel="ge", ref=np.greater_equal, domain=(-4, 4), integers="ref",
+@op(kind="comparison", kernel="ge", ref=np.greater_equal, domain=(-4, 4), integers="ref", inplace=True,
     methods=("ge", "greater_equal", "__ge__"))
 def ge(x: Tensor, y: Tensor) -> Tensor:
     """x >= y, as bool."""
@@ -538,7 +556,7 @@ def bitwise_not(x: Tensor) -> Tensor:
     """Every bit flipped: the logical not of booleans."""
 
 
-@method()
+@composite(inplace=True, sample=lambda rng: [(rng.integers(-1, 2, (2, 3)) * 1.0,), (np.asarray(True),)])
 def logical_not(x: Tensor) -> Tensor:
     """Where x is 0 or false, as bool."""
     return eq(x, 0)

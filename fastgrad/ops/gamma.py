@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from fastgrad.ops.create import get_default_dtype
 from fastgrad.ops.elementwise import (
     _divided,
     clamp,
@@ -174,10 +175,13 @@ def _(grad, x):
     return grad * where(zero, 0.0, slope)
 
 
-@composite(sample=lambda rng: [(rng.uniform(0.1, 0.9, (2, 3)),), (rng.uniform(-0.2, 1.2, 5), 0.1),
-                               (np.array(0.3), {"eps": 0.01})])
+@composite(inplace=True, sample=lambda rng: [(rng.uniform(0.1, 0.9, (2, 3)),), (rng.uniform(-0.2, 1.2, 5), 0.1),
+                               (np.array(0.3), {"eps": 0.01}),
+                               (np.array([2, 1], np.uint8),)])
 def logit(x: Tensor, eps: float | None = None) -> Tensor:
     """log(x / (1 - x)), of x between eps and 1 - eps if that is given; nan outside 0 to 1."""
+    if not x.is_floating_point():
+        x = x.to(get_default_dtype())
     if eps is not None:
         x = clamp(x, eps, 1 - eps)
     return log(x / (1 - x))
@@ -274,7 +278,8 @@ def _(grad, x, y):
     return where(le(x, y) | isnan(y), 0.0, grad)
 
 
-@composite(sample=lambda rng: [(rng.uniform(0.2, 3, (2, 3)), rng.uniform(-3, 3, 3)), (rng.uniform(0.2, 3, 3), 2)])
+@composite(inplace=True, sample=lambda rng: [(rng.uniform(0.2, 3, (2, 3)), rng.uniform(-3, 3, 3)),
+                                             (rng.uniform(0.2, 3, 3), 2)])
 def float_power(x: Tensor, y: Tensor | float) -> Tensor:
     """x ** y in float64."""
     return pow(_as_tensor(x, float64, False) if not isinstance(x, Tensor) else x.to(float64),
@@ -296,13 +301,13 @@ def positive(x: Tensor) -> Tensor:
     return x
 
 
-@composite(sample=lambda rng: [(rng.uniform(-1, 1, (2, 3)), np.array([1, 0, 10]))])
+@composite(inplace=True, sample=lambda rng: [(rng.uniform(-1, 1, (2, 3)), np.array([1, 0, 10]))])
 def ldexp(x: Tensor, y: Tensor) -> Tensor:
     """x 2^y."""
     return mul(x, 2.0**y)
 
 
-@composite(sample=lambda rng: [(np.array([1.5, np.nan, np.inf, -np.inf]),),
+@composite(inplace=True, sample=lambda rng: [(np.array([1.5, np.nan, np.inf, -np.inf]),),
                                (np.array([np.inf, -np.inf, np.nan]), 1, 2, -3),
                                (rng.uniform(-1, 1, (2, 3)), {"nan": 2.0})])
 def nan_to_num(x: Tensor, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Tensor:
@@ -322,6 +327,16 @@ def nan_to_num(x: Tensor, nan: float = 0.0, posinf: float | None = None, neginf:
     integers="ref", inplace=True)
 def heaviside(x: Tensor, y: Tensor) -> Tensor:
     """0 below 0 and for nan, 1 above, y at 0."""
+
+
+@heaviside.vjp("x")
+def _(grad):
+    return grad * 0.0
+
+
+@heaviside.vjp("y")
+def _(grad, x):
+    return where(eq(x, 0), grad, 0.0)
 
 
 def _signs(rng: np.random.Generator) -> list[tuple]:

@@ -16,7 +16,7 @@ from fastgrad.ops.elementwise import maximum, minimum, where
 from fastgrad.ops.shape import broadcast_tensors, clone, expand, ravel, reshape, unsqueeze
 from fastgrad.ops.table import composite, op
 from fastgrad.runtime import is_recording
-from fastgrad.tensor import Tensor, basic_index, bind, from_numpy, int64, normalize_dim
+from fastgrad.tensor import Tensor, basic_index, bind, bool_, from_numpy, int64, normalize_dim
 from fastgrad.tensor import as_tensor as _as_tensor
 
 Key = tuple
@@ -581,7 +581,8 @@ def _index_vector_samples(rng: np.random.Generator) -> list[tuple]:
         (0, [2, 0], (2, 4)), (-1, [3, 0, 1], (3, 3)), (0, [4], (1, 4)), (2, [0], (1, 4)), (0, [[0]], (1, 4)))]
 
 
-@composite(sample=lambda rng: [*_index_vector_samples(rng), (*_index_vector_samples(rng)[0], {"alpha": 2}), (
+@composite(sample=lambda rng: [*_index_vector_samples(rng), *(
+    (*_index_vector_samples(rng)[0], {"alpha": a}) for a in (2, 2.5)), (
     rng.uniform(-1, 1, (3, 4)), 0, np.array([1, 1, 1]), rng.uniform(-1, 1, (3, 4)))])
 def index_add(x: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
     """x with alpha times the parts of `source` along `dim` added at `index` (1-D)."""
@@ -589,7 +590,9 @@ def index_add(x: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: floa
         raise RuntimeError(f"index_add(): self ({x.dtype.name}) and source ({source.dtype.name}) must have the same "
                            f"scalar type")
     places = _spread_index("index_add", x, dim, index, tuple(source.shape), RuntimeError)
-    return x + scatter_zeros(source if alpha == 1 else source * alpha, dim, places, tuple(x.shape))
+    if alpha != 1:
+        source = source * (alpha if x.is_floating_point() else int(alpha))
+    return x + scatter_zeros(source, dim, places, tuple(x.shape))
 
 
 @composite(sample=_index_vector_samples)
@@ -602,14 +605,24 @@ def index_copy(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
 
 
 @composite(sample=lambda rng: [(rng.uniform(-1, 1, (3, 4)), d, np.array(i), 2) for d, i in (
-    (0, [2, 0]), (0, 2), (0, [3]), (2, [0]))])
+    (0, [2, 0]), (0, 2), (0, [3]), (2, [0]))] + [
+    (rng.uniform(-1, 1, (3, 4)), 1, np.array([1, 3]), v) for v in (np.array(0.5), np.zeros(1))] + [
+    (rng.uniform(-1, 1, (3, 4)), 0, np.array([0, -1]), 0.5),
+    (rng.uniform(-1, 1, (3, 4)), 0, np.array([2, 2, 0]), np.array(0.5))])
 def index_fill(x: Tensor, dim: int, index: Tensor, value: float | Tensor) -> Tensor:
     """x with `value` in the parts along `dim` at `index` (1-D)."""
-    if isinstance(value, Tensor):
-        value = value.item()
     axis = normalize_dim(dim, x.ndim)
     shape = [index.numel() if d == axis else n for d, n in enumerate(x.shape)]
-    return scatter_value(x, dim, _spread_index("index_fill", x, dim, index, shape), value)
+    if x.ndim:
+        index = where(index < 0, index + x.shape[axis], index)
+    places = _spread_index("index_fill", x, dim, index, shape)
+    if not isinstance(value, Tensor):
+        return scatter_value(x, dim, places, value)
+    if value.ndim:
+        raise RuntimeError(f"index_fill_ only supports a 0-dimensional value tensor, but got tensor with {value.ndim} "
+                           f"dimension(s).")
+    chosen = scatter_value(zeros(x.shape, dtype=bool_), dim, places, True)
+    return where(chosen, value.to(x.dtype), x)
 
 
 @composite(sample=lambda rng: [(rng.uniform(-1, 1, (3, 4)), i, rng.uniform(-1, 1, s), *accumulate) for i, s in (
@@ -726,9 +739,6 @@ def searchsorted(sorted_sequence: Tensor, values: Tensor | float, *, out_int32: 
         raise RuntimeError(f"side can only be 'left' or 'right' but got {side}")
     if right and side == "left":
         raise RuntimeError("side and right can't be set to opposites, got side of left while right was True")
-    if isinstance(values, Tensor) and values.dtype is not sorted_sequence.dtype:
-        raise RuntimeError(f"boundary tensor and input value tensor should have same dtype, but got "
-                           f"{sorted_sequence.dtype.name} and {values.dtype.name}")
     if sorted_sequence.ndim == 0:
         raise RuntimeError("input value can be a scalar only when boundaries tensor dimension is 1")
     if sorter is not None:
@@ -743,7 +753,8 @@ def searchsorted(sorted_sequence: Tensor, values: Tensor | float, *, out_int32: 
 
 
 @composite(methods=(), sample=lambda rng: [(x, b[0], *k) for b, x, *k in _search_samples(rng)[:1]] + [
-    (np.array([1, 3, 2]), np.array([1, 2]), {"right": True}), (0.5, np.array([0, 1]))])
+    (np.array([1, 3, 2]), np.array([1, 2]), {"right": True}), (0.5, np.array([0, 1])),
+    (np.array([0.5, 2.5]), np.array([1, 2]))])
 def bucketize(x: Tensor | float, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
     """Which interval between sorted `boundaries` each number lies in; a boundary belongs below, above with `right`."""
     if boundaries.ndim != 1:

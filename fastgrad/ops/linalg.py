@@ -135,6 +135,8 @@ def _uniform(rng: np.random.Generator, *shapes: tuple[int, ...]) -> tuple:
 
 
 def _scaled(x: Tensor, product: Tensor, beta: float, alpha: float) -> Tensor:
+    if not x.is_floating_point() and not product.is_floating_point():
+        beta, alpha = int(beta), int(alpha)  # integers stay integers, as in PyTorch
     if alpha != 1:
         product = mul(product, alpha)
     if beta == 0:
@@ -142,35 +144,36 @@ def _scaled(x: Tensor, product: Tensor, beta: float, alpha: float) -> Tensor:
     return (x if beta == 1 else mul(x, beta)) + product
 
 
-@composite(sample=lambda rng: [(*_uniform(rng, (2, 4), (2, 3), (3, 4)), {"beta": 2, "alpha": 3}),
+@composite(inplace=True, sample=lambda rng: [(*_uniform(rng, (2, 4), (2, 3), (3, 4)), {"beta": 2, "alpha": 3}),
+                               (*_uniform(rng, (2, 4), (2, 3), (3, 4)), {"beta": 0.5, "alpha": 2.5}),
                                _uniform(rng, (4,), (2, 3), (3, 4)), _uniform(rng, (2, 4), (2, 3), (2, 4))])
 def addmm(x: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta x + alpha (mat1 mat2); x is broadcast. With beta = 0, x is not read."""
     return _scaled(x, mm(mat1, mat2), beta, alpha)
 
 
-@composite(sample=lambda rng: [(*_uniform(rng, (2,), (2, 3), (3,)), {"beta": 2, "alpha": 3}),
+@composite(inplace=True, sample=lambda rng: [(*_uniform(rng, (2,), (2, 3), (3,)), {"beta": 2, "alpha": 3}),
                                _uniform(rng, (1,), (2, 3), (3,))])
 def addmv(x: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta x + alpha (mat vec)."""
     return _scaled(x, mv(mat, vec), beta, alpha)
 
 
-@composite(sample=lambda rng: [(*_uniform(rng, (2, 3), (2,), (3,)), {"beta": 2, "alpha": 3}),
+@composite(inplace=True, sample=lambda rng: [(*_uniform(rng, (2, 3), (2,), (3,)), {"beta": 2, "alpha": 3}),
                                _uniform(rng, (3,), (2,), (3,))])
 def addr(x: Tensor, vec1: Tensor, vec2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta x + alpha times the outer product."""
     return _scaled(x, outer(vec1, vec2), beta, alpha)
 
 
-@composite(sample=lambda rng: [(*_uniform(rng, (5, 2, 4), (5, 2, 3), (5, 3, 4)), {"beta": 2, "alpha": 3}),
+@composite(inplace=True, sample=lambda rng: [(*_uniform(rng, (5, 2, 4), (5, 2, 3), (5, 3, 4)), {"beta": 2, "alpha": 3}),
                                _uniform(rng, (4,), (5, 2, 3), (5, 3, 4))])
 def baddbmm(x: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta x + alpha (batch1 batch2), a batch of products."""
     return _scaled(x, bmm(batch1, batch2), beta, alpha)
 
 
-@composite(sample=lambda rng: [(*_uniform(rng, (2, 4), (5, 2, 3), (5, 3, 4)), {"beta": 2, "alpha": 3})])
+@composite(inplace=True, sample=lambda rng: [(*_uniform(rng, (2, 4), (5, 2, 3), (5, 3, 4)), {"beta": 2, "alpha": 3})])
 def addbmm(x: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta x + alpha times the sum of a batch of products."""
     return _scaled(x, sum(bmm(batch1, batch2), 0), beta, alpha)
@@ -329,13 +332,15 @@ def kron(x: Tensor, y: Tensor) -> Tensor:
     return reshape(mul(a, b), tuple(s * t for s, t in zip(first, second, strict=True)))
 
 
-@composite(sample=lambda rng: [(np.array([[1.0, 2.0], [0.5, -1.0]]), n) for n in (1, 2, 3, 5)])
+@composite(sample=lambda rng: [(np.array([[1.0, 2.0], [0.5, -1.0]]), n) for n in (1, 2, 3, 5, -2)])
 def matrix_power(x: Tensor, n: int) -> Tensor:
     """x multiplied by itself n times; by its inverse for n < 0."""
     if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
         raise RuntimeError(f"matrix_power: expected square matrices, got shape {list(x.shape)}")
     if n < 0:
         x, n = linalg_inv(x), -n
+    if n == 1:
+        return x.clone()  # not x itself: what is written to the power stays there
     power = None
     while n:
         if n % 2:
@@ -451,9 +456,12 @@ def _(grad, a):
 
 
 @composite(methods=(), sample=lambda rng: [*_solvable(rng), (_matrices(rng)[0][0], rng.uniform(-1, 1, 3)),
-                                           (_matrices(rng)[1][0], rng.uniform(-1, 1, (2, 3)))])
-def linalg_solve(a: Tensor, b: Tensor) -> Tensor:
-    """The x with a x = b, for matrices or vectors b. LinAlgError for singular a."""
+                                           (_matrices(rng)[1][0], rng.uniform(-1, 1, (2, 3))),
+                                           (_matrices(rng)[1][0], rng.uniform(-1, 1, (2, 4, 3)), {"left": False})])
+def linalg_solve(a: Tensor, b: Tensor, *, left: bool = True) -> Tensor:
+    """The x with a x = b (x a = b unless `left`), for matrices or vectors b. LinAlgError for singular a."""
+    if not left:
+        return transpose(linalg_solve(transpose(a, -2, -1), transpose(b, -2, -1)), -2, -1)
     if b.ndim == 1 or (b.ndim == a.ndim - 1 and b.shape == a.shape[:-1]):
         return solve_matrices(a, unsqueeze(b, -1)).squeeze(-1)
     return solve_matrices(a, b)
@@ -485,10 +493,13 @@ def _(grad, out):
     return (whole + transpose(whole, -2, -1)) * 0.5
 
 
-@composite(methods=(), sample=lambda rng: [(a @ a.swapaxes(-1, -2),) for (a,) in _matrices(rng)])
-def linalg_cholesky(x: Tensor) -> Tensor:
-    """The lower triangular L with L L^T = x, symmetric and positive definite; LinAlgError if it is not."""
-    return cholesky_symmetric(x)
+@composite(methods=(), sample=lambda rng: [(a @ a.swapaxes(-1, -2), *upper) for (a,) in _matrices(rng)
+                                           for upper in ((), ({"upper": True},))])
+def linalg_cholesky(x: Tensor, *, upper: bool = False) -> Tensor:
+    """The lower triangular L with L L^T = x, symmetric and positive definite, or L^T if `upper`. LinAlgError if x
+    is not so."""
+    lower = cholesky_symmetric(x)
+    return transpose(lower, -2, -1) if upper else lower
 
 
 # ---------------------------------------------------------------------------------------------- eigenvectors, norms

@@ -11,6 +11,7 @@ from fastgrad import return_types
 from fastgrad.ops.create import ones
 from fastgrad.ops.elementwise import mul
 from fastgrad.ops.index import gather
+from fastgrad.ops.reduce import sum
 from fastgrad.ops.shape import cat, flip, narrow, reshape
 from fastgrad.ops.table import composite, op, spelled
 from fastgrad.tensor import Tensor, as_dtype, from_numpy, normalize_dim
@@ -21,7 +22,7 @@ def _scan_samples(rng: np.random.Generator) -> list[tuple]:
     return [(x, 0), (x, 1), (x, -1), (x[0, 0], 0), (np.asarray(x[0, 0, 0]), 0)]
 
 
-@op(kind="python", sample=_scan_samples, ref=lambda x, dim: np.cumsum(x, dim).reshape(x.shape))
+@op(kind="python", inplace=True, sample=_scan_samples, ref=lambda x, dim: np.cumsum(x, dim).reshape(x.shape))
 def cumsum(x: Tensor, dim: int) -> Tensor:
     """Sums of the elements so far along `dim`. Integers are summed in int64."""
     axis = normalize_dim(dim, x.ndim)
@@ -71,7 +72,7 @@ def _scan_composite_samples(rng: np.random.Generator) -> list[tuple]:
     return [(x, 0), (x, {"dim": -1}), (x[0, 0], 0), (np.asarray(x[0, 0, 0]), 0), (x, 3)]
 
 
-@composite(sample=_scan_composite_samples)
+@composite(inplace=True, sample=_scan_composite_samples)
 def cumprod(x: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """Products of the elements so far along `dim`; derivatives are right where elements are zero. Integers: int64.
     With `dtype`, computed in that.
@@ -123,8 +124,10 @@ def prod(x: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: Any
     if not x.ndim:
         return x.clone()
     size = x.shape[axis]
-    if size == 0:
-        x = ones([1 if d == axis else n for d, n in enumerate(x.shape)], dtype=x.dtype)
+    if size == 0:  # on the tape: its gradient is empty
+        x = sum(x, axis, True) + ones([1 if d == axis else n for d, n in enumerate(x.shape)], dtype=x.dtype)
+    if size == 1:
+        x = x.clone()  # not a view: what is written to the product stays there
     while size > 1:
         half = size // 2
         product = mul(narrow(x, axis, 0, half), narrow(x, axis, half, half))

@@ -107,7 +107,7 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 @composite(sample=lambda rng: [*_drawn((2, 3, 4))(rng), *_drawn(())(rng)])
 def ravel(x: Tensor) -> Tensor:
     """All elements in one dimension."""
-    return reshape(x, (-1,) if x.numel() else (0,))
+    return reshape(contiguous(x), (-1,) if x.numel() else (0,))  # a view of contiguous memory alone
 
 
 @op(kind="python", ref=np.transpose, methods=(),
@@ -168,7 +168,9 @@ bind("T", property(_T, doc="The dimensions in reverse order."))
 bind("mT", property(_mT, doc="The last two dimensions exchanged."))
 
 
-@composite(sample=_drawn((2, 3, 4), (0, 2), (-1, 0), ((0, 2), (1, 0)), ((0, 0), (1, 0)), (3, 0), ((0, 1), 2)))
+@composite(sample=lambda rng: [
+    *_drawn((2, 3, 4), (0, 2), (-1, 0), ((0, 2), (1, 0)), ((0, 0), (1, 0)), (3, 0), ((0, 1), 2))(rng),
+    *_drawn((), (0, -1))(rng)])
 def movedim(x: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
     """A view with dimensions moved to other places, the rest keeping their order."""
     if isinstance(source, int) != isinstance(destination, int):
@@ -177,6 +179,8 @@ def movedim(x: Tensor, source: int | Sequence[int], destination: int | Sequence[
     places = [normalize_dim(d, x.ndim) for d in ([destination] if isinstance(destination, int) else destination)]
     if len(sources) != len(places):
         raise RuntimeError("movedim: source and destination name different numbers of dimensions")
+    if not x.ndim:
+        return permute(x, ())
     order = [d for d in range(x.ndim) if d not in sources]
     for place, d in sorted(zip(places, sources, strict=True)):
         order.insert(place, d)
@@ -477,6 +481,39 @@ bind("is_cuda", property(_never, doc="False: there is the CPU alone."))
 bind("is_sparse", property(_never, doc="False: all tensors are dense."))
 
 
+def _always(x: Tensor) -> bool:
+    return True
+
+
+bind("is_cpu", property(_always, doc="True: there is the CPU alone."))
+
+
+@method()
+def pin_memory(x: Tensor, device: object = None) -> Tensor:
+    """x itself: there is no other device to copy to."""
+    return x
+
+
+@composite(sample=lambda rng: [*_drawn((1, 1))(rng), (np.zeros(1),), *_drawn((2,))(rng), (np.asarray(True),)])
+def is_nonzero(x: Tensor) -> bool:
+    """Whether the only element is not zero. RuntimeError where there is another number of them."""
+    if x.numel() != 1:
+        raise RuntimeError(f"Boolean value of Tensor with {x.numel()} values is ambiguous")
+    return bool(x)
+
+
+@composite(sample=lambda rng: [*_drawn((2,))(rng), (np.zeros(2, np.uint8),), (np.zeros(2, np.bool_),)])
+def is_signed(x: Tensor) -> bool:
+    """Whether the dtype has negative numbers."""
+    return x.dtype.name not in ("bool", "uint8")
+
+
+@composite(sample=lambda rng: [(np.zeros(2), np.ones(2)), (np.zeros(2), np.zeros((2, 1)))])
+def is_same_size(x: Tensor, other: Tensor) -> bool:
+    """Whether both have the same shape."""
+    return x.shape == other.shape
+
+
 @composite(methods=(), sample=lambda rng: [*_drawn((2, 3))(rng), *_drawn(())(rng)])
 def numel(x: Tensor) -> int:
     """How many elements x has."""
@@ -623,14 +660,14 @@ def unbind(x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
 
 @composite(sample=lambda rng: [
     *_drawn((5, 4), (2,), (2, 1), (3, -1), ([1, 3, 1],), ((4, 0), 1), ([1, 2],), (0,), (-1,), (9,))(rng),
-    *_drawn((), (1,))(rng)])
+    *_drawn((), (1,))(rng), *_drawn((0, 2), (0,))(rng)])
 def split(x: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """Views along `dim`: pieces of one size (the last may be smaller), or of given sizes."""
     size = x.size(dim)
     if isinstance(split_size, int):
-        if split_size <= 0:
+        if split_size < 0 or (split_size == 0 and size):
             raise RuntimeError(f"split expects split_size be positive, but got split_size={split_size}")
-        sizes = [builtins.min(split_size, size - i) for i in range(0, size, split_size)] or [0]
+        sizes = [builtins.min(split_size, size - i) for i in range(0, size, split_size or 1)] or [0]
     else:
         sizes = list(split_size)
         if builtins.sum(sizes) != size:
@@ -652,13 +689,13 @@ def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 
 
 @op(kind="python", ref=lambda x, dims: np.flip(x, dims), methods=(),
-    sample=lambda rng: [(rng.uniform(-1, 1, (2, 3, 4)), d) for d in ((0,), (1, -1))])
+    sample=lambda rng: [*_drawn((2, 3, 4), ((0,),), ((1, -1),))(rng), *_drawn((), ((),))(rng)])
 def flip(x: Tensor, dims: Sequence[int]) -> Tensor:
     """A copy with the order along `dims` reversed."""
     axes = tuple(normalize_dim(d, x.ndim) for d in dims)
     if len(set(axes)) != len(axes):
         raise RuntimeError(f"flip: a dim appears multiple times in the list of dims: {list(dims)}")
-    return _share(np.flip(x.detach().numpy(), axes).copy(order="C"))
+    return _share(np.array(np.flip(x.detach().numpy(), axes), order="C"))  # NumPy flips 0-d to a number
 
 
 @flip.vjp("x")
@@ -1059,13 +1096,15 @@ def _(grad, diagonal):
 
 
 def _windows(x: np.ndarray, dim: int, size: int, step: int) -> np.ndarray:
+    if not x.ndim:
+        return x.reshape(1)[:size]
     every = np.lib.stride_tricks.sliding_window_view(x, size, dim)
     return every[(slice(None),) * (dim % x.ndim) + (slice(None, None, step),)]
 
 
 @op(kind="python", ref=_windows, methods=("unfold",),
     sample=lambda rng: [(rng.uniform(-1, 1, (2, 7)), 1, 3, 2), (rng.uniform(-1, 1, (5, 2)), -2, 2, 1),
-                        (rng.uniform(-1, 1, (5,)), 0, 5, 9)])
+                        (rng.uniform(-1, 1, (5,)), 0, 5, 9), (rng.uniform(-1, 1, ()), 0, 1, 1)])
 def unfold_windows(x: Tensor, dimension: int, size: int, step: int) -> Tensor:
     """The view of all windows of `size` along a dimension, `step` apart: they become the last dimension."""
     axis = normalize_dim(dimension, x.ndim)
@@ -1090,7 +1129,7 @@ def _(grad, in_shape, dimension, size, step):
 def _add_windows(g: np.ndarray, shape: Sequence[int], dim: int, size: int, step: int) -> np.ndarray:
     whole = np.zeros(tuple(shape), g.dtype)
     if not shape:
-        return whole + g.sum()
+        return np.asarray(whole + g.sum())
     axis = dim % len(shape)
     count = g.shape[axis]
     for i in range(size):

@@ -82,19 +82,49 @@ def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = 
     return return_types.topk(gather(x, axis, index), index)
 
 
-def _median_index(x: np.ndarray, dim: int, k: int) -> np.ndarray:
+def _median_index(x: np.ndarray, dim: int, k: int | None) -> np.ndarray:
     if not x.ndim:
         return np.zeros((), np.int64)
-    index = np.take(np.argsort(x, dim, kind="stable"), [k], dim)
-    odd = x != x
+    order, odd = np.argsort(x, dim, kind="stable"), x != x  # NaN stand at the end
+    if k is None:
+        return np.take_along_axis(order, np.maximum(x.shape[dim] - odd.sum(dim, keepdims=True) - 1, 0) // 2, dim)
+    index = np.take(order, [k], dim)
     return np.where(odd.any(dim, keepdims=True), np.expand_dims(odd.argmax(dim), dim), index).astype(np.int64)
 
 
 @op(kind="python", methods=(), ref=_median_index,
-    sample=lambda rng: [(_distinct(rng), 0, 1), (_distinct(rng), -1, 2)])
-def median_index(x: Tensor, dim: int, k: int) -> Tensor:
-    """Where element k in order is along `dim`, which stays with size 1; the first NaN if there is one."""
+    sample=lambda rng: [(_distinct(rng), 0, 1), (_distinct(rng), -1, 2), (_distinct(rng), 1, None)])
+def median_index(x: Tensor, dim: int, k: int | None) -> Tensor:
+    """Where element k in order is along `dim`, which stays with size 1; the first NaN if there is one. With k None, the
+    middle one of what is not NaN."""
     return from_numpy(_median_index(x.detach().numpy(), normalize_dim(dim, x.ndim), k))
+
+
+def _middle(x: np.ndarray, skips_nan: bool) -> np.ndarray:
+    flat, odd = x.reshape(-1), int((x != x).sum())
+    count = flat.size - odd
+    if not count or (odd and not skips_nan):
+        return np.asarray(np.nan if x.dtype.kind == "f" else np.iinfo(x.dtype).min, x.dtype)
+    return np.asarray(np.partition(flat, (count - 1) // 2)[(count - 1) // 2])
+
+
+@op(kind="python", methods=(), ref=_middle, sample=lambda rng: [(_distinct(rng), False), (_distinct(rng), True)])
+def middle(x: Tensor, skips_nan: bool) -> Tensor:
+    """The middle element in order, the lower of two; NaN if there is one, or if all are with `skips_nan`."""
+    return from_numpy(_middle(x.detach().numpy(), skips_nan))
+
+
+@middle.vjp("x")
+def _(grad, x, out):
+    equal = ((x == out) | (isnan(x) & isnan(out))).to(grad.dtype)
+    return grad / sum(equal) * equal
+
+
+def _of_some_size(name: str, x: Tensor, dim: int) -> int:
+    axis = normalize_dim(dim, x.ndim)
+    if x.ndim and x.shape[axis] == 0:
+        raise IndexError(f"{name}(): Expected reduction dim {axis} to have non-zero size.")
+    return axis
 
 
 def _chosen(x: Tensor, dim: int, index: Tensor, keepdim: bool) -> tuple[Tensor, Tensor]:
@@ -106,32 +136,35 @@ def _chosen(x: Tensor, dim: int, index: Tensor, keepdim: bool) -> tuple[Tensor, 
 
 def _median_samples(rng: np.random.Generator) -> list[tuple]:
     x = _distinct(rng)
-    return [(x,), (x, 0), (x, 1, True), (x, {"dim": -1}), (x[0, 0], 0), (np.asarray(x[0, 0, 0]),)]
+    return [(x,), (x, 0), (x, 1, True), (x, {"dim": -1}), (x[0, 0], 0), (np.asarray(x[0, 0, 0]),),
+            (np.array([1.0, 2, 2, 1, 1]),), (np.zeros(0),), (np.zeros((2, 0)), 1)]
 
 
 @composite(sample=_median_samples)
 def median(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | return_types.median:
     """The middle element in order, the lower of two; with `dim`, (values, indices) along it. NaN if there is one."""
     if dim is None:
-        flat = reshape(x, (-1,)) if x.numel() else reshape(x, (0,))
-        if not flat.numel():
-            return from_numpy(np.full((), np.nan if x.dtype.is_floating_point else np.iinfo(x.dtype.numpy).min,
-                                      x.dtype.numpy))
-        return _chosen(flat, 0, median_index(flat.detach(), 0, (flat.numel() - 1) // 2), False)[0]
-    axis = normalize_dim(dim, x.ndim)
-    if x.ndim and x.shape[axis] == 0:
-        raise IndexError(f"median(): Expected reduction dim {axis} to have non-zero size.")
+        return middle(x, False)
+    axis = _of_some_size("median", x, dim)
     size = x.shape[axis] if x.ndim else 1
     return return_types.median(*_chosen(x, axis, median_index(x.detach(), axis, (size - 1) // 2), keepdim))
+
+
+@composite(sample=lambda rng: [*_median_samples(rng), (np.where((x := _distinct(rng)) > 12, np.nan, x),),
+                               (np.where(x > 12, np.nan, x), 1), (np.full((2, 3), np.nan), -1)])
+def nanmedian(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor | return_types.nanmedian:
+    """`median` of what is not NaN; NaN where nothing else is."""
+    if dim is None:
+        return middle(x, True)
+    axis = _of_some_size("median", x, dim)
+    return return_types.nanmedian(*_chosen(x, axis, median_index(x.detach(), axis, None), keepdim))
 
 
 @composite(sample=lambda rng: [(_distinct(rng), 2), (_distinct(rng), 1, 0, True), (_distinct(rng)[0, 0], 5),
                                (_distinct(rng), 9)])
 def kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> return_types.kthvalue:
     """(values, indices) of the k-th smallest element (from 1) along `dim`. RuntimeError for other k."""
-    axis = normalize_dim(dim, x.ndim)
-    if x.ndim and not x.shape[axis]:
-        raise IndexError(f"kthvalue(): Expected reduction dim {axis} to have non-zero size.")
+    axis = _of_some_size("kthvalue", x, dim)
     if not 1 <= k <= (x.shape[axis] if x.ndim else 1):
         raise RuntimeError(f"kthvalue(): selected number k out of range for dimension {dim}")
     if not x.ndim:
@@ -178,7 +211,8 @@ def mode(x: Tensor, dim: int = -1, keepdim: bool = False) -> return_types.mode:
 def _unique_samples(rng: np.random.Generator) -> list[tuple]:
     x = rng.integers(-3, 3, (4, 5)) * 1.0
     return [(x,), (x, {"return_inverse": True}), (x, {"return_inverse": True, "return_counts": True}),
-            (x, {"return_counts": True, "dim": 0}), (x[0].astype(np.int64), {"return_inverse": True, "dim": -1})]
+            (x, {"return_counts": True, "dim": 0}), (x[0].astype(np.int64), {"return_inverse": True, "dim": -1}),
+            (np.asarray(x[0, 0]), {"return_inverse": True, "return_counts": True})]
 
 
 @composite(sample=_unique_samples)
@@ -197,7 +231,7 @@ def unique(
         found.append(inverse.reshape(array.shape) if axis is None else inverse.reshape(-1))
     if return_counts:
         found.append(counts)
-    tensors = [from_numpy(np.ascontiguousarray(part)) for part in found]
+    tensors = [from_numpy(np.asarray(part, order="C")) for part in found]
     return tensors[0] if len(tensors) == 1 else tuple(tensors)
 
 

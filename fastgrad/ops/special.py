@@ -10,7 +10,6 @@ import math
 
 import numpy as np
 
-from fastgrad.dispatch import InplaceForm
 from fastgrad.ops.elementwise import (
     abs,
     atan,
@@ -30,9 +29,10 @@ from fastgrad.ops.elementwise import (
     rsqrt,
     sigmoid,
     sub,
+    where,
 )
-from fastgrad.ops.table import composite, method, op
-from fastgrad.tensor import Tensor, bind
+from fastgrad.ops.table import composite, op
+from fastgrad.tensor import Tensor
 
 
 @op(kind="unary", ref=np.tan, domain=(-1.2, 1.2), inplace=True)
@@ -191,14 +191,20 @@ def atan2(x: Tensor, y: Tensor) -> Tensor:
     """The angle of the point (y, x), in radians between -pi and pi: the first argument is the ordinate."""
 
 
+def _over_square(side: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """side / (x^2 + y^2), and 0 at the origin, where PyTorch's derivative of the angle is 0."""
+    square = x * x + y * y
+    return side / where(square == 0, math.inf, square)
+
+
 @atan2.vjp("x")
 def _(grad, x, y):
-    return grad * y / (x * x + y * y)
+    return grad * _over_square(y, x, y)
 
 
 @atan2.vjp("y")
 def _(grad, x, y):
-    return -grad * x / (x * x + y * y)
+    return -grad * _over_square(x, x, y)
 
 
 # Further names of the same ops.
@@ -210,18 +216,7 @@ arctanh = atanh
 fix = trunc
 arctan = atan
 arctan2 = atan2
-bind("arctan", atan)
-for _name, _op in (
-    ("arcsin_", asin),
-    ("arccos_", acos),
-    ("arcsinh_", asinh),
-    ("arccosh_", acosh),
-    ("arctanh_", atanh),
-    ("fix_", trunc),
-    ("arctan_", atan),
-    ("arctan2_", atan2),
-):
-    bind(_name, InplaceForm(_op))
+clip = clamp
 
 
 def _bounded(rng: np.random.Generator) -> list[tuple]:
@@ -229,87 +224,51 @@ def _bounded(rng: np.random.Generator) -> list[tuple]:
     return [(x, 0.1), (np.asarray(x[0, 0]), -0.2), (x, rng.normal(size=3))]
 
 
-@composite(sample=_bounded)
+@composite(sample=_bounded, inplace=True)
 def clamp_min(x: Tensor, min: float | Tensor) -> Tensor:
     """x, or `min` where x is less."""
     return clamp(x, min)
 
 
-@composite(sample=_bounded)
+@composite(sample=_bounded, inplace=True)
 def clamp_max(x: Tensor, max: float | Tensor) -> Tensor:
     """x, or `max` where x is greater."""
     return clamp(x, None, max)
 
 
-@composite(sample=lambda rng: [(rng.normal(size=(2, 3)), -0.3, 0.4), (rng.normal(size=3), {"max": 0.1})])
-def clip(x: Tensor, min: float | Tensor | None = None, max: float | Tensor | None = None) -> Tensor:
-    """`clamp` by another name."""
-    return clamp(x, min, max)
-
-
-@composite(sample=lambda rng: [(rng.uniform(1, 3, (2, 3)),), (np.asarray(-1.3),)])
+@composite(inplace=True, sample=lambda rng: [(rng.uniform(1, 3, (2, 3)),), (np.asarray(-1.3),)])
 def frac(x: Tensor) -> Tensor:
     """x - trunc(x): the part after the point, with the sign of x."""
     return x - trunc(x)
 
 
-@composite(sample=lambda rng: [(rng.normal(size=(2, 3)), rng.normal(size=3), 0.3),
+@composite(inplace=True, sample=lambda rng: [(rng.normal(size=(2, 3)), rng.normal(size=3), 0.3),
                                (rng.normal(size=3), rng.normal(size=(2, 1)), rng.normal(size=3))])
 def lerp(x: Tensor, end: Tensor, weight: float | Tensor) -> Tensor:
     """x + weight (end - x)."""
-    return x + weight * (end - x)
+    # from the nearer end, so that weights 0 and 1 give the ends exactly
+    if isinstance(weight, Tensor):
+        near = abs(weight.detach()) < 0.5
+        return where(near, x, end) + where(near, weight, weight - 1) * (end - x)
+    return x + weight * (end - x) if builtins.abs(weight) < 0.5 else end + (weight - 1) * (end - x)
 
 
-@composite(sample=lambda rng: [tuple(rng.normal(size=(3, 2, 3))),
-                               (*rng.normal(size=(3, 4)), {"value": 2})])
+@composite(inplace=True, sample=lambda rng: [tuple(rng.normal(size=(3, 2, 3))),
+                               (*rng.normal(size=(3, 4)), {"value": 2}), (*rng.normal(size=(3, 4)), {"value": -1.5})])
 def addcmul(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
     """x + value tensor1 tensor2."""
+    if not (x.is_floating_point() or tensor1.is_floating_point() or tensor2.is_floating_point()):
+        value = int(value)  # integers stay integers, as in PyTorch
     return x + value * (tensor1 * tensor2)
 
 
-@composite(sample=lambda rng: [tuple(rng.uniform(1, 2, (3, 2, 3))),
+@composite(inplace=True, sample=lambda rng: [tuple(rng.uniform(1, 2, (3, 2, 3))),
                                (*rng.uniform(1, 2, (3, 4)), {"value": 0.5})])
 def addcdiv(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
     """x + value tensor1 / tensor2."""
     if not tensor1.is_floating_point() and not tensor2.is_floating_point():
         raise RuntimeError("addcdiv: integers are not divided; cast them to float first")
     return x + value * (tensor1 / tensor2)
-
-
-@method("clamp_", "clip_")
-def _clamp_(x: Tensor, min: float | Tensor | None = None, max: float | Tensor | None = None) -> Tensor:
-    """`clamp`, in x's place."""
-    return x.copy_(clamp(x, min, max))
-
-
-@method("clamp_min_")
-def _clamp_min_(x: Tensor, min: float | Tensor) -> Tensor:
-    """`clamp_min`, in x's place."""
-    return x.copy_(clamp(x, min))
-
-
-@method("clamp_max_")
-def _clamp_max_(x: Tensor, max: float | Tensor) -> Tensor:
-    """`clamp_max`, in x's place."""
-    return x.copy_(clamp(x, None, max))
-
-
-@method("lerp_")
-def _lerp_(x: Tensor, end: Tensor, weight: float | Tensor) -> Tensor:
-    """`lerp`, in x's place."""
-    return x.copy_(lerp(x, end, weight))
-
-
-@method("addcmul_")
-def _addcmul_(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
-    """`addcmul`, in x's place."""
-    return x.copy_(addcmul(x, tensor1, tensor2, value=value))
-
-
-@method("addcdiv_")
-def _addcdiv_(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
-    """`addcdiv`, in x's place."""
-    return x.copy_(addcdiv(x, tensor1, tensor2, value=value))
 
 
 _erfc_of = np.vectorize(math.erfc, otypes=[np.float64])
@@ -369,7 +328,7 @@ def _(grad):
     return grad * 0.0
 
 
-@composite(sample=lambda rng: [(rng.uniform(-3, 3, (2, 3)),), (rng.uniform(-3, 3, 4), {"decimals": 1})])
+@composite(inplace=True, sample=lambda rng: [(rng.uniform(-3, 3, (2, 3)),), (rng.uniform(-3, 3, 4), {"decimals": 1})])
 def round(x: Tensor, *, decimals: int = 0) -> Tensor:
     """x to so many decimals; halves go to the even neighbour."""
     if decimals == 0:
@@ -382,22 +341,22 @@ def round(x: Tensor, *, decimals: int = 0) -> Tensor:
 
 def _pairs(rng: np.random.Generator) -> list[tuple]:
     x = rng.integers(-1, 2, (2, 3)) * 1.0
-    return [(x, np.array([1.0, 0.0, -1.0])), (x, x.copy())]
+    return [(x, np.array([1.0, 0.0, -1.0])), (x, x.copy()), (x > 0, x[:1] < 0)]
 
 
-@composite(sample=_pairs)
+@composite(inplace=True, sample=_pairs)
 def logical_and(x: Tensor, y: Tensor) -> Tensor:
     """Where neither is 0 or false, as bool."""
     return ne(x, 0) & ne(y, 0)
 
 
-@composite(sample=_pairs)
+@composite(inplace=True, sample=_pairs)
 def logical_or(x: Tensor, y: Tensor) -> Tensor:
     """Where not both are 0 or false, as bool."""
     return ne(x, 0) | ne(y, 0)
 
 
-@composite(sample=_pairs)
+@composite(inplace=True, sample=_pairs)
 def logical_xor(x: Tensor, y: Tensor) -> Tensor:
     """Where just one is 0 or false, as bool."""
     return ne(x, 0) ^ ne(y, 0)
@@ -406,8 +365,12 @@ def logical_xor(x: Tensor, y: Tensor) -> Tensor:
 @composite(sample=_pairs)
 def isclose(x: Tensor, y: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
     """Where |x - y| <= atol + rtol |y|, or both are equal, as bool. RuntimeError if the dtypes differ."""
+    if not isinstance(y, Tensor):
+        raise TypeError(f"isclose(): argument 'other' (position 2) must be Tensor, not {type(y).__name__}")
     if x.dtype != y.dtype:
         raise RuntimeError(f"isclose: {x.dtype.name} is not compared with {y.dtype.name}")
+    if x.dtype.name == "bool":
+        return eq(x, y)
     distance = abs(x.detach() - y.detach())
     close = eq(x, y) | ((distance < math.inf) & le(distance, atol + rtol * abs(y.detach())))
     return close | (ne(x, x) & ne(y, y)) if equal_nan else close
@@ -429,6 +392,21 @@ absolute, negative, subtract, multiply = abs, neg, sub, mul
 divide = true_divide = div
 
 
+@op(kind="binary", ref=lambda x, y: np.trunc(x / y), domain=((0.1, 0.9), (-4, -1)), methods=())
+def _truncated_quotient(x: Tensor, y: Tensor) -> Tensor:
+    """x / y rounded towards 0. Its derivative is 0 everywhere, where y is 0 too."""
+
+
+@_truncated_quotient.vjp("x")
+def _(grad):
+    return grad * 0.0
+
+
+@_truncated_quotient.vjp("y")
+def _(grad):
+    return grad * 0.0
+
+
 def _rounded_div(input: Tensor, other: Tensor | float, *, rounding_mode: str | None = None) -> Tensor:
     """x / y, as it is, rounded down ("floor"), or towards 0 ("trunc"); integers then stay integers."""
     if rounding_mode is None:
@@ -440,7 +418,7 @@ def _rounded_div(input: Tensor, other: Tensor | float, *, rounding_mode: str | N
                            f"'{rounding_mode}'")
     down = floor_divide(input, other)
     if down.is_floating_point():
-        return trunc(div(input, other))
+        return _truncated_quotient(input, other)
     return down + ((remainder(input, other) != 0) & (down < 0))
 
 

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
-from fastgrad.dispatch import InplaceForm, Primitive, Spelled
+from fastgrad.dispatch import InplaceForm, Primitive, Spelled, replaced
 from fastgrad.tensor import bind
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -21,6 +21,7 @@ class Composite(NamedTuple):
 
     function: Callable[..., Any]
     sample: Sample
+    inplace: bool
 
 
 # PyTorch's names of parameters, and NumPy's names that PyTorch accepts, for ours; dispatch.pyx has the like for ops.
@@ -31,20 +32,29 @@ _SPELLINGS = {
 
 
 def spelled(function: Function) -> Function:
-    """The function, with PyTorch's names for its parameters as well."""
+    """The function, with PyTorch's names for its parameters as well, and `out=`."""
     code = function.__code__
     params = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     names = {name: own for own, others in _SPELLINGS.items() for name in others if own in params and name not in params}
-    if not names:
-        return function
-
     return cast(Function, functools.update_wrapper(Spelled(function, names), function))
 
+
+_CHANGED_BY_KERNELS = ("unary", "binary", "ternary")
 
 TABLE: dict[str, Primitive[..., Any]] = {}
 COMPOSITES: dict[str, Composite] = {}
 DIFFERS: dict[str, str] = {}  # what PyTorch's function of the name does otherwise, in words, for docs/coverage.md
 NOTES: dict[str, str] = {}  # the same, at points that the comparison with it does not draw
+
+
+def _in_place(function: Callable[..., Any]) -> Callable[..., Any]:
+    def change(x: Any, *args: Any, **keywords: Any) -> Any:
+        before = x.clone() if x.requires_grad else x  # what ops save of x must stay as it was
+        return replaced(x, function(before, *args, **keywords))
+
+    functools.update_wrapper(change, function)
+    change.__doc__ = f"In-place form of `{function.__name__}`: changes and returns its first argument."
+    return change
 
 
 def op(
@@ -72,7 +82,7 @@ def op(
         several, to leave out kinks: ((-4, -0.1), (0.1, 4)).
     integers: "float" turns integers into float32 first, "ref" lets NumPy compute them.
     methods: what Tensor calls it; by default, the op's name alone. Python's protocols (`__add__`) are methods.
-    inplace: there is a `name_` form.
+    inplace: there is a `name_` form, of each method.
     differs: where PyTorch's function of this name does something else, what. Tests compare all others with it.
     note: where it does so at points that the tests do not draw. They compare the rest.
     """
@@ -89,22 +99,22 @@ def op(
             NOTES[name] = note
         for method in (name,) if methods is None else methods:
             bind(method, primitive)
-        if inplace:
-            bind(name + "_", InplaceForm(primitive))
+            if inplace and not method.startswith("__"):
+                bind(method + "_", InplaceForm(primitive) if kind in _CHANGED_BY_KERNELS else _in_place(primitive))
         return primitive
 
     return declare
 
 
 def composite(
-    *, sample: Sample, methods: tuple[str, ...] | None = None, differs: str | None = None
+    *, sample: Sample, methods: tuple[str, ...] | None = None, inplace: bool = False, differs: str | None = None
 ) -> Callable[[Function], Function]:
     """Declare a function of tensors that is composed of ops.
 
     sample: a function of a NumPy generator that returns a list of argument tuples, in which arrays stand for tensors;
         a dict at the end has keyword arguments. Tests compare results and derivatives with PyTorch's function of the
         name.
-    methods, differs: as for `op`.
+    methods, inplace, differs: as for `op`.
     """
 
     def declare(function: Function) -> Function:
@@ -112,11 +122,13 @@ def composite(
         if name in TABLE or name in COMPOSITES:
             raise ValueError(f"{name} is declared twice")
         function = spelled(function)
-        COMPOSITES[name] = Composite(function, sample)
+        COMPOSITES[name] = Composite(function, sample, inplace)
         if differs is not None:
             DIFFERS[name] = differs
         for method in (name,) if methods is None else methods:
             bind(method, function)
+            if inplace:
+                bind(method + "_", _in_place(function))
         return function
 
     return declare

@@ -1,0 +1,146 @@
+"""Linear algebra under the names that torch itself has for it, and what is left of torch.linalg."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastgrad import return_types
+from fastgrad.ops.create import eye
+from fastgrad.ops.elementwise import mul, where
+from fastgrad.ops.factor import (
+    _check_matrix,
+    _shapes,
+    linalg_matrix_norm,
+    linalg_pinv,
+    linalg_qr,
+    linalg_solve_triangular,
+    linalg_svd,
+    linalg_svdvals,
+)
+from fastgrad.ops.linalg import (
+    _matrices,
+    _uniform,
+    determinant_sign,
+    linalg_cholesky,
+    linalg_det,
+    linalg_inv,
+    linalg_slogdet,
+    log_determinant,
+)
+from fastgrad.ops.reduce import sum
+from fastgrad.ops.shape import broadcast_tensors, broadcast_to, diagonal, transpose
+from fastgrad.ops.table import composite
+from fastgrad.tensor import Tensor
+
+_HALF = "the gradient of the triangle that is not read is 0"
+
+
+def _definite(rng: np.random.Generator) -> list[np.ndarray]:
+    return [a @ a.swapaxes(-1, -2) for (a,) in _matrices(rng)]
+
+
+@composite(sample=_matrices)
+def inverse(x: Tensor) -> Tensor:
+    """`linalg.inv`."""
+    return linalg_inv(x)
+
+
+@composite(sample=_matrices)
+def det(x: Tensor) -> Tensor:
+    """`linalg.det`."""
+    return linalg_det(x)
+
+
+@composite(sample=_matrices)
+def slogdet(x: Tensor) -> return_types.slogdet:
+    """`linalg.slogdet`."""
+    return return_types.slogdet(*linalg_slogdet(x))
+
+
+@composite(sample=lambda rng: [*_matrices(rng), (-np.eye(3),)])
+def logdet(x: Tensor) -> Tensor:
+    """log(det(x)): nan where the determinant is negative, -inf where it is 0."""
+    return where(determinant_sign(x.detach()) < 0, np.nan, log_determinant(x))
+
+
+@composite(sample=_shapes)
+def pinverse(x: Tensor, rcond: float = 1e-15) -> Tensor:
+    """`linalg.pinv`, with another default."""
+    return linalg_pinv(x, rcond)
+
+
+@composite(sample=lambda rng: [(a, *upper) for a in _definite(rng) for upper in ((), (True,))])
+def cholesky(x: Tensor, upper: bool = False) -> Tensor:
+    """`linalg.cholesky`; nothing of a tensor without elements."""
+    return linalg_cholesky(x, upper=upper) if x.numel() else x.clone()
+
+
+@composite(differs=_HALF, sample=lambda rng: [
+    (rng.uniform(-1, 1, (3, 2)), np.tril(a), *upper) for a in _definite(rng) for upper in ((), (True,))])
+def cholesky_solve(x: Tensor, L: Tensor, upper: bool = False) -> Tensor:
+    """The y with L L^T y = x (L^T L y = x if `upper`), for Cholesky's triangle L."""
+    _check_matrix("cholesky_solve", L)
+    low = transpose(L, -2, -1) if upper else L
+    half = linalg_solve_triangular(low, x, upper=False)
+    return linalg_solve_triangular(transpose(low, -2, -1), half, upper=True)
+
+
+@composite(differs=_HALF, sample=lambda rng: [
+    (np.tril(a), *upper) for a in _definite(rng) for upper in ((), (True,))])
+def cholesky_inverse(L: Tensor, upper: bool = False) -> Tensor:
+    """The inverse of L L^T (of L^T L if `upper`), for Cholesky's triangle L."""
+    _check_matrix("cholesky_inverse", L)
+    whole = broadcast_to(eye(L.shape[-1], dtype=L.dtype), L.shape)
+    return cholesky_solve(whole, L, upper)
+
+
+@composite(sample=lambda rng: [(x,) for x in _uniform(rng, (3, 3), (4, 2), (2, 4))])
+def qr(x: Tensor, some: bool = True) -> return_types.qr:
+    """`linalg.qr`, reduced or complete."""
+    return return_types.qr(*linalg_qr(x, "reduced" if some else "complete"))
+
+
+@composite(sample=lambda rng: [], differs="singular vectors' signs are free")
+def svd(x: Tensor, some: bool = True, compute_uv: bool = True) -> return_types.svd:
+    """(U, S, V) with x = U diag(S) V^T: `linalg.svd`, whose last is V^T. Without `compute_uv`, U and V are zeros."""
+    if not compute_uv:
+        s = linalg_svdvals(x)
+        m, n = x.shape[-2:]
+        return return_types.svd(x.new_zeros((*x.shape[:-2], m, m)), s, x.new_zeros((*x.shape[:-2], n, n)))
+    u, s, vh = linalg_svd(x, not some)
+    return return_types.svd(u, s, transpose(vh, -2, -1))
+
+
+# ---------------------------------------------------------------------------------------------- torch.linalg
+
+
+@composite(methods=(), sample=lambda rng: [
+    (a, *p) for (a,) in _matrices(rng) for p in ((), (2,), (-2,))])
+def linalg_cond(A: Tensor, p: Any = None) -> Tensor:
+    """The condition number: the norm of A times that of its inverse; the largest singular value over the least, for
+    the 2-norm (None)."""
+    _check_matrix("cond", A)
+    if not A.numel():
+        return A.new_zeros(A.shape[:-2])
+    if p in (None, 2, -2):
+        s = linalg_svdvals(A)
+        return s[..., -1] / s[..., 0] if p == -2 else s[..., 0] / s[..., -1]
+    return linalg_matrix_norm(A, p) * linalg_matrix_norm(linalg_inv(A), p)
+
+
+@composite(methods=(), sample=lambda rng: [_uniform(rng, (2, 3), (2, 3)), (*_uniform(rng, (2, 3), (3,)), {"dim": -1}),
+                                           (*_uniform(rng, (2, 3), (2, 1)), {"dim": 0})])
+def linalg_vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
+    """Sums of products along `dim`; the two broadcast."""
+    if not (x.is_floating_point() and y.is_floating_point()):
+        raise RuntimeError(f"linalg.vecdot: Expected a floating point or complex tensor as input. Got {x.dtype}")
+    return sum(mul(*broadcast_tensors(x, y)), dim)
+
+
+@composite(methods=(), sample=lambda rng: [(x,) for x in _uniform(rng, (3, 4), (2, 3, 4))] + [
+    (rng.uniform(-1, 1, (2, 3, 4)), {"offset": 1, "dim1": 0, "dim2": 1})])
+def linalg_diagonal(A: Tensor, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
+    """`diagonal`, of the last two dimensions by default."""
+    return diagonal(A, offset, dim1, dim2)
