@@ -334,3 +334,13 @@ def test_a_rule_must_take_what_exists():
 
     with pytest.raises(ValueError, match="takes 'y'"):
         Primitive(identity, kind="python").vjp("x")(lambda grad, y: grad)
+
+
+@pytest.mark.parametrize("function", [
+    fg.sign, fg.floor, fg.ceil, fg.round, fg.trunc, lambda x: fg.floor_divide(x, 2.0), lambda x: x.clone().fill_(1.0),
+    lambda x: x.clone().zero_(), lambda x: x.clone().copy_(fg.ones(2)), lambda x: fg.copysign(fg.ones(2), x),
+])  # fmt: skip
+def test_a_gradient_of_nothing_is_zero_also_of_what_is_infinite(function):
+    x = fg.tensor([1.5, -2.5], requires_grad=True)
+    function(x).backward(fg.tensor([float("inf"), float("nan")]))
+    assert x.grad.tolist() == [0.0, 0.0]

@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from fastgrad.ops.create import zeros_like
 from fastgrad.ops.table import composite, method, op
 from fastgrad.tensor import Tensor
 
@@ -108,12 +109,12 @@ def floor_divide(x: Tensor, y: Tensor) -> Tensor:
 
 @floor_divide.vjp("x")
 def _(grad):
-    return grad * 0.0
+    return zeros_like(grad)
 
 
 @floor_divide.vjp("y")
 def _(grad):
-    return grad * 0.0
+    return zeros_like(grad)
 
 
 @op(kind="binary", ref=_remainder, domain=((-4, 4), ((-4, -0.5), (0.5, 4))), integers="ref", inplace=True,
@@ -213,7 +214,7 @@ def sign(x: Tensor) -> Tensor:
 
 @sign.vjp("x")
 def _(grad):
-    return grad * 0.0
+    return zeros_like(grad)
 
 
 @op(kind="unary", kernel="floor", ref=np.floor, domain=((0.1, 0.9), (1.1, 1.9)), integers="ref", inplace=True)
@@ -223,7 +224,7 @@ def floor(x: Tensor) -> Tensor:
 
 @floor.vjp("x")
 def _(grad):
-    return grad * 0.0
+    return zeros_like(grad)
 
 
 @op(kind="unary", kernel="square", ref=np.square, domain=(-4, 4), integers="ref", inplace=True)
@@ -403,7 +404,7 @@ def _(grad, out):
 
 @relu_backward.vjp("out")
 def _(grad):
-    return grad * 0.0
+    return zeros_like(grad)
 
 
 @op(kind="unary", kernel="erf", ref=_erf, domain=(-2, 2), inplace=True, cost=8)

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from fastgrad.ops.create import get_default_dtype
+from fastgrad.ops.create import get_default_dtype, zeros_like
 from fastgrad.ops.elementwise import (
     _divided,
     clamp,
@@ -245,7 +245,7 @@ def _(grad, x, out):
 
 @copysign.vjp("y")
 def _(grad):
-    return grad * 0.0
+    return zeros_like(grad)
 
 
 @op(kind="binary", ref=np.fmax, domain=(-4, 4), integers="ref")
@@ -331,7 +331,7 @@ def heaviside(x: Tensor, y: Tensor) -> Tensor:
 
 @heaviside.vjp("x")
 def _(grad):
-    return grad * 0.0
+    return zeros_like(grad)
 
 
 @heaviside.vjp("y")

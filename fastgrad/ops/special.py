@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from fastgrad.ops.create import zeros_like
 from fastgrad.ops.elementwise import (
     abs,
     atan,
@@ -152,7 +153,7 @@ def ceil(x: Tensor) -> Tensor:
 
 @ceil.vjp("x")
 def _(grad):
-    return grad * 0.0
+    return zeros_like(grad)
 
 
 @op(kind="unary", ref=np.trunc, domain=((0.1, 0.9), (-1.9, -1.1)),
@@ -163,7 +164,7 @@ def trunc(x: Tensor) -> Tensor:
 
 @trunc.vjp("x")
 def _(grad):
-    return grad * 0.0
+    return zeros_like(grad)
 
 
 @op(kind="unary", ref=np.deg2rad, domain=(-4, 4), inplace=True)
@@ -325,7 +326,7 @@ def rint(x: Tensor) -> Tensor:
 
 @rint.vjp("x")
 def _(grad):
-    return grad * 0.0
+    return zeros_like(grad)
 
 
 @composite(inplace=True, sample=lambda rng: [(rng.uniform(-3, 3, (2, 3)),), (rng.uniform(-3, 3, 4), {"decimals": 1})])
@@ -399,12 +400,12 @@ def _truncated_quotient(x: Tensor, y: Tensor) -> Tensor:
 
 @_truncated_quotient.vjp("x")
 def _(grad):
-    return grad * 0.0
+    return zeros_like(grad)
 
 
 @_truncated_quotient.vjp("y")
 def _(grad):
-    return grad * 0.0
+    return zeros_like(grad)
 
 
 def _rounded_div(input: Tensor, other: Tensor | float, *, rounding_mode: str | None = None) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastgrad.dispatch import copy_into, fill
 from fastgrad.ops.create import generator as _stream
+from fastgrad.ops.create import zeros_like
 from fastgrad.ops.table import op
 from fastgrad.tensor import Tensor
 from fastgrad.tensor import as_tensor as _as_tensor
@@ -25,7 +26,7 @@ def fill_(x: Tensor, value: Any) -> Tensor:
 
 @fill_.vjp("x")
 def _(grad):
-    return grad * 0.0
+    return zeros_like(grad)
 
 
 @fill_.vjp("value")
@@ -41,7 +42,7 @@ def zero_(x: Tensor) -> Tensor:
 
 @zero_.vjp("x")
 def _(grad):
-    return grad * 0.0
+    return zeros_like(grad)
 
 
 @op(kind="inplace", ref=lambda x, source: np.broadcast_to(source, x.shape),
@@ -55,7 +56,7 @@ def copy_(x: Tensor, source: Tensor | np.ndarray) -> Tensor:
 
 @copy_.vjp("x")
 def _(grad):
-    return grad * 0.0
+    return zeros_like(grad)
 
 
 @copy_.vjp("source")
