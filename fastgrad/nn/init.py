@@ -153,8 +153,8 @@ def eye_(tensor: Tensor) -> Tensor:
 
 
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
-    """Convolutions that pass on as many channels as there are, in each group: 1 in the middle, else 0. ValueError unless
-    3-D to 5-D, or if `groups` does not divide the first size."""
+    """Convolutions that pass on as many channels as there are, in each group: 1 in the middle, else 0. ValueError
+    unless 3-D to 5-D, or if `groups` does not divide the first size."""
     if tensor.ndim not in (3, 4, 5):
         raise ValueError("Only tensors with 3, 4, or 5 dimensions are supported")
     if tensor.shape[0] % groups:
