@@ -36,9 +36,9 @@ GROUPS: list[tuple[str, str, str]] = [
         squeeze stack swapaxes swapdims T take take_along_dim tensor_split tile transpose tril triu unbind
         unflatten unfold unsqueeze view vsplit vstack"""),
     ("Creation and random numbers", "", """
-        arange as_tensor bernoulli empty empty_like eye from_dlpack from_numpy full full_like Generator
-        get_rng_state linspace logspace manual_seed multinomial normal ones ones_like rand rand_like randint
-        randint_like randn randn_like randperm set_rng_state tensor tril_indices triu_indices zeros zeros_like save load"""),
+        arange as_tensor bernoulli empty empty_like eye from_dlpack from_numpy full full_like Generator get_rng_state
+        linspace logspace manual_seed multinomial normal ones ones_like rand rand_like randint randint_like randn
+        randn_like randperm set_rng_state tensor tril_indices triu_indices zeros zeros_like save load"""),
     ("Linear algebra", "", """
         addbmm addmm addmv addr baddbmm bmm cdist chain_matmul cholesky cholesky_inverse cholesky_solve cross det
         dot einsum ger inner inverse kron logdet matmul matrix_exp matrix_power mm mv outer pinverse qr slogdet svd
