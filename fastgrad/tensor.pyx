@@ -1531,18 +1531,18 @@ def as_tensor(data, dtype dtype, bint copy):
     """
     cdef Tensor t
     cdef bint numbers = False   # of Python
-    if recording and type(data) is np.ndarray and data.size and recorder_pool() is not NULL:
-        t = tensor_of(data, True)    # its memory is read again at each replay
-        if dtype is not None and dtype.code != t.dt:
-            return t.to(dtype)
-        return t.clone() if copy else t
     if isinstance(data, Tensor):
         t = <Tensor>data
         array = array_of(t)
-    elif isinstance(data, (np.ndarray, np.generic)):
+    elif isinstance(data, np.generic):
         array = np.asarray(data)
-    elif hasattr(data, "__array__") or hasattr(data, "__array_interface__"):
+    elif isinstance(data, np.ndarray) or hasattr(data, "__array__") or hasattr(data, "__array_interface__"):
         array = np.asarray(data)
+        if recording and array.size and recorder_pool() is not NULL:
+            t = tensor_of(array, True)    # its memory is read again at each replay
+            if dtype is not None and dtype.code != t.dt:
+                return t.to(dtype)
+            return t.clone() if copy else t
     else:
         numbers = True
         if isinstance(data, str):

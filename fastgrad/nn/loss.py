@@ -2,6 +2,7 @@
 
 from fastgrad.nn import functional as F
 from fastgrad.nn.module import Module
+from fastgrad.runtime import calls_are_watched
 from fastgrad.tensor import Tensor
 
 __all__ = [
@@ -20,6 +21,8 @@ class _Loss(Module):
         self.reduction = reduction
 
     def __call__(self, input: Tensor, target: Tensor) -> Tensor:  # type: ignore[override]
+        if calls_are_watched():
+            return self._watched_call(input, target)
         return self.forward(input, target)
 
 

@@ -11,12 +11,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastgrad.optim.optimizer import Optimizer
+from fastgrad.replay import refuse
 
 __all__ = [
     "ChainedScheduler", "ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "ExponentialLR",
     "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR", "MultiplicativeLR", "OneCycleLR", "PolynomialLR",
     "ReduceLROnPlateau", "SequentialLR", "StepLR",
 ]  # fmt: skip
+
+_INSIDE = ("step() of a learning rate scheduler (making one calls it too) in a captured function: a replay would not "
+           "repeat it. Call it outside, between calls")  # fmt: skip
 
 
 class LRScheduler:
@@ -48,6 +52,7 @@ class LRScheduler:
 
     def step(self, epoch: int | None = None) -> None:
         """Go one step on, or from the first learning rates to step `epoch`, and set the learning rates."""
+        refuse(_INSIDE)
         if epoch is None:
             self.last_epoch += 1
             self._set(self.get_lr())
@@ -233,6 +238,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
 
     def step(self, epoch: int | None = None) -> None:
         """Go one step on, or to `epoch`."""
+        refuse(_INSIDE)
         if epoch is not None and epoch < 0:
             raise ValueError(f"Expected non-negative epoch, but got {epoch}")
         self.last_epoch = self.last_epoch + 1 if epoch is None else math.floor(epoch)
@@ -341,6 +347,7 @@ class SequentialLR(LRScheduler):
 
     def step(self, epoch: int | None = None) -> None:
         """Go one step on."""
+        refuse(_INSIDE)
         self.last_epoch += 1
         which = bisect_right(self._milestones, self.last_epoch)
         scheduler = self._schedulers[which]
@@ -420,6 +427,7 @@ class ReduceLROnPlateau(LRScheduler):
 
     def step(self, metrics: Any, epoch: int | None = None) -> None:  # type: ignore[override]
         """Look at the metric, a number or a tensor of one element."""
+        refuse(_INSIDE)
         value = float(metrics)
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         if self._better(value):

@@ -1,0 +1,170 @@
+"""What of the package's own Python layers a replay might miss: each case is recorded anew, right, or CaptureError."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fastgrad as fg
+from fastgrad import nn, optim
+from tests.test_capture_footguns import driven, history
+
+CASES = {}
+
+
+def changing(make):
+    """A case out of a function that gives (function, what changes between calls)."""
+    CASES[make.__name__] = driven(make)
+    return make
+
+
+# ------------------------------------------------------------------------------------------------ arrays
+
+
+class Labelled(np.ndarray):
+    pass
+
+
+class Column:
+    """A data frame's, say."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+
+def mapped(tmp_path, mode="r+"):
+    file = tmp_path / "values.bin"
+    np.ones(6, np.float32).tofile(file)
+    return np.memmap(file, np.float32, mode, shape=(2, 3))
+
+
+ARRAYS = {
+    "memmap": lambda tmp_path: (mapped(tmp_path),) * 2,
+    "part of a memmap": lambda tmp_path: (lambda whole: (whole[1:], whole))(mapped(tmp_path)),
+    "subclass": lambda _: (np.ones(3, np.float32).view(Labelled),) * 2,
+    "column": lambda _: (lambda values: (Column(values), values))(np.ones(3, np.float32)),
+}
+
+
+@pytest.mark.parametrize("use", [
+    lambda x, data: x * fg.as_tensor(data),
+    lambda x, data: x * fg.tensor(data),
+    lambda x, data: x.double() * fg.as_tensor(data, dtype=fg.float64),
+], ids=["as_tensor", "tensor", "as_tensor with dtype"])
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_arrays_of_all_kinds_are_read_and_not_written(kind, use, tmp_path):
+    data, memory = ARRAYS[kind](tmp_path)
+    captured = fg.capture(lambda x: use(x, data))
+    x = fg.Tensor([1.0, 2.0, 3.0])
+    for value in (1, 7, 5):
+        memory[:] = value
+        for _ in range(2):
+            assert captured(x).tolist() == use(x, data).tolist()
+            assert (np.asarray(memory) == value).all()
+
+
+def test_a_memmap_that_cannot_be_written(tmp_path):
+    mapped(tmp_path)
+    data = np.memmap(tmp_path / "values.bin", np.float32, "r")
+    captured = fg.capture(lambda x: x * fg.as_tensor(data[:3]))
+    for _ in range(3):
+        assert captured(fg.full((3,), 2.0)).tolist() == [2, 2, 2]
+
+
+# ------------------------------------------------------------------------------------------------ losses
+
+TARGET = np.array([0, 1, 2, 0])
+
+
+def loss_that_changes(make, **changes):
+    def made():
+        loss = make()
+        x = fg.Tensor(np.random.default_rng(0).standard_normal((4, 3)))
+
+        def change(i):
+            name = list(changes)[i % len(changes)]
+            setattr(loss, name, changes[name](i))
+
+        return lambda y: loss(x * y, fg.from_numpy(TARGET)), change
+
+    return driven(made)
+
+
+CASES |= {
+    "weight of a loss": loss_that_changes(
+        lambda: nn.CrossEntropyLoss(weight=fg.ones(3)), weight=lambda i: fg.full((3,), float(i)) ** 2 / fg.arange(1, 4)
+    ),
+    "label_smoothing": loss_that_changes(nn.CrossEntropyLoss, label_smoothing=lambda i: i / 10),
+    "reduction": loss_that_changes(nn.CrossEntropyLoss, reduction=lambda i: ("sum", "mean")[i % 2]),
+    "ignore_index": loss_that_changes(nn.CrossEntropyLoss, ignore_index=lambda i: i % 3),
+}
+
+
+def test_hooks_on_losses_run():
+    loss, seen = nn.MSELoss(), []
+    loss.register_forward_pre_hook(lambda module, args: seen.append("before"))
+    loss.register_forward_hook(lambda module, args, out: out * 2)
+    assert loss(fg.ones(3), fg.zeros(3)).item() == 2
+    assert seen == ["before"]
+
+
+@changing
+def a_hook_on_a_loss():
+    loss = nn.MSELoss()
+    return lambda x: loss(x, x * 2), lambda i: loss.register_forward_hook(lambda module, args, out: out * i)
+
+
+# ------------------------------------------------------------------------------------------------ learning rates
+
+SCHEDULES = {
+    "StepLR": lambda o: optim.lr_scheduler.StepLR(o, 2),
+    "ExponentialLR": lambda o: optim.lr_scheduler.ExponentialLR(o, 0.5),
+    "CosineAnnealingLR": lambda o: optim.lr_scheduler.CosineAnnealingLR(o, 5),
+    "CosineAnnealingWarmRestarts": lambda o: optim.lr_scheduler.CosineAnnealingWarmRestarts(o, 5),
+    "LambdaLR": lambda o: optim.lr_scheduler.LambdaLR(o, lambda i: 1 / (1 + i)),
+    "OneCycleLR": lambda o: optim.lr_scheduler.OneCycleLR(o, 0.1, total_steps=20),
+    "SequentialLR": lambda o: optim.lr_scheduler.SequentialLR(
+        o, [optim.lr_scheduler.ConstantLR(o), optim.lr_scheduler.ExponentialLR(o, 0.5)], [3]
+    ),
+    "ChainedScheduler": lambda o: optim.lr_scheduler.ChainedScheduler([optim.lr_scheduler.ExponentialLR(o, 0.5)]),
+    "ReduceLROnPlateau": lambda o: optim.lr_scheduler.ReduceLROnPlateau(o),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_scheduler_steps_outside(name):
+    w = fg.ones(3, requires_grad=True)
+    optimizer = optim.SGD([w], lr=0.1)
+    scheduler = SCHEDULES[name](optimizer)
+
+    @fg.capture
+    def step(x):
+        optimizer.zero_grad()
+        (w * x).sum().backward()
+        optimizer.step()
+        scheduler.step(*[1.0] * (name == "ReduceLROnPlateau"))
+
+    with pytest.raises(fg.CaptureError, match="outside, between calls"):
+        step(fg.ones(3))
+
+
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.filterwarnings("ignore:.*recorded 16 times")
+def test_loud_or_right(name):
+    try:
+        found = history(CASES[name], fg.capture)
+    except fg.CaptureError as error:
+        where = str(error)
+    else:
+        where = None
+    if where is not None:
+        assert ".py:" in where
+        return
+    for i, (a, b) in enumerate(zip(found, history(CASES[name], lambda function: function), strict=True)):
+        assert a == b, f"entry {i} of the history"
