@@ -151,6 +151,100 @@ def test_a_scheduler_steps_outside(name):
         step(fg.ones(3))
 
 
+# ------------------------------------------------------------------------------------------------ modules
+
+
+def linear():
+    return nn.Linear(3, 3)
+
+
+def through(layers, x):
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+class Stack(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([linear()])
+
+    def forward(self, x):
+        return through(self.layers, x)
+
+
+def put(name, make=linear):
+    return lambda m, i: m.__setitem__(name, make())
+
+
+def numbers(i=2):
+    return nn.Parameter(fg.full((3,), i + 0.5))
+
+
+def put_anywhere(m, i):
+    m[str(i)] = numbers(i)
+
+
+# What makes a module, what the function does with it, what happens to it between calls.
+MODULES = {
+    "model.layers.append": (Stack, lambda m, x: m(x), lambda m, i: m.layers.append(linear())),
+    "a list that grows": (lambda: nn.ModuleList([linear()]), through, lambda m, i: m.append(linear())),
+    "a list that shrinks": (lambda: nn.ModuleList([linear() for _ in range(9)]), through, lambda m, i: m.pop(0)),
+    "an item of a list": (lambda: nn.ModuleList([linear(), linear()]), lambda m, x: m[-1](x), put(1)),
+    "a slice of a list": (lambda: nn.ModuleList([linear(), linear()]), lambda m, x: through(m[1:], x), put(1)),
+    "the length of a list": (lambda: nn.ModuleList([linear()]), lambda m, x: x * len(m),
+                             lambda m, i: m.append(linear())),
+    "an item of a dict": (lambda: nn.ModuleDict({"a": linear()}), lambda m, x: m["a"](x), put("a")),
+    "what a dict contains": (lambda: nn.ModuleDict({"a": linear()}), lambda m, x: x * 2 if "b" in m else x, put("b")),
+    "parameters of a list": (lambda: nn.ParameterList([numbers()]), lambda m, x: sum(x * p for p in m),
+                             lambda m, i: m.append(numbers(i))),
+    "a parameter of a list": (lambda: nn.ParameterList([numbers()]), lambda m, x: x * m[0],
+                              lambda m, i: m.__setitem__(0, numbers(i))),
+    "how many parameters": (lambda: nn.ParameterList([numbers()]), lambda m, x: x * len(m),
+                            lambda m, i: m.append(numbers(i))),
+    "values of a dict": (lambda: nn.ParameterDict({"a": numbers()}), lambda m, x: sum(x * p for p in m.values()),
+                         put_anywhere),
+    "a parameter of a dict": (lambda: nn.ParameterDict({"a": numbers()}), lambda m, x: x * m["a"],
+                              lambda m, i: m.__setitem__("a", numbers(i))),
+    "keys of a dict": (lambda: nn.ParameterDict({"a": numbers()}), lambda m, x: x * len(m) if "3" in m else x,
+                       put_anywhere),
+    "children": (lambda: nn.Sequential(linear()), lambda m, x: through(m.children(), x),
+                 lambda m, i: m.append(linear())),
+    "modules": (lambda: nn.Sequential(linear()),
+                lambda m, x: sum((q.weight.sum() for q in m.modules() if isinstance(q, nn.Linear)), x),
+                lambda m, i: m.append(linear())),
+    "get_submodule": (lambda: nn.Sequential(linear()), lambda m, x: m.get_submodule("0")(x), put(0)),
+    "get_parameter": (lambda: nn.Sequential(linear()), lambda m, x: x * m.get_parameter("0.bias"),
+                      lambda m, i: setattr(m[0], "bias", numbers(i))),
+    "get_buffer": (lambda: nn.Sequential(nn.BatchNorm1d(3)), lambda m, x: x * m.get_buffer("0.running_mean"),
+                   lambda m, i: setattr(m[0], "running_mean", fg.full((3,), float(i)))),
+    "buffers": (lambda: nn.Sequential(nn.BatchNorm1d(3)), lambda m, x: x * m[0]._buffers["running_mean"],
+                lambda m, i: setattr(m[0], "running_mean", fg.full((3,), float(i)))),
+    "state_dict": (lambda: nn.Sequential(linear()), lambda m, x: x * m.state_dict()["0.bias"], put(0)),
+    "what is applied": (lambda: nn.Sequential(linear()), lambda m, x: x * counted(m), lambda m, i: m.append(linear())),
+}
+
+
+def counted(module):
+    found = []
+    module.apply(found.append)
+    return len(found)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_that_change(name):
+    make, function, change = MODULES[name]
+    module = make()
+    captured = fg.capture(lambda x: function(module, x))
+    x = fg.Tensor([[1.0, 2.0, 3.0]])
+    for i in range(4):
+        if i:
+            change(module, i)
+        for _ in range(2):
+            assert captured(x).tolist() == function(module, x).tolist()
+    assert captured.program.replays > 0
+
+
 # ------------------------------------------------------------------------------------------------
 
 

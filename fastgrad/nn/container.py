@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from fastgrad.nn.module import Module, UnaryModule
 from fastgrad.nn.parameter import Parameter
+from fastgrad.replay import note_module
 from fastgrad.tensor import Tensor
 
 __all__ = ["ModuleDict", "ModuleList", "ParameterDict", "ParameterList", "Sequential"]
@@ -142,7 +143,8 @@ class ModuleList(_Sequence):
 
     def __init__(self, modules: Iterable[Module] | None = None) -> None:
         super().__init__()
-        self.extend(modules or ())
+        for i, module in enumerate(modules or ()):
+            self.add_module(str(i), module)
 
     def _like(self, named: list[tuple[str, Module]]) -> Any:
         return type(self)(module for _, module in named)
@@ -240,15 +242,18 @@ class ParameterList(Module):
         self.extend(() if values is None else values)
 
     def _name_at(self, i: Any) -> str:
+        note_module(self)
         position: int = as_index(i)
         if not -self._size <= position < self._size:
             raise IndexError(f"index {position} is out of range")
         return str(position % self._size)
 
     def __len__(self) -> int:
+        note_module(self)
         return self._size
 
     def __iter__(self) -> Iterator[Any]:
+        note_module(self)
         return iter([self.__dict__[str(i)] for i in range(self._size)])
 
     def __getitem__(self, i: Any) -> Any:
@@ -293,6 +298,7 @@ class ParameterDict(Module):
             self.update(parameters)
 
     def __getitem__(self, key: str) -> Any:
+        note_module(self)
         if key not in self._names:
             raise AttributeError(f"'ParameterDict' object has no attribute {key!r}")  # PyTorch's is no KeyError
         return self.__dict__[key]
@@ -312,15 +318,19 @@ class ParameterDict(Module):
         self._names = {name: None for name in self._names if name != key}
 
     def __len__(self) -> int:
+        note_module(self)
         return len(self._names)
 
     def __iter__(self) -> Iterator[str]:
+        note_module(self)
         return iter(list(self._names))
 
     def __reversed__(self) -> Iterator[str]:
+        note_module(self)
         return reversed(list(self._names))
 
     def __contains__(self, key: object) -> bool:
+        note_module(self)
         return key in self._names
 
     def setdefault(self, key: str, default: Any = None) -> Any:

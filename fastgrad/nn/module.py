@@ -8,6 +8,9 @@ that is silently no longer trained, hence the check in `__setattr__`, which cost
 
 Note [Calls]: a call asks one question, `calls_are_watched`, before `forward`: has any module of this process ever had
 a hook, or does this thread record? Only then are the module's own hooks looked at.
+
+Note [What recording sees]: whatever looks into a module's `__dict__` says so first (`note_module`, which does nothing
+unless this thread records): a replay depends on what stands there.
 """
 
 from collections import OrderedDict
@@ -19,7 +22,7 @@ from fastgrad.autograd import clear_gradients, no_grad
 from fastgrad.nn.hooks import CALL_HOOKS, ModuleHandle, Options, add_hook, call_with_hooks
 from fastgrad.nn.parameter import Parameter
 from fastgrad.replay import module_changed, note_module
-from fastgrad.runtime import calls_are_watched, is_recording, note_hooks
+from fastgrad.runtime import calls_are_watched, note_hooks
 from fastgrad.tensor import Tensor, float32, float64
 from fastgrad.tensor import device as Device
 from fastgrad.tensor import dtype as DType
@@ -99,8 +102,7 @@ class Module:
         return self.forward(input)
 
     def _watched_call(self, *args: Any, **kwargs: Any) -> Any:
-        if is_recording():
-            note_module(self)
+        note_module(self)
         if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks:
             return call_with_hooks(self, args, kwargs)
         return self.forward(*args, **kwargs)
@@ -245,6 +247,7 @@ class Module:
 
     @property
     def _buffers(self) -> Mapping[str, Tensor | None]:
+        note_module(self)
         return MappingProxyType({name: self.__dict__[name] for name in self._buffer_names})
 
     @property
@@ -252,6 +255,7 @@ class Module:
         return MappingProxyType(dict(self._own_modules()))
 
     def _own_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        note_module(self)
         return (
             (name, value)
             for name, value in list(self.__dict__.items())
@@ -259,10 +263,12 @@ class Module:
         )
 
     def _own_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        note_module(self)
         values = ((name, self.__dict__[name]) for name in self._buffer_names)
         return ((name, value) for name, value in values if value is not None)
 
     def _own_modules(self) -> Iterator[tuple[str, "Module"]]:
+        note_module(self)
         return ((name, value) for name, value in list(self.__dict__.items()) if isinstance(value, Module))
 
     def _collect(
@@ -271,8 +277,6 @@ class Module:
         seen: set[int] = set()
         modules = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate) if recurse else [(prefix, self)]
         for path, module in modules:
-            if is_recording():
-                note_module(module)
             for name, value in own(module):
                 if id(value) not in seen:
                     if remove_duplicate:
@@ -336,12 +340,14 @@ class Module:
         """The module at a dotted path. AttributeError if there is none."""
         module: Module = self
         for name in target.split(".") if target else ():
+            note_module(module)
             found = getattr(module, name, _NOTHING)
             if found is _NOTHING:
                 raise AttributeError(f"{type(module).__name__} has no attribute `{name}`")
             if not isinstance(found, Module):
                 raise AttributeError(f"`{name}` is not an nn.Module")
             module = found
+        note_module(module)  # for get_parameter and get_buffer
         return module
 
     def get_parameter(self, target: str) -> Parameter:
