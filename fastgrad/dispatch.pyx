@@ -22,9 +22,10 @@ from fastgrad.runtime cimport (
 )
 from fastgrad.tape cimport Op, record, record_change, recording_mask
 from fastgrad.tensor cimport (
-    ARGUMENT, CONTIGUOUS, LEAF_REQUIRES_GRAD, VIEW, WRAPPED, Tensor, alias, array_of, array_over, check_writable,
-    contiguous, copy_data, default_dt, fitted, make_view, mark_written, new_tensor, normalize_dim, read_sizes, rebind,
-    renewed, requires_grad, root_of, same_sizes, set_base, set_node, sizes_list, stale, tensor_of,
+    ARGUMENT, CONTIGUOUS, LEAF_REQUIRES_GRAD, NARROW, OF_NUMPY, OF_PYTHON, VIEW, WRAPPED, Tensor, alias, array_of,
+    array_over, check_writable, contiguous, copy_data, default_dt, fitted, make_view, mark_written, new_tensor,
+    normalize_dim, read_sizes, rebind, renewed, requires_grad, root_of, same_sizes, set_base, set_node, sizes_list,
+    stale, tensor_of,
 )
 
 import numpy as np
@@ -1019,7 +1020,16 @@ cdef object numbers(Primitive op, PyObject **args, int n):
     cdef fg_call call
     cdef double value
     cdef Tensor out
-    cdef int i
+    cdef int i, kind = OF_PYTHON, other = OF_PYTHON
+    for i in range(n):
+        if isinstance(<object>args[i], Tensor):
+            other = (<Tensor>args[i]).number_kind
+        elif isinstance(<object>args[i], np_generic):
+            other = NARROW if (<object>args[i]).dtype.kind == "f" and not PyFloat_Check(<object>args[i]) else OF_NUMPY
+        kind = max(kind, other)
+    if kind == NARROW:
+        hooks.refused(b"a NumPy float that is no float64, as an argument or with one, is computed with: NumPy rounds "
+                      b"otherwise than doubles are rounded. Make floats of Python of them")
     if op.kernel is None or op.name not in ("add", "sub", "mul", "div", "neg") \
             or (op.name == "div" and isinstance(<object>args[1], Tensor)):
         hooks.refused(b"floats that are arguments can be added, subtracted, multiplied, and divided by constants; "
@@ -1043,6 +1053,7 @@ cdef object numbers(Primitive op, PyObject **args, int n):
             call.ptr[i + 1] = &call.scalar[i + 1]
     go(op.kernel, 1, &call, 1, out, None, None, None)
     out.flags |= WRAPPED
+    out.number_kind = kind
     return out
 
 

@@ -55,10 +55,14 @@ class Generator:
     def seed(self) -> int:
         """Start at a seed that nobody can foresee, and return it."""
         self.manual_seed(secrets.randbits(63))
-        return self.initial_seed()
+        return self._start()
 
     def initial_seed(self) -> int:
         """What the stream was started with."""
+        _refuse("initial_seed()")
+        return self._start()
+
+    def _start(self) -> int:
         if self._seed is None:
             self._seed = secrets.randbits(63)
         return self._seed
@@ -70,7 +74,7 @@ class Generator:
 
             drawn_from_python("random numbers were drawn")
         if self._stream is None:
-            self._stream = np.random.default_rng(self.initial_seed())
+            self._stream = np.random.default_rng(self._start())
         return self._stream
 
     def get_state(self) -> Tensor:
@@ -78,7 +82,7 @@ class Generator:
         _refuse("reading the state of a generator")
         known = self.numpy().bit_generator.state
         numbers = (
-            (self.initial_seed(), 8),
+            (self._start(), 8),
             (known["state"]["state"], 16),
             (known["state"]["inc"], 16),
             (known["has_uint32"], 8),

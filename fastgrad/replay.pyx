@@ -46,10 +46,10 @@ from fastgrad.runtime cimport (
     fg_entry, fg_pool, free_pool, grad_enabled, hooks, itemsize_of, make_common, new_pool, next_stamp, recorder_pool,
     recording, room_for_one, run_merged, set_grad_enabled, set_recorder_pool, thread_limit,
 )
-from fastgrad.tape cimport Op
+from fastgrad.tape cimport Op, hooks_of, packer
 from fastgrad.tensor cimport (
-    ARGUMENT, CONTIGUOUS, LEAF_REQUIRES_GRAD, WRAPPED, Tensor, alias, array_over, copy_data, new_tensor, requires_grad,
-    same_sizes, sizes_list, tensor_of,
+    ARGUMENT, CONTIGUOUS, LEAF_REQUIRES_GRAD, NARROW, OF_NUMPY, OF_PYTHON, WRAPPED, Tensor, alias, array_over,
+    copy_data, default_dt, new_tensor, requires_grad, same_sizes, sizes_list, tensor_of,
 )
 from fastgrad.watch cimport Watch, unmute
 
@@ -83,7 +83,6 @@ cdef extern from *:
     Py_ssize_t FG_NARGS(size_t n)
     PyObject **fg_items(list)
 
-np_floating = np.floating
 plain_types = (int, str, bytes, type(None), type(Ellipsis), slice, np.integer, np.bool_, np.dtype, dtype_type)
 cdef tuple constant_types = (*plain_types, float, complex, np.generic, np.ndarray, type, FunctionType, ModuleType)
 cdef int[8] typenums    # NumPy's, by dtype code
@@ -155,6 +154,7 @@ cdef class Found:
     cdef Tensor grad
     cdef fg_block *grad_block
     cdef char *grad_ptr
+    cdef tuple hooks
 
     def __dealloc__(self):
         if self.block is not NULL:
@@ -302,6 +302,7 @@ cdef class Recorder:
             found.grad = <Tensor>t.grad_tensor
             found.grad_block = found.grad.block
             found.grad_ptr = found.grad.ptr
+        found.hooks = hooks_of(t)
         number(&self.met, <PyObject *>t, NULL, len(self.found))
         self.found.append(found)
         return found
@@ -611,6 +612,7 @@ cdef class Guard:
     cdef int flags, dt, nd
     cdef int64_t sizes[8]
     cdef int64_t strides[8]
+    cdef tuple hooks
     cdef bint has_grad
     cdef Place grad_place        # of the gradient it comes with, if launches use that; else None
     cdef char *grad_ptr
@@ -628,7 +630,7 @@ cdef class Argument:
     cdef int64_t sizes[8]
     cdef int64_t strides[8]
     cdef Tensor number           # where a float goes; None: not a float
-    cdef object value            # anything else: the value itself
+    cdef object value            # anything else: the value itself; of a float: its class
     cdef Tensor same             # a tensor that requires grad: this one, and no other
     cdef list views              # (tensor, offset): aliases of its memory that Python calls work with
 
@@ -668,7 +670,7 @@ cdef class Output:
     cdef object same             # a tensor from outside, or a constant, that is returned as it is
     cdef Tensor number           # a float among the arguments
     cdef object given            # what was passed for it, if that is no float of Python
-    cdef bint computed           # a float that was computed from such
+    cdef object computed         # the class of a float that was computed from such; else None
 
 
 @cython.no_gc_clear    # __dealloc__ needs its lists
@@ -702,7 +704,9 @@ cdef class Program:
     cdef unsigned long holder    # which thread
     cdef bint moved              # memory that is written has moved since arguments were last compared with it
     cdef readonly long replays
-    cdef unsigned long module_changes
+    cdef unsigned long changes   # when it was last compared with modules and hooks
+    cdef int default_dt          # of new tensors of floats
+    cdef object packing          # what packs tensors that are saved for the tape
 
     def __dealloc__(self):
         cdef Place place
@@ -737,7 +741,7 @@ cdef class Program:
             thing = <object>args[i]
             i += 1
             if a.number is not None:
-                if not PyFloat_Check(thing) and not isinstance(thing, np_floating):
+                if type(thing) is not a.value:
                     return False
             elif a.same is not None:
                 if thing is not a.same:
@@ -820,10 +824,15 @@ cdef class Program:
             return False
         if self.watch.first_change() >= 0:
             return False
-        if self.module_changes != changes:
+        if packer() is not self.packing or default_dt != self.default_dt:
+            return False
+        if self.changes != changes:
             if not same_attributes(self.modules):
                 return False
-            self.module_changes = changes
+            for g in self.guards:
+                if hooks_of(g.tensor) != g.hooks:
+                    return False
+            self.changes = changes
         for g in self.guards:
             t = g.tensor
             if t.flags & (LEAF_REQUIRES_GRAD | CONTIGUOUS) != g.flags or t.node is not NULL or t.dt != g.dt \
@@ -1125,7 +1134,7 @@ cdef class Program:
             out = <Output>self.outputs[0]
             if out.same is None and out.place is None and out.number is None:
                 return None
-            if copy and out.place is not None and out.shape.flags & CONTIGUOUS:
+            if copy and out.place is not None and out.computed is None and out.shape.flags & CONTIGUOUS:
                 t = new_tensor(out.shape.dt, out.shape.nd, out.shape.sizes)
                 memcpy(t.ptr, out.place.start + out.offset, t.numel_ * itemsize_of[t.dt])
                 return t
@@ -1134,8 +1143,8 @@ cdef class Program:
             if out.number is not None:    # an argument, as it was given
                 made.append(out.given if out.given is not None else (<double *>out.number.ptr)[0])
                 continue
-            if out.computed:
-                made.append((<double *>(out.place.start + out.offset))[0])
+            if out.computed is not None:
+                made.append(out.computed((<double *>(out.place.start + out.offset))[0]))
                 continue
             if out.place is None:
                 made.append(out.same.copy() if type(out.same) is np.ndarray else out.same)
@@ -1291,6 +1300,9 @@ cdef list to_arguments(Recorder recorder, list leaves, list passed):
         if PyFloat_Check(thing) or isinstance(thing, np.floating):
             a.number = new_tensor(FLOAT64, 0, NULL)
             a.number.flags |= WRAPPED | ARGUMENT
+            a.number.number_kind = OF_NUMPY if isinstance(thing, np.float64) \
+                else OF_PYTHON if PyFloat_Check(thing) else NARROW
+            a.value = type(thing)
             (<double *>a.number.ptr)[0] = thing
             passed.append(a.number)
             continue
@@ -1403,7 +1415,9 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
     program.held = recorder.held
     program.checks = recorder.checks
     program.modules = recorder.modules
-    program.module_changes = changes
+    program.changes = changes
+    program.packing = packer()
+    program.default_dt = default_dt
     program.watch = recorder.watch
     program.grad_mode = grad_enabled()
     # What is returned.
@@ -1422,7 +1436,8 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
         if out.number is not None:
             program.returns_numbers = True
             continue
-        out.computed = t.flags & WRAPPED != 0
+        if t.flags & WRAPPED:
+            out.computed = np.float64 if t.number_kind == OF_NUMPY else float
         if t.block.pool != recorder.pool and not t.flags & ARGUMENT \
                 and fg_pointers_get(&recorder.made, t.block, NULL) < 0 and held_outside(recorder, t):
             out.same = thing
@@ -1466,10 +1481,14 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
         if (t.flags ^ found.flags) & LEAF_REQUIRES_GRAD:
             raise refused(recorder.function, "the captured function changes requires_grad of a tensor from outside: "
                                              "a replay would not")
+        if hooks_of(t) != found.hooks:
+            raise refused(recorder.function, "the captured function adds or removes a hook of a tensor from outside: a "
+                                             "replay would not")
         g = Guard.__new__(Guard)
         program.guards.append(g)
         g.tensor = t
         g.ptr = found.ptr
+        g.hooks = found.hooks
         g.flags = found.flags
         g.dt = found.dt
         g.nd = found.nd
@@ -1885,11 +1904,12 @@ def in_child():
 
 os.register_at_fork(after_in_child=in_child)
 
-cdef unsigned long changes = 0    # of attributes of all modules
+cdef unsigned long changes = 0    # of attributes of all modules, and of hooks of all tensors
 
 
-def module_changed():
-    """An attribute of some module was set or deleted: programs look whether it was one of theirs."""
+def note_change():
+    """An attribute of some module, or a hook of some tensor, is set or removed: programs look whether it is one of
+    theirs."""
     global changes
     changes += 1
 

@@ -683,7 +683,7 @@ class Packed:
 def _packed(thing: cython.pointer(PyObject), t: Tensor) -> cython.pointer(PyObject):
     """What stands for a saved tensor, whose reference this takes, where hooks are set."""
     kept: Packed
-    found = _packer()
+    found = packer()
     if found is None:
         return thing
     kept = Packed.__new__(Packed)
@@ -743,8 +743,10 @@ def unpack(packed: Packed):
 
 
 @cython.cfunc
-def _packer():
+def packer():
     """The hooks that pack and unpack what this thread saves, or None."""
+    if not _packing:
+        return None
     found = _packers.get(_thread())
     return found[-1] if found and not isinstance(found[-1], str) else None
 
@@ -1258,6 +1260,13 @@ def _delay(late: dict, t: Tensor, g: Tensor):
     late[id(t)] = (t, g if before is None else _add.call2(before[1], g))
 
 
+@cython.cfunc
+def hooks_of(t: Tensor) -> tuple:
+    """The numbers of a leaf's hooks, which no other hooks have."""
+    found = _hooks.get(id(t)) if t.flags & HOOKED else None
+    return () if found is None else (*found[0], *found[1])
+
+
 def add_hook(thing, hook, output: cython.int, after: cython.bint):
     """Call `hook` with the gradients of a tensor's output of its node, a node (output -1) or a leaf.
 
@@ -1266,6 +1275,8 @@ def add_hook(thing, hook, output: cython.int, after: cython.bint):
     global _hook_numbers
     key = thing
     if isinstance(thing, Tensor):
+        if recording:
+            hooks.used(cython.cast(cython.pointer(PyObject), thing))
         renewed(thing)
         if cython.cast(Tensor, thing).node is cython.NULL:
             cython.cast(Tensor, thing).flags |= HOOKED

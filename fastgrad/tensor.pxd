@@ -17,6 +17,11 @@ cdef enum Flag:
     ARGUMENT = 64     # of a captured function that is being recorded, or a view of one
     HOOKED = 128      # a leaf with hooks, which the tape keeps
 
+cdef enum NumberKind:    # of what is WRAPPED: whose number it stands for
+    OF_PYTHON
+    OF_NUMPY             # np.float64
+    NARROW               # NumPy's others, whose arithmetic is not that of doubles
+
 
 cdef class dtype:
     cdef readonly str name
@@ -45,6 +50,7 @@ cdef class Tensor:
     cdef unsigned char nd
     cdef unsigned char flags
     cdef unsigned char out_index   # which output of node
+    cdef unsigned char number_kind
     cdef int64_t sizes[8]
     cdef int64_t strides[8]        # in elements
     cdef object __weakref__

@@ -1523,6 +1523,16 @@ cdef object nested(object data):
     return data
 
 
+cdef Tensor tensor_of_number(Tensor number, dtype dtype):
+    """The tensor that a float stands for which is an argument of a captured function, or computed from such."""
+    if number.number_kind == NARROW:
+        hooks.refused(b"a tensor of a NumPy float that is an argument, and no float64: pass a float of Python, or an "
+                      b"array")
+    if dtype is None:
+        dtype = dtypes[FLOAT64 if number.number_kind == OF_NUMPY else default_dt]
+    return number.clone() if dtype.code == number.dt else number.to(dtype)
+
+
 def as_tensor(data, dtype dtype, bint copy):
     """The tensor that `data` (number, nested sequence, array, tensor) stands for; `dtype` None infers it.
 
@@ -1533,6 +1543,10 @@ def as_tensor(data, dtype dtype, bint copy):
     cdef bint numbers = False   # of Python
     if isinstance(data, Tensor):
         t = <Tensor>data
+        if t.flags & WRAPPED:
+            return tensor_of_number(t, dtype)
+        if not copy and (dtype is None or dtype.code == t.dt):
+            return t
         array = array_of(t)
     elif isinstance(data, np.generic):
         array = np.asarray(data)

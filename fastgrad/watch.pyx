@@ -7,8 +7,9 @@ Design:
 - When recording ends, everything must have the value that it had, or the function changes what a replay would not.
 - Before a replay, everything must have that value still, or the function is recorded anew. Such a check costs a lookup
   in a dict; containers are compared item by item, by identity.
-- The standard library, NumPy and this package are taken to read nothing of their own that changes. What draws random
-  numbers, starts threads, asks for the time or advances an iterator is refused.
+- The standard library, NumPy and this package, but for its schedulers and data sets, are taken to read nothing of
+  their own that changes. What draws random numbers, starts threads, asks for the time or advances an iterator is
+  refused.
 
 Note [Made inside]: an object that the function makes for itself, a list that it fills, say, may change while recording.
 Such objects are told by their reference counts, when recording is over: nobody but this module holds them any more.
@@ -122,6 +123,7 @@ cdef object python_function = eval("lambda: None")
 cdef str package = os.path.dirname(os.path.abspath(__file__)) + os.sep
 cdef tuple ours = (package, os.path.dirname(np.__file__) + os.sep, "<frozen")
 cdef str standard = os.path.dirname(os.__file__) + os.sep
+cdef tuple stateful = (package + os.path.join("optim", "lr_scheduler.py"), package + os.path.join("utils", "data.py"))
 cdef object environment = type(os.environ).__getitem__.__code__
 cdef str queue_file = standard + "queue.py"
 cdef tuple sequences = (list, set, deque, type({}.keys()), type({}.values()), type({}.items()))
@@ -227,7 +229,7 @@ cdef int reading_of(code) except -1:
         read_codes.clear()
     file = code.co_filename
     how = NOT_AT_ALL if code.co_names == ("_tuple_new",) \
-        else USERS if is_followed(file) else OF_THE_ENVIRONMENT if code is environment \
+        else USERS if is_followed(file) or file in stateful else OF_THE_ENVIRONMENT if code is environment \
         else OF_A_QUEUE if file == queue_file and code.co_name in ("put", "get") \
         else OTHERS if code.co_argcount and not file.startswith(ours) else NOT_AT_ALL
     read_codes.append(code)

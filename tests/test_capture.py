@@ -103,19 +103,19 @@ def test_strided_tensors_and_slices_of_one_array():
     assert len(captured.programs) == 2
 
 
-def test_floats_are_inputs_and_integers_part_of_the_signature():
+def test_floats_are_inputs_and_integers_and_classes_part_of_the_signature():
     def function(x, factor, *, power=2, pair=(0.0, None)):
         return x ** power * factor + pair[0]
 
     captured = fg.capture(function)
     x = fg.randn(3)
-    for factor in (2.0, 3.5, np.float32(4.25), -1):
+    for factor in (2.0, 3.5, -1, np.float32(4.25), np.float32(0.1)):
         assert equal(captured(x, factor), function(x, factor))
-    assert len(captured.programs) == 2
+    assert len(captured.programs) == 3
     assert equal(captured(x, 2.5, power=3), function(x, 2.5, power=3))
     assert equal(captured(x, 2.5, pair=(1.5, None)), function(x, 2.5, pair=(1.5, None)))
     assert equal(captured(x, 2.5, pair=(-1.5, None)), function(x, 2.5, pair=(-1.5, None)))
-    assert len(captured.programs) == 4
+    assert len(captured.programs) == 5
 
 
 def test_results_are_nested_and_safe_to_keep():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 
 import fastgrad as fg
 from fastgrad import nn, optim
-from tests.test_capture_footguns import driven, history
+from fastgrad.utils import data
+from tests.test_capture_footguns import driven, history, vector
 
 CASES = {}
 
@@ -56,20 +59,20 @@ ARRAYS = {
 ], ids=["as_tensor", "tensor", "as_tensor with dtype"])
 @pytest.mark.parametrize("kind", ARRAYS)
 def test_arrays_of_all_kinds_are_read_and_not_written(kind, use, tmp_path):
-    data, memory = ARRAYS[kind](tmp_path)
-    captured = fg.capture(lambda x: use(x, data))
+    given, memory = ARRAYS[kind](tmp_path)
+    captured = fg.capture(lambda x: use(x, given))
     x = fg.Tensor([1.0, 2.0, 3.0])
     for value in (1, 7, 5):
         memory[:] = value
         for _ in range(2):
-            assert captured(x).tolist() == use(x, data).tolist()
+            assert captured(x).tolist() == use(x, given).tolist()
             assert (np.asarray(memory) == value).all()
 
 
 def test_a_memmap_that_cannot_be_written(tmp_path):
     mapped(tmp_path)
-    data = np.memmap(tmp_path / "values.bin", np.float32, "r")
-    captured = fg.capture(lambda x: x * fg.as_tensor(data[:3]))
+    values = np.memmap(tmp_path / "values.bin", np.float32, "r")
+    captured = fg.capture(lambda x: x * fg.as_tensor(values[:3]))
     for _ in range(3):
         assert captured(fg.full((3,), 2.0)).tolist() == [2, 2, 2]
 
@@ -243,6 +246,214 @@ def test_modules_that_change(name):
         for _ in range(2):
             assert captured(x).tolist() == function(module, x).tolist()
     assert captured.program.replays > 0
+
+
+# ------------------------------------------------------------------------------------------------ hooks of tensors
+
+
+def hooked(register, remove=False):
+    def made(wrap):
+        w = fg.ones(3, requires_grad=True)
+        handles = []
+
+        def step(x):
+            w.grad = None
+            (w * w * x).sum().backward()
+
+        captured = wrap(step)
+
+        def drive(i):
+            if remove and i % 2 == 0 and handles:
+                handles.pop().remove()
+            elif i:
+                handles.append(register(w, i))
+            captured(vector(i))
+            captured(vector(i))
+
+        return [w], drive
+
+    return made
+
+
+CASES |= {
+    "register_hook": hooked(lambda w, i: w.register_hook(lambda g: g * i)),
+    "a hook that comes and goes": hooked(lambda w, i: w.register_hook(lambda g: g * (i + 2)), remove=True),
+    "register_post_accumulate_grad_hook": hooked(
+        lambda w, i: w.register_post_accumulate_grad_hook(lambda p: p.grad.mul_(i + 2))
+    ),
+}
+
+
+def test_a_hook_that_is_registered_inside_is_loud():
+    w = fg.ones(3, requires_grad=True)
+
+    @fg.capture
+    def step(x):
+        w.register_hook(lambda g: g * 2)
+        (w * x).sum().backward()
+
+    with pytest.raises(fg.CaptureError, match="adds or removes a hook"):
+        step(fg.ones(3))
+
+
+def test_a_hook_for_one_backward():
+    w = fg.ones(3, requires_grad=True)
+
+    @fg.capture
+    def step(x):
+        w.grad = None
+        with w.register_hook(lambda g: g * 2):
+            (w * x).sum().backward()
+
+    for i in range(3):
+        step(vector(i))
+        assert w.grad.tolist() == [2 * (i + 1.0)] * 3
+    assert step.program.replays > 0
+
+
+@pytest.mark.parametrize("hooks", [
+    (lambda t: t, lambda t: t * 2), (lambda t: t * 3, lambda t: t),
+], ids=["unpacked", "packed"])
+def test_saved_tensors_hooks_around_a_call(hooks):
+    w = fg.ones(3, requires_grad=True)
+
+    def function(x):
+        w.grad = None
+        (w * w * x).sum().backward()
+        return w.grad * 1
+
+    step = fg.capture(function)
+    for i in range(6):
+        with fg.autograd.graph.saved_tensors_hooks(*hooks) if i % 3 == 1 else contextlib.nullcontext():
+            assert step(vector(i)).tolist() == function(vector(i)).tolist()
+
+
+# ------------------------------------------------------------------------------------------------ state of the package
+
+
+@pytest.mark.parametrize("make", [
+    lambda x: fg.zeros(3), lambda x: fg.tensor(1.5) + fg.ones(3), lambda x: x.double() * fg.finfo().eps,
+    lambda x: fg.full((2,), 0.1), lambda x: fg.linspace(0.0, 1.0, 3), lambda x: fg.arange(0.0, 1.0, 0.3),
+], ids=["zeros", "tensor", "finfo", "full", "linspace", "arange"])
+def test_the_default_dtype(make):
+    captured = fg.capture(make)
+    x = fg.ones(3)
+    try:
+        for dtype in (fg.float32, fg.float64, fg.float32, fg.float64):
+            fg.set_default_dtype(dtype)
+            for _ in range(2):
+                got, expected = captured(x), make(x)
+                assert got.dtype is expected.dtype
+                assert got.tolist() == expected.tolist()
+    finally:
+        fg.set_default_dtype(fg.float32)
+    assert captured.program.replays > 1
+
+
+def scheduled():
+    optimizer = optim.SGD([fg.ones(3, requires_grad=True)], lr=0.5)
+    return optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+
+
+@changing
+def get_last_lr():
+    scheduler = scheduled()
+    return lambda x: x * scheduler.get_last_lr()[0], lambda i: scheduler.step()
+
+
+@changing
+def state_dict_of_a_scheduler():
+    scheduler = scheduled()
+    return lambda x: x * scheduler.state_dict()["last_epoch"], lambda i: scheduler.step()
+
+
+@changing
+def state_dict_of_an_optimizer():
+    optimizer = scheduled().optimizer
+    return (lambda x: x * optimizer.state_dict()["param_groups"][0]["lr"],
+            lambda i: optimizer.param_groups[0].update(lr=i))
+
+
+@changing
+def indices_of_a_subset():
+    part = data.Subset(data.TensorDataset(fg.arange(9).float()), [0, 1])
+    return lambda x: x * part[1][0], lambda i: setattr(part, "indices", [0, i])
+
+
+@changing
+def an_index_of_a_subset():
+    part = data.Subset(data.TensorDataset(fg.arange(9).float()), [0, 1])
+    return lambda x: x * part[1][0], lambda i: part.indices.__setitem__(1, i)
+
+
+@changing
+def tensors_of_a_data_set():
+    whole = data.TensorDataset(fg.arange(9).float())
+    return lambda x: x * whole[3][0], lambda i: setattr(whole, "tensors", (fg.full((9,), float(i)),))
+
+
+@changing
+def parts_of_a_data_set():
+    whole = data.ConcatDataset([data.TensorDataset(fg.arange(9).float())])
+    return (lambda x: x * whole[3][0] * len(whole),
+            lambda i: whole.datasets.__setitem__(0, data.TensorDataset(fg.arange(9).float() + i)))
+
+
+@changing
+def initial_seed():
+    generator = fg.Generator()
+    return lambda x: x * (generator.initial_seed() % 97), lambda i: generator.manual_seed(i) and None
+
+
+# ------------------------------------------------------------------------------------------------ floats
+
+FLOATS = {
+    "as_tensor": lambda x, a: fg.as_tensor(a),
+    "as_tensor as float64": lambda x, a: fg.as_tensor(a, dtype=fg.float64),
+    "tensor": lambda x, a: fg.tensor(a),
+    "tensor of what is computed": lambda x, a: fg.tensor(a * 3.3),
+    "as_tensor times float64": lambda x, a: fg.as_tensor(a) * x.double(),
+    "stack": lambda x, a: fg.stack([fg.as_tensor(a), x.sum()]),
+    "arithmetic": lambda x, a: x.double() * (a * 3.3 + 1),
+    "arithmetic with NumPy's": lambda x, a: x.double() * (a * np.float32(3.3)),
+    "arithmetic with an integer of NumPy's": lambda x, a: fg.as_tensor(a * np.int64(3)),
+    "times float64": lambda x, a: x.double() * a,
+    "negated": lambda x, a: -a,
+    "both": lambda x, a: (a * 2, a),
+}
+
+
+def described(thing):
+    if isinstance(thing, tuple):
+        return [described(part) for part in thing]
+    return type(thing), str(getattr(thing, "dtype", "")), np.asarray(thing).tolist()
+
+
+@pytest.mark.parametrize("default", [fg.float32, fg.float64], ids=str)
+@pytest.mark.parametrize("kind", [float, np.float64, np.float32, np.float16, np.longdouble])
+@pytest.mark.parametrize("name", FLOATS)
+def test_floats_keep_their_type(name, kind, default):
+    function = FLOATS[name]
+    captured = fg.capture(function)
+    x = fg.Tensor([1.0, 2.0, 3.0])
+    fg.set_default_dtype(default)
+    try:
+        for value in (1 / 3, 0.7, -2.5):
+            try:
+                got = described(captured(x, kind(value)))
+            except fg.CaptureError:
+                assert kind not in (float, np.float64) or name == "arithmetic with NumPy's"
+                return
+            assert got == described(function(x, kind(value)))
+    finally:
+        fg.set_default_dtype(fg.float32)
+
+
+def test_floats_of_several_types():
+    captured = fg.capture(fg.as_tensor)
+    for kind in (float, np.float64, float, np.float64):
+        assert captured(kind(0.1)).dtype is fg.as_tensor(kind(0.1)).dtype
+    assert len(captured.programs) == 2
 
 
 # ------------------------------------------------------------------------------------------------

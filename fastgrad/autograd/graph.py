@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from fastgrad.replay import note_change
 from fastgrad.tape import Node, add_hook, push_packer
 from fastgrad.tensor import Tensor, bind
 
@@ -24,12 +25,18 @@ class RemovableHandle:
     def remove(self) -> None:
         """The hook is not called any more; to remove it twice is no error."""
         self._hooks.pop(self.id, None)
+        note_change()
 
     def __enter__(self) -> RemovableHandle:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.remove()
+
+
+def _registered(t: Tensor, hook: Callable[..., Any], output: int, after: bool) -> RemovableHandle:
+    note_change()
+    return RemovableHandle(*add_hook(t, hook, output, after))
 
 
 def register_hook(t: Tensor, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
@@ -39,7 +46,7 @@ def register_hook(t: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Removab
     """
     if not t.requires_grad:
         raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
-    return RemovableHandle(*add_hook(t, hook, t.output_nr, False))
+    return _registered(t, hook, t.output_nr, False)
 
 
 def register_post_accumulate_grad_hook(t: Tensor, hook: Callable[[Tensor], None]) -> RemovableHandle:
@@ -48,7 +55,7 @@ def register_post_accumulate_grad_hook(t: Tensor, hook: Callable[[Tensor], None]
         raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
     if not t.is_leaf:
         raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
-    return RemovableHandle(*add_hook(t, hook, 0, True))
+    return _registered(t, hook, 0, True)
 
 
 def increment_version(tensor: Tensor | Iterable[Tensor]) -> None:

@@ -6,6 +6,7 @@ from fastgrad import ops
 from fastgrad.nn import functional as F
 from fastgrad.nn.module import UnaryModule
 from fastgrad.nn.parameter import Parameter
+from fastgrad.runtime import calls_are_watched
 from fastgrad.tensor import Tensor
 
 __all__ = [
@@ -63,14 +64,14 @@ class Softmax(_Along):
     """exp(x) / sum(exp(x)) along `dim`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.softmax(input, self.dim, _stacklevel=5)
+        return F.softmax(input, self.dim, _stacklevel=5 + calls_are_watched())
 
 
 class LogSoftmax(_Along):
     """x - log(sum(exp(x))) along `dim`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.log_softmax(input, self.dim, _stacklevel=5)
+        return F.log_softmax(input, self.dim, _stacklevel=5 + calls_are_watched())
 
 
 class GELU(UnaryModule):
@@ -314,7 +315,7 @@ class Softmin(_Along):
     """softmax(-x) along `dim`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.softmin(input, self.dim, _stacklevel=5)
+        return F.softmin(input, self.dim, _stacklevel=5 + calls_are_watched())
 
 
 class Threshold(UnaryModule):

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 from fastgrad.autograd import clear_gradients, no_grad
 from fastgrad.nn.hooks import CALL_HOOKS, ModuleHandle, Options, add_hook, call_with_hooks
 from fastgrad.nn.parameter import Parameter
-from fastgrad.replay import module_changed, note_module
+from fastgrad.replay import note_change, note_module
 from fastgrad.runtime import calls_are_watched, note_hooks
 from fastgrad.tensor import Tensor, float32, float64
 from fastgrad.tensor import device as Device
@@ -116,7 +116,7 @@ class Module:
         if name in self.__dict__:
             self._check_replacement(name, self.__dict__[name], value)
         object.__setattr__(self, name, value)
-        module_changed()
+        note_change()
 
     def _check_replacement(self, name: str, old: Any, value: Any) -> None:
         if name in self._buffer_names:
@@ -137,7 +137,7 @@ class Module:
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
         self._forget_buffer(name)
-        module_changed()
+        note_change()
 
     def _forget_buffer(self, name: str) -> None:
         if name in self._buffer_names:

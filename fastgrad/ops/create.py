@@ -11,6 +11,7 @@ import numpy as np
 from fastgrad.dispatch import fill
 from fastgrad.ops.table import method
 from fastgrad.random import Generator, default_generator
+from fastgrad.replay import refuse
 from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor, as_dtype, dtype, empty_tensor, int64, strided_view
 from fastgrad.tensor import as_tensor as _as_tensor
@@ -24,6 +25,7 @@ def set_default_dtype(d: Any) -> None:
     chosen = as_dtype(d)
     if not chosen.is_floating_point:
         raise TypeError("only floating-point types are supported as the default type")
+    refuse("set_default_dtype() in a captured function: a replay would not repeat it. Call it outside")
     _set_default(chosen)
 
 
@@ -62,8 +64,6 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     """`data` itself if it is a tensor of that dtype, a tensor that shares an array's memory, else a copy."""
     _check_device(device)
     wanted = None if dtype is None else as_dtype(dtype)
-    if isinstance(data, Tensor) and (wanted is None or data.dtype is wanted):
-        return data
     return _as_tensor(data, wanted, False)
 
 

@@ -89,6 +89,8 @@ class Optimizer:
 
         As in PyTorch, the tensors inside are those of the optimiser and not copies.
         """
+        refuse("state_dict() of an optimizer in a captured function: a replay would not read its numbers again. Call "
+               "it outside")  # fmt: skip
         for hook in self._hooks("state_dict_pre"):
             hook(self)
         number = {id(param): i for i, param in enumerate(_parameters(self.param_groups))}
