@@ -558,20 +558,22 @@ class paused:
 
 def at_replay(check):
     """While recording: have `check` called before each replay. What it returns must equal what it returns now, or the
-    function is recorded anew."""
+    function is recorded anew; with the same check once more, what it returns then."""
     cdef Recorder recorder = current()
+    cdef fg_pool *pool = recorder_pool()
     cdef bint muted
     if recorder is None:
         return
-    for known, _ in recorder.checks:
-        if known == check:
-            return
     muted = recorder.watch.mute()
+    set_recorder_pool(NULL)
     try:
-        recorder.checks.append((check, check()))
+        token = check()
     finally:
+        set_recorder_pool(pool)
         if muted:
             unmute()
+    recorder.checks = [known for known in recorder.checks if known[0] != check]
+    recorder.checks.append((check, token))
 
 
 def drawn_from_python(what):

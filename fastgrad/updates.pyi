@@ -1,11 +1,11 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastgrad.tensor import Tensor
 from fastgrad.tensor import dtypes_by_code as dtypes_by_code
 
 def sgd(param: Tensor, grad: Tensor, buffer: Tensor | None, hyper: Tensor) -> int: ...
-def identities(params: list[Tensor], state: dict[Tensor, Any], names: tuple[str | None, ...]) -> bytes: ...
+def identities(params: Sequence[Tensor], state: dict[Tensor, Any], names: tuple[str | None, ...]) -> bytes: ...
 def sgd_group(
     params: list[Tensor], state: dict[Tensor, Any] | None, hyper: Tensor, begin: Callable[[Tensor], Tensor] | None
 ) -> None: ...

@@ -126,14 +126,18 @@ cdef dict slots_of(object state, Tensor param):
     return None if found is NULL else <dict?><object>found
 
 
-def identities(list params, state, tuple names) -> bytes:
-    """Which objects the state has of parameters under some names: equal if they are the same ones."""
-    cdef bytes found = PyBytes_FromStringAndSize(NULL, len(params) * len(names) * sizeof(void *))
+def identities(params, state, tuple names) -> bytes:
+    """Which the parameters are, and which objects the state has of them under some names: equal if they are the same
+    ones."""
+    cdef bytes found = PyBytes_FromStringAndSize(NULL, len(params) * (1 + len(names)) * sizeof(void *))
     cdef const void **place = <const void **><char *>found
-    cdef dict slots
+    cdef dict slots = None
     cdef PyObject *thing
     for param in params:
-        slots = slots_of(state, param)
+        place[0] = <PyObject *>param
+        place += 1
+        if names:
+            slots = slots_of(state, param)
         for name in names:
             thing = NULL if slots is None else PyDict_GetItemWithError(slots, name)
             place[0] = thing

@@ -456,6 +456,139 @@ def test_floats_of_several_types():
     assert len(captured.programs) == 2
 
 
+# ------------------------------------------------------------------------------------------------ optimisers
+
+
+def two_weights():
+    return fg.ones(3, requires_grad=True), fg.ones(3, requires_grad=True)
+
+
+def stepping(make, change):
+    """A step whose optimiser changes between calls."""
+
+    def made(wrap):
+        v, w = two_weights()
+        optimizer = make([v])
+
+        def step(x):
+            optimizer.zero_grad()
+            ((v * w * x) ** 2).sum().backward()
+            optimizer.step()
+
+        captured = wrap(step)
+
+        def drive(i):
+            if i:
+                change(optimizer, i, v, w)
+            captured(vector(i))
+            captured(vector(i))
+
+        return [v, w], drive
+
+    return made
+
+
+def clamped(optimizer, i, v, w):
+    def hook(optimizer, args, kwargs):
+        with fg.no_grad():
+            v.clamp_(-0.1, 0.1)
+
+    optimizer.register_step_post_hook(hook)
+
+
+def swapped(optimizer, i, v, w):
+    optimizer.param_groups[0]["params"] = [w if i % 2 else v]
+
+
+def slower(group):
+    if isinstance(group["lr"], fg.Tensor):
+        group["lr"].mul_(0.5)
+    else:
+        group["lr"] = fg.tensor(group["lr"])
+
+
+OPTIMIZERS = {
+    "SGD": lambda params: optim.SGD(params, lr=0.01),
+    "momentum": lambda params: optim.SGD(params, lr=0.01, momentum=0.9),
+    "Adam": lambda params: optim.Adam(params, lr=0.01),
+    "lr as a tensor": lambda params: optim.SGD(params, lr=fg.tensor(0.01)),
+    "Adam with lr as a tensor": lambda params: optim.Adam(params, lr=fg.tensor(0.01)),
+    "weight_decay as a tensor": lambda params: optim.SGD(params, lr=0.01, weight_decay=fg.tensor(0.1)),
+}
+CHANGES = {
+    "a hook": clamped,
+    "other parameters": swapped,
+    "no state": lambda optimizer, i, v, w: optimizer.state.clear(),
+    "another rate": lambda optimizer, i, v, w: optimizer.param_groups[0].update(lr=i / 50),
+    "a rate as a tensor": lambda optimizer, i, v, w: slower(optimizer.param_groups[0]),
+    "a group": lambda optimizer, i, v, w: i == 2 and optimizer.add_param_group({"params": [w], "lr": 0.02}),
+}
+CASES |= {
+    f"{name}, {change}": stepping(OPTIMIZERS[name], CHANGES[change]) for name in OPTIMIZERS for change in CHANGES
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_steps_are_replayed(name):
+    v, _ = two_weights()
+    optimizer = OPTIMIZERS[name]([v])
+
+    @fg.capture
+    def step(x):
+        optimizer.zero_grad()
+        (v * x).sum().backward()
+        optimizer.step()
+
+    for i in range(6):
+        step(vector(i))
+    assert step.program.replays > 2
+    optimizer.param_groups[0]["lr"] = 0.0
+    before = v.tolist()
+    step(vector(0))
+    assert v.tolist() == before or name == "weight_decay as a tensor"
+
+
+def a_group_for_zero_grad(wrap):
+    v, w = two_weights()
+    optimizer = optim.SGD([v], lr=0.1)
+
+    def step(x):
+        optimizer.zero_grad()
+        (v * x).sum().backward()
+
+    captured = wrap(step)
+
+    def drive(i):
+        if i == 2:
+            optimizer.add_param_group({"params": [w]})
+        w.grad = fg.ones(3)
+        captured(vector(i))
+
+    return [v, w], drive
+
+
+CASES["a group for zero_grad"] = a_group_for_zero_grad
+
+
+@pytest.mark.parametrize("change", [
+    lambda group, rate: group.update(lr=1.0), lambda group, rate: rate.mul_(2.0),
+], ids=["replaced", "in place"])
+def test_a_rate_that_changes_inside_is_loud(change):
+    v, _ = two_weights()
+    rate = fg.tensor(0.1)
+    optimizer = optim.SGD([v], lr=rate)
+
+    @fg.capture
+    def step(x):
+        change(optimizer.param_groups[0], rate)
+        optimizer.zero_grad()
+        (v * x).sum().backward()
+        optimizer.step()
+
+    with pytest.raises(fg.CaptureError):
+        step(fg.ones(3))
+
+
 # ------------------------------------------------------------------------------------------------
 
 

@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 from fastgrad import ops
 from fastgrad.autograd import enable_grad
 from fastgrad.optim.fused import Fused
-from fastgrad.replay import at_replay, paused
+from fastgrad.replay import paused
 from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor, float32, float64
-from fastgrad.updates import adapt_group, identities
+from fastgrad.updates import adapt_group
 
 __all__ = ["Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop"]
 
@@ -73,13 +73,8 @@ class _Adaptive(Fused):
     def _values(self, group: dict[str, Any]) -> tuple[Any, ...]:
         return (self._rule, group["maximize"], *self._numbers(group))
 
-    def _before_replay(self) -> object:
-        self.sync_hyper()
-        token: object = len(self.param_groups)
-        for group in self.param_groups:
-            slots: tuple[str | None, ...] = (*self._counts, *self._names(group))
-            token = (token, slots, identities(group["params"], self.state, slots))
-        return token
+    def _kept(self, group: dict[str, Any]) -> tuple[str | None, ...]:
+        return (*self._counts, *self._names(group))
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters once, from their gradients; returns the value of `closure`, which is called first."""
@@ -88,13 +83,12 @@ class _Adaptive(Fused):
             with enable_grad():
                 loss = closure()
         if is_recording():
-            self._refuse_changes()
             with paused():
                 for group in self.param_groups:
                     for param in group["params"]:
                         if param.grad is not None:
                             self._state_of(group, self._names(group), param)
-            at_replay(self._before_replay)
+            self._note_use()
         else:
             self.sync_hyper()
         for hyper, group in zip(self._hypers, self.param_groups, strict=True):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from fastgrad import ops
 from fastgrad.optim.optimizer import Optimizer
-from fastgrad.replay import refuse, starting
+from fastgrad.replay import paused, refuse, starting
 from fastgrad.tensor import float64
 
 
@@ -80,13 +80,19 @@ class Fused(Optimizer):
     def sync_hyper(self) -> bool:
         """Write what has changed in `param_groups` to where the kernels read it; `step` does so itself. Has any?"""
         changed = False
-        for hyper, group in zip(self._hypers, self.param_groups, strict=True):
-            changed |= hyper.sync(self._values(group))
+        for i, group in enumerate(self.param_groups):
+            changed |= self._hypers[i].sync(self._values(group))
         return changed
 
-    def _refuse_changes(self) -> None:
-        """While recording."""
-        if self.sync_hyper():
+    def _before_replay(self) -> object:
+        self.sync_hyper()
+        return super()._before_replay()
+
+    def _note_use(self) -> None:
+        with paused():  # a learning rate may be a tensor, whose value is asked for before each replay
+            changed = self.sync_hyper()
+        super()._note_use()
+        if changed:
             refuse("param_groups (the learning rate, say) changed inside a captured function: a replay would not "
                    "change it again. Change it outside, between calls")  # fmt: skip
 

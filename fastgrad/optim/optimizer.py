@@ -9,8 +9,10 @@ from warnings import warn
 
 from fastgrad.autograd import clear_gradients
 from fastgrad.autograd.graph import RemovableHandle
-from fastgrad.replay import refuse
+from fastgrad.replay import at_replay, refuse
+from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor
+from fastgrad.updates import identities
 
 __all__ = ["Optimizer"]
 
@@ -77,8 +79,26 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters, or fill them with zeros."""
+        if is_recording():
+            self._note_use()
         for group in self.param_groups:
             clear_gradients(group["params"], set_to_none)
+
+    def _note_use(self) -> None:
+        """While recording."""
+        at_replay(self._before_replay)
+
+    def _before_replay(self) -> object:
+        """What a program depends on, other than tensors and numbers that its launches read."""
+        found: list[object] = ["step" in self.__dict__ and bool(self._hooks("step_pre") or self._hooks("step_post"))]
+        for group in self.param_groups:
+            names = self._kept(group)
+            found += (names, identities(group["params"], self.state, names))
+        return found
+
+    def _kept(self, group: dict[str, Any]) -> tuple[str | None, ...]:
+        """Names of what launches use of the state of a group's parameters."""
+        return ()
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters once, from their gradients."""

@@ -11,10 +11,10 @@ from typing import Any
 from fastgrad import ops
 from fastgrad.autograd import enable_grad
 from fastgrad.optim.fused import Fused
-from fastgrad.replay import at_replay, paused
+from fastgrad.replay import paused
 from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor
-from fastgrad.updates import identities, sgd_group
+from fastgrad.updates import sgd_group
 
 __all__ = ["SGD"]
 
@@ -80,15 +80,8 @@ class SGD(Fused):
         }
         super().__init__(params, defaults)
 
-    def _before_replay(self) -> object:
-        """Hand over what may have changed; what the launches themselves depend on is returned."""
-        self.sync_hyper()
-        token: object = len(self.param_groups)
-        for group in self.param_groups:
-            token = (token, not group["momentum"], len(group["params"]))
-            if group["momentum"]:  # its buffers are those that were recorded
-                token = (token, identities(group["params"], self.state, ("momentum_buffer",)))
-        return token
+    def _kept(self, group: dict[str, Any]) -> tuple[str | None, ...]:
+        return ("momentum_buffer",) if group["momentum"] else ()
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters once, from their gradients; returns the value of `closure`, which is called first."""
@@ -96,12 +89,15 @@ class SGD(Fused):
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        if is_recording():
-            self._refuse_changes()
-            at_replay(self._before_replay)
+        recording = is_recording()
+        if recording:
+            self._note_use()
         for hyper, group in zip(self._hypers, self.param_groups, strict=True):
-            hyper.sync(self._values(group))
+            if not recording:
+                hyper.sync(self._values(group))
             sgd_group(group["params"], self.state if group["momentum"] else None, hyper.buffer, _memory)
+        if recording:  # a replay goes on with the buffers that there are now
+            self._note_use()
         return loss
 
 
