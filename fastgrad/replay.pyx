@@ -51,7 +51,7 @@ from fastgrad.tensor cimport (
     ARGUMENT, CONTIGUOUS, LEAF_REQUIRES_GRAD, WRAPPED, Tensor, alias, array_over, copy_data, new_tensor, requires_grad,
     same_sizes, sizes_list, tensor_of,
 )
-from fastgrad.watch cimport Watch, unmute
+from fastgrad.watch cimport Watch, same_value, unmute
 
 import numpy as np
 
@@ -1897,6 +1897,7 @@ cdef bint same_attributes(list modules):
     cdef Py_ssize_t at
     cdef PyObject *name
     cdef PyObject *value
+    cdef PyObject *other
     for module, before in modules:
         now = module.__dict__
         attributes = before
@@ -1904,7 +1905,8 @@ cdef bint same_attributes(list modules):
             return False
         at = 0
         while PyDict_Next(attributes, &at, &name, &value):
-            if PyDict_GetItemWithError(now, <object>name) != value:
+            other = PyDict_GetItemWithError(now, <object>name)
+            if other != value and (other is NULL or not same_value(<object>other, <object>value, 0)):
                 return False
     return True
 

@@ -22,6 +22,7 @@ cdef struct Name:
     PyObject *value     # NULL: none
 
 cdef void unmute() noexcept
+cdef bint same_value(x, y, int depth)
 
 ctypedef int (*profiler)(PyObject *, PyObject *, int, PyObject *) except -1
 
@@ -49,6 +50,7 @@ cdef class Watch:
     cdef profiler other        # that was there before
     cdef PyObject *other_self
     cdef bint collects         # did the garbage collector run by itself before?
+    cdef set imported          # names of modules that were not there when code that imports them began
     cdef object error
     cdef object refused        # what the function does that cannot be repeated, with its place; None: nothing
 
@@ -64,6 +66,7 @@ cdef class Watch:
     cdef int explore_all(self, things, int depth) except -1
     cpdef int look_at(self, array) except -1
     cdef int see(self, mentions, here, dict space) except -1
+    cdef int follow_import(self, str name) except -1
     cdef int follow(self, thing, path) except -1
     cdef int closure(self, function, tuple free) except -1
     cdef int search(self, code) except -1

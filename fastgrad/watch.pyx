@@ -21,10 +21,12 @@ import builtins
 import ctypes
 import datetime
 import functools
+import importlib
 import io
 import opcode
 import operator
 import os
+import random
 import sys
 import threading
 import time
@@ -123,7 +125,13 @@ cdef str package = os.path.dirname(os.path.abspath(__file__)) + os.sep
 cdef tuple ours = (package, os.path.dirname(np.__file__) + os.sep, "<frozen")
 cdef str standard = os.path.dirname(os.__file__) + os.sep
 cdef object environment = type(os.environ).__getitem__.__code__
+cdef object seeding = random.Random.seed.__code__
+cdef object importing = importlib.import_module.__code__
 cdef str queue_file = standard + "queue.py"
+cdef str modules_folder = package + "nn" + os.sep
+# Methods of fastgrad's modules that look at what the module holds, without a call of the module.
+cdef frozenset looks = frozenset(("forward", "__iter__", "__getitem__", "__len__", "__contains__", "keys", "values",
+                                  "items", "named_children", "named_modules"))
 cdef tuple sequences = (list, set, deque, type({}.keys()), type({}.values()), type({}.items()))
 cdef tuple mappings = (dict, MappingProxyType)
 cdef tuple buffers = (bytearray, memoryview, arrays_of_python.array)
@@ -154,6 +162,9 @@ cdef enum Reading:       # how code is looked at when it is about to run
     NOT_AT_ALL           # of libraries, and what makes named tuples
     OF_A_QUEUE
     OF_THE_ENVIRONMENT   # os.environ is read
+    OF_A_MODULE          # fastgrad's own, which is looked into
+    OF_A_SEED            # of Python's random numbers
+    OF_AN_IMPORT         # of a module whose name is computed
 
 cdef enum Origin:        # of a class
     USERS_OWN = 1        # or of a library that is looked into
@@ -228,6 +239,8 @@ cdef int reading_of(code) except -1:
     file = code.co_filename
     how = NOT_AT_ALL if code.co_names == ("_tuple_new",) \
         else USERS if is_followed(file) else OF_THE_ENVIRONMENT if code is environment \
+        else OF_A_SEED if code is seeding else OF_AN_IMPORT if code is importing \
+        else OF_A_MODULE if code.co_name in looks and file.startswith(modules_folder) \
         else OF_A_QUEUE if file == queue_file and code.co_name in ("put", "get") \
         else OTHERS if code.co_argcount and not file.startswith(ours) else NOT_AT_ALL
     read_codes.append(code)
@@ -292,6 +305,7 @@ cdef class Mentions:
     cdef tuple sites          # where it may compute with arrays (operands.py); None: not looked for yet
     cdef tuple chains         # (name, path): `self.config.scale` is ("self", ("config", "scale"))
     cdef frozenset asked      # strings, if there is a getattr or hasattr
+    cdef tuple imports        # (level, name) of modules
     cdef tuple free           # variables of a closure
     cdef bint takes           # it has arguments, or such variables
     cdef bint everything      # attributes may be asked for by names that are not in the code
@@ -300,7 +314,8 @@ cdef class Mentions:
 cdef dict op_names = {opcode.opmap[name]: name for name in (
     "CACHE", "EXTENDED_ARG", "LOAD_GLOBAL", "LOAD_NAME", "LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_ATTR",
     "LOAD_METHOD", "LOAD_SUPER_ATTR", "STORE_ATTR", "STORE_FAST", "DELETE_FAST", "LOAD_FAST_LOAD_FAST",
-    "STORE_FAST_LOAD_FAST", "STORE_FAST_STORE_FAST", "COPY", "PRECALL", "NOP") if name in opcode.opmap}
+    "STORE_FAST_LOAD_FAST", "STORE_FAST_STORE_FAST", "COPY", "PRECALL", "NOP", "LOAD_CONST", "IMPORT_NAME",
+    "IMPORT_FROM") if name in opcode.opmap}
 cdef bint known_code = sys.version_info < (3, 14)    # else every name may be a global's, and any object's attribute
 cdef int attribute_shift = 0 if sys.version_info < (3, 12) else 1
 
@@ -324,7 +339,11 @@ cdef Mentions mentions_of(object code):
     texts = frozenset([part for part in code.co_consts if type(part) is str and part.isidentifier()])
     known.everything = not openers.isdisjoint(names)
     known.asked = texts if "getattr" in names or "hasattr" in names else frozenset()
+    named = [part for part in code.co_consts if type(part) is str] \
+        if "modules" in names or "__import__" in names else names if not known_code else []
+    imports = [(0, part) for part in named]    # sys.modules["settings"]
     if not known_code:
+        known.imports = tuple(imports)
         known.names = frozenset(names)
         known.loose = known.names | texts
         known.called = frozenset()
@@ -333,7 +352,10 @@ cdef Mentions mentions_of(object code):
     slots = code.co_varnames + tuple([name for name in code.co_cellvars if name not in code.co_varnames]) \
         + code.co_freevars
     used, loose, called, chains, stored = set(), set(), set(), [], set()
+    if "globals" in names:
+        used.update(texts)
     chain = None
+    level = last = 0
     text = code.co_code
     for i in range(0, len(text), 2):
         op = op_names.get(text[i])
@@ -356,6 +378,16 @@ cdef Mentions mentions_of(object code):
             chain = (slots[arg & 15], ())
         elif op == "LOAD_SUPER_ATTR":
             loose.add(names[arg >> 2])
+            chain = None
+        elif op == "LOAD_CONST":
+            level, last = last, code.co_consts[arg]
+            chain = None
+        elif op == "IMPORT_NAME":    # of two constants: the level, and the names that are wanted
+            imports.append((level, names[arg]))
+            imports += [(level, f"{names[arg]}.{part}".lstrip(".")) for part in last or ()]
+            chain = None
+        elif op == "IMPORT_FROM":
+            loose.add(names[arg])
             chain = None
         elif op in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR"):
             name = names[arg >> attribute_shift if op == "LOAD_ATTR" else arg]
@@ -390,6 +422,7 @@ cdef Mentions mentions_of(object code):
         loose.add("super")
     known.loose = frozenset(loose) | (texts if known.everything else frozenset())
     known.chains = tuple(firm)
+    known.imports = tuple(imports)
     return known
 
 
@@ -489,6 +522,7 @@ cdef class Watch:
         self.mentioned = self.all_names = frozenset(("forward", "__call__"))    # what other code calls
         self.called = frozenset()
         self.asked = frozenset()
+        self.imported = set()
 
     def __dealloc__(self):
         PyMem_Free(self.names)
@@ -558,6 +592,18 @@ cdef class Watch:
             return 0
         if how == OF_THE_ENVIRONMENT:
             return self.explore(os.environ._data, 1)
+        if how == OF_A_SEED:
+            if fg_locals_of(frame)["a"] is None:
+                self.refuse(entropy)
+            return 0
+        if how == OF_A_MODULE:
+            from fastgrad.replay import note_module
+
+            note_module(fg_locals_of(frame)["self"])
+            return 0
+        if how == OF_AN_IMPORT:
+            here = fg_locals_of(frame)
+            return self.follow_import(importlib.util.resolve_name(here["name"], here["package"]))
         if how != USERS:
             for thing in list(fg_locals_of(frame).values()):
                 if of_user(type(thing)):
@@ -572,6 +618,9 @@ cdef class Watch:
                 or known.everything > self.everything:
             self.mention(known.loose, known.called, known.asked, known.everything)
         space = fg_globals_of(frame)
+        for level, name in known.imports:
+            self.follow_import(importlib.util.resolve_name("." * level + name, space.get("__package__") or "")
+                               if level else name)
         for name in known.names:
             value = PyDict_GetItemWithError(space, name)
             if value is not NULL:
@@ -623,6 +672,17 @@ cdef class Watch:
                 self.refuse(f"a captured function computes in NumPy or Python with an array of {array.nbytes} bytes "
                             f"from outside, too large to be compared at each call. Pass it, or the part needed, "
                             f"as an argument")
+        return 0
+
+    cdef int follow_import(self, str name) except -1:
+        """Note the modules that an import gives, `a` and `a.b`. Those that are not there yet: afterwards."""
+        while name:
+            module = sys.modules.get(name)
+            if module is None:
+                self.imported.add(name)
+            elif type(module) is ModuleType and is_user_module(module):
+                self.found(ITEM, sys.modules, name, module, 1)
+            name = name.rpartition(".")[0]
         return 0
 
     cdef int follow(self, thing, path) except -1:
@@ -890,6 +950,8 @@ cdef class Watch:
         """What the function did that a replay would not, in words, or an exception; None: nothing."""
         if self.error is not None:
             return self.error
+        for name in self.imported & sys.modules.keys():
+            self.follow_import(name)
         return self.changed()
 
     cdef int add_items_of(self, module) except -1:
@@ -1183,6 +1245,8 @@ cdef bint nests(code, inner):
     return False
 
 
+cdef str entropy = "random numbers that nobody seeds in a captured function: a replay would not draw new ones. Use " \
+    "fastgrad.rand and the like, or pass them as arguments"
 cdef frozenset shapers = frozenset(("reshape", "view", "transpose", "swapaxes", "squeeze", "ravel", "__dlpack__"))
 cdef object SimpleQueue = _queue.SimpleQueue
 cdef tuple writers = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom, io.FileIO)
@@ -1214,6 +1278,8 @@ cdef int on_call(Watch watch, PyObject *frame, PyObject *called) except -1:
         if owner.__name__ == "_thread" and (<object>called).__name__.startswith("start_"):
             watch.refuse("a thread is started while a captured function is being recorded: a replay would not start "
                          "one. Start it outside")
+        elif <object>called is os.urandom or owner.__name__ == "_uuid":
+            watch.refuse(entropy)
         elif <object>called is open and is_followed(fg_code_of(frame).co_filename):
             watch.refuse("a captured function opens a file: a replay would not open it again. Do so outside")
     elif isinstance(owner, writers) and (<object>called).__name__ in ("write", "writelines"):
