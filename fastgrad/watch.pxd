@@ -33,7 +33,7 @@ cdef class Watch:
     cdef list kept             # space, name and value of each of the names, to keep them alive
     cdef list containers       # (container, what it held)
     cdef list objects          # (object, its namespace, how many attributes it had)
-    cdef list generators       # (random number generator, its state)
+    cdef list generators       # (random number generator or iterator, its state)
     cdef list arrays           # (array, its bytes; None: too many)
     cdef dict functions        # address of code: [function]
     cdef fg_pointers seen      # (namespace, name); code that has run; namespaces whose names have been counted; arrays
@@ -52,6 +52,7 @@ cdef class Watch:
     cdef bint collects         # did the garbage collector run by itself before?
     cdef set imported          # names of modules that were not there when code that imports them began
     cdef object error
+    cdef object caller         # the frame that calls the captured function, while it runs
     cdef object refused        # what the function does that cannot be repeated, with its place; None: nothing
 
     cdef void forget(self)
@@ -59,6 +60,8 @@ cdef class Watch:
     cdef int begin(self, function) except -1
     cdef void end(self)
     cdef int refuse(self, str what) except -1
+    cdef int refuse_doing(self, str what) except -1
+    cdef bint reads_for_itself(self, PyObject *frame) except -1
     cdef int add(self, Kind kind, object space, object name, PyObject *value) except -1
     cdef int enter(self, PyObject *frame) except -1
     cdef int mention(self, names, called=*, asked=*, bint everything=*) except -1

@@ -16,9 +16,9 @@ Such objects are told by their reference counts, when recording is over: nobody 
 
 import _queue
 import _random
+import _thread
 import array as arrays_of_python
 import builtins
-import ctypes
 import datetime
 import functools
 import importlib
@@ -27,6 +27,7 @@ import opcode
 import operator
 import os
 import random
+import re
 import sys
 import threading
 import time
@@ -133,11 +134,12 @@ cdef str modules_folder = package + "nn" + os.sep
 cdef frozenset looks = frozenset(("forward", "__iter__", "__getitem__", "__len__", "__contains__", "keys", "values",
                                   "items", "named_children", "named_modules"))
 cdef tuple sequences = (list, set, deque, type({}.keys()), type({}.values()), type({}.items()))
+cdef tuple wrappers = (zip, map, filter, enumerate)
 cdef tuple mappings = (dict, MappingProxyType)
 cdef tuple buffers = (bytearray, memoryview, arrays_of_python.array)
-cdef tuple doubtful_types = (ContextVar, threading.local, ctypes.Array, ctypes.Structure, ctypes.Union,
-                             ctypes.c_int.__bases__[0], weakref.WeakValueDictionary, weakref.WeakKeyDictionary,
+cdef tuple doubtful_types = (ContextVar, threading.local, weakref.WeakValueDictionary, weakref.WeakKeyDictionary,
                              weakref.WeakSet)
+cdef frozenset doubtful_modules = frozenset(("_ctypes", "_socket", "mmap", "select", "sqlite3"))
 cdef frozenset nothing = frozenset()
 cdef long long compared = 1 << 26    # bytes: larger arrays are not
 cdef frozenset openers = frozenset(("vars", "__dict__", "getattr", "hasattr", "attrgetter", "locals", "globals"))
@@ -170,6 +172,8 @@ cdef enum Origin:        # of a class
     USERS_OWN = 1        # or of a library that is looked into
     PACKAGE              # this one
     LIBRARY              # a container of the standard library, written in Python
+    STANDARD             # of the standard library: its methods ask for what it has, a dict
+    NUMPYS               # with a dict: code that is not looked at asks for that
     ELSEWHERE
 
 cdef enum Sort:          # of a value, for `explore`: what is to be noted of it
@@ -281,7 +285,7 @@ cdef int new_sort(kind) except -1:
         return PARTIAL
     if issubclass(kind, (np.random.Generator, np.random.RandomState, _random.Random)):
         return GENERATOR
-    if issubclass(kind, doubtful_types):
+    if issubclass(kind, doubtful_types) or any([parent.__module__ in doubtful_modules for parent in kind.__mro__]):
         return DOUBTFUL
     if issubclass(kind, weakref.ref):
         return WEAK
@@ -289,7 +293,7 @@ cdef int new_sort(kind) except -1:
         return GETTER
     if issubclass(kind, io.IOBase):
         return FILE
-    if hasattr(kind, "__next__"):
+    if hasattr(kind, "__next__") and type(kind.__next__) is not FunctionType:    # else its code is looked at
         return ITERATOR
     if issubclass(kind, (*sequences, *mappings)):
         return CONTAINER
@@ -337,6 +341,8 @@ cdef Mentions mentions_of(object code):
     known.takes = code.co_argcount or code.co_flags & 12 or code.co_kwonlyargcount or known.free
     names = code.co_names
     texts = frozenset([part for part in code.co_consts if type(part) is str and part.isidentifier()])
+    fields = [part for const in code.co_consts if type(const) is str and "{" in const
+              for part in re.findall(r"[.[](\w+)", const)] if "format" in names or "format_map" in names else ()
     known.everything = not openers.isdisjoint(names)
     known.asked = texts if "getattr" in names or "hasattr" in names else frozenset()
     named = [part for part in code.co_consts if type(part) is str] \
@@ -345,13 +351,13 @@ cdef Mentions mentions_of(object code):
     if not known_code:
         known.imports = tuple(imports)
         known.names = frozenset(names)
-        known.loose = known.names | texts
+        known.loose = known.names.union(texts, fields)
         known.called = frozenset()
         known.chains = ()
         return known
     slots = code.co_varnames + tuple([name for name in code.co_cellvars if name not in code.co_varnames]) \
         + code.co_freevars
-    used, loose, called, chains, stored = set(), set(), set(), [], set()
+    used, loose, called, chains, stored = set(), set(fields), set(), [], set()
     if "globals" in names:
         used.update(texts)
     chain = None
@@ -536,6 +542,7 @@ cdef class Watch:
 
     cdef int begin(self, function) except -1:
         self.explore(function, 0)
+        self.caller = sys._getframe()
         mtrand = sys.modules.get("numpy.random.mtrand")
         if mtrand is not None:
             self.generators.append((mtrand._rand, state_of(mtrand._rand)))
@@ -553,6 +560,7 @@ cdef class Watch:
         if now != <PyObject *>self:
             self.refuse("a profiler was started or stopped while a captured function was being recorded: do so outside")
         fg_set_profiler(self.other, self.other_self)
+        self.caller = None
         if self.collects:
             PyGC_Enable()
         if self.other_self is not NULL:
@@ -566,6 +574,18 @@ cdef class Watch:
         if self.refused is None:
             self.refused = located(what)
         return 0
+
+    cdef int refuse_doing(self, str what) except -1:
+        return self.refuse(f"a captured function {what}: a replay would not do so again. Do so outside")
+
+    cdef bint reads_for_itself(self, PyObject *frame) except -1:
+        """Is it the interpreter that runs this, between a captured function and a file?"""
+        calling = <object>frame
+        while calling is not None and calling is not self.caller:
+            if calling.f_code.co_filename.startswith(readers):
+                return True
+            calling = calling.f_back
+        return False
 
     cdef int add(self, Kind kind, object space, object name, PyObject *value) except -1:
         if number(&self.seen, <PyObject *>space, <PyObject *>name, self.n):
@@ -585,7 +605,7 @@ cdef class Watch:
         """A function is about to run."""
         cdef PyObject *value
         cdef Mentions known
-        cdef int how
+        cdef int how, origin
         code = fg_code_of(frame)
         how = reading_of(code)
         if how == NOT_AT_ALL:
@@ -594,7 +614,7 @@ cdef class Watch:
             return self.explore(os.environ._data, 1)
         if how == OF_A_SEED:
             if fg_locals_of(frame)["a"] is None:
-                self.refuse(entropy)
+                self.refuse_doing(entropy)
             return 0
         if how == OF_A_MODULE:
             from fastgrad.replay import note_module
@@ -606,9 +626,12 @@ cdef class Watch:
             return self.follow_import(importlib.util.resolve_name(here["name"], here["package"]))
         if how != USERS:
             for thing in list(fg_locals_of(frame).values()):
-                if of_user(type(thing)):
+                origin = origin_of(type(thing))
+                if origin == USERS_OWN:
                     self.explore(thing, 1)
                     self.scan(thing, None, 1)
+                elif origin == STANDARD and not code.co_filename.startswith(readers):
+                    self.explore(PyObject_GenericGetDict(thing, NULL), 1)
             if how == OF_A_QUEUE:
                 self.refuse(f"{code.co_name}() of a queue while a captured function is being recorded: a replay would "
                             f"not do so again")
@@ -715,13 +738,18 @@ cdef class Watch:
             self.supers = True
             new = self.all_names
         for thing in self.known_things[:]:
-            self.scan(thing, None if everything and not isinstance(thing, (type, ModuleType)) else new, 1)
+            self.scan(thing, self.names_for(thing) if everything else new, 1)
         return 0
 
     cdef object names_for(self, thing):
         """Which attributes of an object the code that has run may ask for; None: any."""
         if self.everything and not isinstance(thing, (type, ModuleType)):
-            return None
+            from fastgrad.optim import Optimizer
+
+            if not isinstance(thing, Optimizer):
+                return None
+            # It fills its state, and looks after that itself (at_replay).
+            return self.all_names.union([name for name in thing.__dict__ if name != "state" and name[0] != "_"])
         return self.all_names
 
     cdef int explore_all(self, things, int depth) except -1:
@@ -770,7 +798,7 @@ cdef class Watch:
         if sort == BUILTIN:
             return 0 if isinstance(thing.__self__, ModuleType) else self.explore(thing.__self__, depth + 1)
         if sort == TENSOR:
-            if FG_HAS_DICT(thing) and PyObject_GenericGetDict(thing, NULL) and self.is_new(thing):
+            if FG_HAS_DICT(thing) and (self.asked or PyObject_GenericGetDict(thing, NULL)) and self.is_new(thing):
                 self.scan(thing, self.names_for(thing), depth)
             return 0
         if sort == NOTHING_OF_IT or depth > 200:
@@ -822,7 +850,10 @@ cdef class Watch:
                 self.doubtful.append((thing, "may read from a file"))
             return 0
         if sort == ITERATOR:
-            self.doubtful.append((thing, f"may advance an iterator from outside (a {type(thing).__name__})"))
+            if type(thing).__module__ == "builtins" and hasattr(thing, "__length_hint__"):
+                self.generators.append((thing, state_of(thing)))
+            elif type(thing) not in wrappers:    # whose state is that of others
+                self.doubtful.append((thing, f"may advance an iterator from outside (a {type(thing).__name__})"))
             if type(thing).__module__ == "builtins" and hasattr(thing, "__reduce__") \
                     and type(thing).__name__ not in ("generator", "coroutine", "async_generator"):
                 for part in thing.__reduce__()[1]:
@@ -863,6 +894,8 @@ cdef class Watch:
             if of_user(thing):
                 self.add_missing(thing)
             return self.scan_class(thing, None, names, depth)
+        if origin == NUMPYS:
+            names = None
         space = PyObject_GenericGetDict(thing, NULL) if FG_HAS_DICT(thing) else None
         if origin == USERS_OWN:
             self.add(TYPE, thing, "__class__", <PyObject *>kind)
@@ -969,7 +1002,11 @@ cdef class Watch:
         if not things:
             return None
         held = self.held_elsewhere(things)
-        return "the captured function " + what[held[0]] + ": a replay would not" if held else None
+        if held:
+            return "the captured function " + what[held[0]] + ": a replay would not"
+        things = None
+        self.prune()    # a replay changes it no more
+        return None
 
     cdef int find_changes(self, list things, list what) except -1:
         cdef int i
@@ -988,7 +1025,8 @@ cdef class Watch:
         for generator, state in self.generators:
             if state != state_of(generator):
                 things.append(generator)
-                what.append("draws random numbers that are not fastgrad's own (fastgrad.rand and the like)")
+                what.append("advances an iterator from outside" if hasattr(generator, "__next__") else
+                            "draws random numbers that are not fastgrad's own (fastgrad.rand and the like)")
         for array, copy in self.arrays:
             if copy is not None and not same_array(array, copy):
                 things.append(array)
@@ -1185,7 +1223,9 @@ cdef char *words = NULL
 
 
 cdef object state_of(generator):
-    """Of a random number generator, to be compared."""
+    """Of a random number generator or an iterator, to be compared."""
+    if hasattr(generator, "__length_hint__"):
+        return generator.__length_hint__()
     if isinstance(generator, _random.Random):
         return generator.getstate()
     global twister, words
@@ -1209,8 +1249,11 @@ cdef int origin_of(kind) except -1:
         return <int>known
     if len(origins) > 10000:
         origins.clear()
-    origin = USERS_OWN if of_user_file(kind) else PACKAGE if kind.__module__.startswith("fastgrad.") \
-        else LIBRARY if kind.__module__ == "collections" else ELSEWHERE
+    module = kind.__module__
+    origin = USERS_OWN if of_user_file(kind) else PACKAGE if module.startswith("fastgrad.") \
+        else LIBRARY if module == "collections" else NUMPYS if module.partition(".")[0] == "numpy" \
+        else STANDARD if kind.__dictoffset__ and not issubclass(kind, type) \
+        and str(getattr(sys.modules.get(module), "__file__", "")).startswith(standard) else ELSEWHERE
     origins[kind] = origin
     return origin
 
@@ -1245,10 +1288,27 @@ cdef bint nests(code, inner):
     return False
 
 
-cdef str entropy = "random numbers that nobody seeds in a captured function: a replay would not draw new ones. Use " \
-    "fastgrad.rand and the like, or pass them as arguments"
+cdef str entropy = "draws random numbers that nobody seeds"
 cdef frozenset shapers = frozenset(("reshape", "view", "transpose", "swapaxes", "squeeze", "ravel", "__dlpack__"))
+cdef frozenset harmless = frozenset((
+    "fspath", "getpid", "getppid", "getcwd", "getcwdb", "cpu_count", "get_terminal_size", "sched_getaffinity", "isatty",
+    "getuid", "geteuid", "getgid", "getegid", "uname", "strerror", "sysconf", "device_encoding", "register_at_fork"))
+cdef dict outside = {    # functions of C that ask or change what is outside the process
+    open: "opens a file", io.open_code: "opens a file", input: "waits for input", np.fromfile: "reads a file",
+    **{function: f"calls os.{name}" for name, function in vars(os.stat.__self__).items()
+       if type(function) is BuiltinFunctionType and name not in harmless and not name.startswith("_path")},
+    **{function: "starts a thread" for name, function in vars(_thread).items() if name.startswith("start_")},
+    os.urandom: entropy,
+}
+cdef dict outside_modules = {    # the same of all functions of a module
+    "_socket": "uses a socket", "select": "waits for a file", "_posixsubprocess": "starts a process", "_uuid": entropy,
+}
+# What imports, or makes a message, may look at files.
+cdef tuple readers = ("<frozen importlib", standard + "linecache.py", standard + "warnings.py",
+                      standard + "traceback.py", standard + "inspect.py", standard + "logging" + os.sep)
 cdef object SimpleQueue = _queue.SimpleQueue
+cdef object Lock = _thread.LockType
+cdef object RLock = _thread.RLock
 cdef tuple writers = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom, io.FileIO)
 cdef str logs = standard + "logging" + os.sep    # log messages are not repeated either, and are let through
 
@@ -1275,13 +1335,12 @@ cdef int on_call(Watch watch, PyObject *frame, PyObject *called) except -1:
         if is_followed(file) and "site-packages" not in file:
             watch.refuse(f"time.{(<object>called).__name__}() in a captured function: a replay would not ask again")
     elif type(owner) is ModuleType:
-        if owner.__name__ == "_thread" and (<object>called).__name__.startswith("start_"):
-            watch.refuse("a thread is started while a captured function is being recorded: a replay would not start "
-                         "one. Start it outside")
-        elif <object>called is os.urandom or owner.__name__ == "_uuid":
-            watch.refuse(entropy)
-        elif <object>called is open and is_followed(fg_code_of(frame).co_filename):
-            watch.refuse("a captured function opens a file: a replay would not open it again. Do so outside")
+        what = outside.get(<object>called) or outside_modules.get(owner.__name__)
+        if what is not None and not watch.reads_for_itself(frame):
+            watch.refuse_doing(what)
+    elif type(owner) is Lock or type(owner) is RLock:
+        if (<object>called).__name__ == "locked":
+            watch.refuse_doing("asks for the state of a lock")
     elif isinstance(owner, writers) and (<object>called).__name__ in ("write", "writelines"):
         file = fg_code_of(frame).co_filename
         if owner is not sys.stdout and owner is not sys.stderr and not file.startswith(logs):
