@@ -1505,6 +1505,10 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
             if place.written:
                 raise refused(recorder.function, "the captured function changes a NumPy array that it made itself: a "
                                                  "replay would not make it anew. Make a tensor: fastgrad.zeros, say")
+    spans = [(<size_t>place.start, <size_t>place.start + place.nbytes) for place in recorder.places if not place.own]
+    what = recorder.watch.too_large(spans, computes)
+    if what is not None:
+        raise refused(recorder.function, what)
     optimise(recorder, program)
     kept = []
     for place in recorder.places:
@@ -1565,7 +1569,6 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
                 if (<Tensor>view).flags & ARGUMENT and (<Tensor>view).block == argument.place.block \
                         and argument.place.start <= (<Tensor>view).ptr <= argument.place.start + argument.place.nbytes:
                     argument.views.append((view, (<Tensor>view).ptr - argument.place.start))
-    spans = [(<size_t>place.start, <size_t>place.start + place.nbytes) for place in program.places if not place.own]
     program.watch.settle(spans, computes)
     return 0
 

@@ -34,7 +34,7 @@ cdef class Watch:
     cdef list containers       # (container, what it held)
     cdef list objects          # (object, its namespace, how many attributes it had)
     cdef list generators       # (random number generator or iterator, its state)
-    cdef list arrays           # (array, its bytes; None: too many)
+    cdef list arrays           # (array, its copy_of)
     cdef dict functions        # address of code: [function]
     cdef fg_pointers seen      # (namespace, name); code that has run; namespaces whose names have been counted; arrays
                                # that Python reads elements of; (class, its namespace) whose functions are explored
@@ -66,7 +66,7 @@ cdef class Watch:
     cdef int enter(self, PyObject *frame) except -1
     cdef int mention(self, names, called=*, asked=*, bint everything=*) except -1
     cdef object names_for(self, thing)
-    cdef int explore_all(self, things, int depth) except -1
+    cdef int explore_all(self, things, int depth, container) except -1
     cpdef int look_at(self, array) except -1
     cdef int see(self, mentions, here, dict space) except -1
     cdef int follow_import(self, str name) except -1
@@ -87,4 +87,6 @@ cdef class Watch:
     cdef Py_ssize_t first_change(self)
     cdef object difference(self)
     cdef int prune(self) except -1
+    cdef bint is_read(self, array, spans, bint computes) except -1
+    cdef object too_large(self, spans, bint computes)
     cdef int settle(self, spans, bint computes) except -1

@@ -46,6 +46,8 @@ from libc.string cimport memcmp
 
 import numpy as np
 
+cimport numpy as cnp
+
 from fastgrad.pointers cimport fg_pointers, fg_pointers_free, fg_pointers_get, number
 from fastgrad.runtime cimport room_for_one
 from fastgrad.tensor cimport Tensor
@@ -121,6 +123,8 @@ cdef extern from "Python.h":
     Py_UCS4 PyUnicode_READ_CHAR(object, Py_ssize_t)
     int PyTrace_CALL, PyTrace_C_CALL
 
+cnp.import_array()
+
 cdef object python_function = eval("lambda: None")
 cdef str package = os.path.dirname(os.path.abspath(__file__)) + os.sep
 cdef tuple ours = (package, os.path.dirname(np.__file__) + os.sep, "<frozen")
@@ -141,7 +145,8 @@ cdef tuple doubtful_types = (ContextVar, threading.local, weakref.WeakValueDicti
                              weakref.WeakSet)
 cdef frozenset doubtful_modules = frozenset(("_ctypes", "_socket", "mmap", "select", "sqlite3"))
 cdef frozenset nothing = frozenset()
-cdef long long compared = 1 << 26    # bytes: larger arrays are not
+cdef long long compared = 1 << 20    # bytes: larger arrays are not
+cdef int many = 10000                # items: in longer containers, they are looked at only if they cannot change
 cdef frozenset openers = frozenset(("vars", "__dict__", "getattr", "hasattr", "attrgetter", "locals", "globals"))
 cdef dict followed = {}          # file name: is its code looked at?
 cdef fg_pointers reading         # of code: how it is looked at, a Reading
@@ -688,13 +693,12 @@ cdef class Watch:
         return 0
 
     cpdef int look_at(self, array) except -1:
-        """Python reads elements of an array. (One that is not known is made inside, and its id may be used again.)"""
-        if fg_pointers_get(&self.known, <PyObject *>array, NULL) >= 0:
-            number(&self.seen, <PyObject *>array, NULL, 0)
-            if array.nbytes > compared:
-                self.refuse(f"a captured function computes in NumPy or Python with an array of {array.nbytes} bytes "
-                            f"from outside, too large to be compared at each call. Pass it, or the part needed, "
-                            f"as an argument")
+        """Python reads elements of an array, or of what it is a view of. (One that is not known is made inside, and its
+        id may be used again.)"""
+        while isinstance(array, np.ndarray):
+            if fg_pointers_get(&self.known, <PyObject *>array, NULL) >= 0:
+                number(&self.seen, <PyObject *>array, NULL, 0)
+            array = array.base
         return 0
 
     cdef int follow_import(self, str name) except -1:
@@ -752,10 +756,13 @@ cdef class Watch:
             return self.all_names.union([name for name in thing.__dict__ if name != "state" and name[0] != "_"])
         return self.all_names
 
-    cdef int explore_all(self, things, int depth) except -1:
-        if len(things) <= 10000:
+    cdef int explore_all(self, things, int depth, container) except -1:
+        if len(things) <= many:
             for thing in things:
                 self.explore(thing, depth)
+        elif not all([is_constant(thing) for thing in things]):
+            self.doubtful.append((container, f"may use what lies in a {type(container).__name__} of more than {many} "
+                                             f"items, too many to be looked through at each call"))
         return 0
 
     cdef int closure(self, function, tuple free) except -1:
@@ -807,7 +814,7 @@ cdef class Watch:
             self.explore(thing.__func__, depth + 1)
             return self.explore(thing.__self__, depth + 1)
         if sort == FIXED:
-            return self.explore_all(thing, depth + 1)
+            return self.explore_all(thing, depth + 1, thing)
         if not self.is_new(thing):
             return 0
         if sort == FUNCTION:
@@ -824,11 +831,13 @@ cdef class Watch:
                 self.scan(thing, self.names_for(thing), depth)
             return 0
         if sort == ARRAY:
-            small = thing.nbytes <= compared
-            self.arrays.append((thing, (thing.tobytes(), thing.shape, thing.dtype) if small else None))
-            return self.explore_all(thing.flat, depth + 1) if thing.dtype.kind == "O" else 0
+            self.arrays.append((thing, copy_of(thing)))
+            if isinstance(thing, np.ma.MaskedArray):
+                space = PyObject_GenericGetDict(thing, NULL)
+                self.found(ITEM, space, "_mask", space["_mask"], depth)
+            return self.explore_all(thing.flat, depth + 1, thing) if thing.dtype.kind == "O" else 0
         if sort == BUFFER:
-            self.arrays.append((thing, (bytes(thing),)))
+            self.arrays.append((thing, (bytes(thing) if memoryview(thing).nbytes <= compared else None,)))
             return 0
         if sort == PARTIAL:
             self.explore(thing.func, depth + 1)
@@ -862,7 +871,7 @@ cdef class Watch:
         if sort == CONTAINER:
             items = contents(thing)
             self.containers.append((thing, items))
-            self.explore_all(items, depth + 1)
+            self.explore_all(items, depth + 1, thing)
         if sort == WRAPPER:
             return self.explore(thing.function, depth + 1)
         return self.scan(thing, self.names_for(thing), depth)
@@ -1005,7 +1014,8 @@ cdef class Watch:
         if held:
             return "the captured function " + what[held[0]] + ": a replay would not"
         things = None
-        self.prune()    # a replay changes it no more
+        if self.first_change() >= 0:    # a later call changes it no more
+            self.prune()
         return None
 
     cdef int find_changes(self, list things, list what) except -1:
@@ -1028,7 +1038,7 @@ cdef class Watch:
                 what.append("advances an iterator from outside" if hasattr(generator, "__next__") else
                             "draws random numbers that are not fastgrad's own (fastgrad.rand and the like)")
         for array, copy in self.arrays:
-            if copy is not None and not same_array(array, copy):
+            if not same_array(array, copy):
                 things.append(array)
                 what.append("changes an array from outside by other means than fastgrad's")
         for thing, words in self.doubtful:
@@ -1125,20 +1135,28 @@ cdef class Watch:
         self.known_things.clear()
         return 0
 
+    cdef bint is_read(self, array, spans, bint computes) except -1:
+        """May Python read an array's elements? `spans`: (begin, end) of memory that launches use. `computes`: some of
+        it is of arrays that were made inside, of any of those that are known."""
+        if computes or not isinstance(array, np.ndarray) or fg_pointers_get(&self.seen, <PyObject *>array, NULL) >= 0:
+            return True
+        begin = <size_t>cnp.PyArray_DATA(array)
+        return not any([begin < last and begin + array.nbytes > first for first, last in spans])
+
+    cdef object too_large(self, spans, bint computes):
+        """Of an array that should be compared at each call, words; None: none is too large."""
+        cdef list large = [array for array, copy in self.arrays if copy[0] is None and not is_fixed(array)
+                           and self.is_read(array, spans, computes)]
+        if large and self.held_elsewhere(large):
+            return (f"the captured function may compute in NumPy or Python with an array from outside of more than "
+                    f"{compared} bytes, too large to be compared at each call. Pass it, or the part needed, as an "
+                    f"argument, or make it read-only (array.flags.writeable = False)")
+        return None
+
     cdef int settle(self, spans, bint computes) except -1:
-        """Arrays whose memory launches use need no watching, unless Python reads them too. `spans`: (begin, end) of
-        such memory. `computes`: some of it is of arrays that were made inside, of any of those."""
-        kept = []
-        for array, copy in self.arrays:
-            if copy is None:
-                continue
-            if not computes and isinstance(array, np.ndarray) \
-                    and fg_pointers_get(&self.seen, <PyObject *>array, NULL) < 0:
-                begin = array.__array_interface__["data"][0]
-                if any([begin < last and begin + array.nbytes > first for first, last in spans]):
-                    continue
-            kept.append((array, copy))
-        self.arrays = kept
+        """Arrays that launches alone read may hold anything, where they are."""
+        self.arrays = [(array, copy if self.is_read(array, spans, computes) else (None, *copy[1:]))
+                       for array, copy in self.arrays]
         self.objects = self.generators = None
         self.functions = self.known_things = self.doubtful = None
         self.forget()
@@ -1237,10 +1255,42 @@ cdef object state_of(generator):
     return words[:2500] if bits is twister else str(bits.state)
 
 
+cdef tuple copy_of(array):
+    """Of an array, to be compared: its bytes as they lie, None if too many; where, and in which shape. And its objects,
+    so that no others come to lie where they did."""
+    return (np.ndarray.tobytes(array, "A") if array.nbytes <= compared else None, <size_t>cnp.PyArray_DATA(array),
+            array.shape, array.strides, array.dtype, cnp.PyArray_FLAGS(array) & cnp.NPY_ARRAY_WRITEABLE,
+            list(array.flat) if array.dtype.kind == "O" else None)
+
+
 cdef bint same_array(array, tuple copy):
-    if isinstance(array, np.ndarray):
-        return array.shape == copy[1] and array.dtype == copy[2] and array.tobytes() == copy[0]
-    return bytes(array) == copy[0]
+    if not isinstance(array, np.ndarray):
+        return copy[0] is None or bytes(array) == copy[0]
+    if <size_t>cnp.PyArray_DATA(array) != <size_t>copy[1] or array.shape != copy[2] or array.strides != copy[3] \
+            or array.dtype != copy[4] or cnp.PyArray_FLAGS(array) & cnp.NPY_ARRAY_WRITEABLE != <int>copy[5]:
+        return False
+    if copy[0] is None:
+        return True
+    if cnp.PyArray_FLAGS(array) & (cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_F_CONTIGUOUS):
+        return memcmp(cnp.PyArray_DATA(array), <const char *>copy[0], len(<bytes>copy[0])) == 0
+    return np.ndarray.tobytes(array, "A") == copy[0]
+
+
+cdef bint is_fixed(array):
+    """Can nobody write to its memory?"""
+    while isinstance(array, np.ndarray):
+        if array.flags.writeable:
+            return False
+        array = array.base
+    return array is None
+
+
+cdef bint is_constant(thing) except -1:
+    """Is it a value that cannot change, or a tensor, which is guarded where it is used?"""
+    cdef int sort = sort_of(type(thing))
+    if sort == FIXED:
+        return all([is_constant(part) for part in thing])
+    return sort == NOTHING_OF_IT or (sort == TENSOR and not FG_HAS_DICT(thing))
 
 
 cdef int origin_of(kind) except -1:

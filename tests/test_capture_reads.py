@@ -330,6 +330,82 @@ def attribute_of_a_parameter_that_appears():
     return f, lambda i: setattr(model.weight, "no_decay", True) if i == 2 else None
 
 
+@case
+def masked_array():
+    array = np.ma.array([1.0, 2.0, 3.0], mask=[0, 0, 0], dtype=np.float32)
+    return lambda x: x + fg.as_tensor(array.filled(0)), lambda i: array.__setitem__(i % 3, np.ma.masked if i else 1)
+
+
+@case
+def masked_array_without_a_mask():
+    array = np.ma.array([1.0, 2.0, 3.0], dtype=np.float32)
+
+    def change(i):
+        if i == 2:
+            array[1] = np.ma.masked
+
+    return lambda x: x + fg.as_tensor(array.filled(0)), change
+
+
+@case
+def array_spread_into_a_call():
+    array = np.ones(3, np.float32)
+
+    def sum_of(a, b, c):
+        return a + 2 * b + 3 * c
+
+    return lambda x: x * sum_of(*array) + fg.as_tensor(array), lambda i: array.__setitem__(0, i)
+
+
+@case
+def array_spread_after_others():
+    array = np.ones(2, np.float32)
+
+    def sum_of(a, b, c):
+        return a + 2 * b + 3 * c
+
+    return lambda x: sum_of(x, *array) + fg.as_tensor(array).sum(), lambda i: array.__setitem__(0, i)
+
+
+@case
+def array_unpacked():
+    array = np.ones(3, np.float32)
+
+    def f(x):
+        first, *rest = array
+        return x * first + fg.as_tensor(array)
+
+    return f, lambda i: array.__setitem__(0, i)
+
+
+@case
+def array_reshaped_in_place():
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+    def change(i):
+        array.shape = (2, 3) if i % 2 else (3, 2)
+
+    return lambda x: x.sum() * fg.as_tensor(array), change
+
+
+@case
+def array_turned_round():
+    array = np.ones((3, 3), np.float32, order="F")
+    return lambda x: x + fg.as_tensor(np.sin(array)), lambda i: array.__setitem__((0, 2), i)
+
+
+@case
+def array_every_other():
+    array = np.ones(6, np.float32)[::2]
+    return lambda x: x + fg.as_tensor(np.sin(array)), lambda i: array.__setitem__(1, i)
+
+
+@case
+def buffer_of_python():
+    buffer = bytearray(3)
+    return lambda x: x * buffer[1], lambda i: buffer.__setitem__(1, i)
+
+
 @dataclasses.dataclass
 class Config:
     s: float = 1.0
@@ -406,6 +482,76 @@ def test_an_iterator_that_is_advanced_is_refused(numbers):
 
     with pytest.raises(fg.CaptureError):
         fg.capture(f)(fg.ones(3))
+
+
+# ------------------------------------------------------------------------------------------------ large things
+
+BIG = np.ones((2, 1 << 18), np.float32)
+BYTES = bytearray((1 << 20) + 1)
+LISTS = [[1.0] for _ in range(10001)]
+ARRAYS = {i: np.ones(3, np.float32) for i in range(10001)}
+TUPLES = tuple([(1, "a", 2.0) for _ in range(10001)])
+
+
+def written(x):
+    BIG[0, 0] = 1.0
+    return x * fg.from_numpy(BIG[0, :3])
+
+
+def written_in_part(x):
+    BIG[0:1] = 1.0
+    return x * fg.from_numpy(BIG[0, :3])
+
+
+TOO_LARGE = {
+    "part_computed": lambda x: x * fg.from_numpy(BIG[:1].astype(np.float64))[0, :3],
+    "part_copied": lambda x: x * fg.from_numpy(BIG[:1].copy())[0, :3],
+    "turned_round": lambda x: x * fg.as_tensor(BIG[::-1])[-1, :3],
+    "chosen": lambda x: x * fg.as_tensor(BIG[[0, 1]])[0, :3],
+    "number": lambda x: x * float(BIG[0, 0]),
+    "written": written,
+    "written_in_part": written_in_part,
+    "bytes": lambda x: x * BYTES[0],
+    "list_of_lists": lambda x: x * LISTS[3][0],
+    "dict_of_arrays": lambda x: x * fg.as_tensor(np.stack([ARRAYS[k] for k in (1, 3)])).sum(0),
+}
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_what_is_too_large_to_be_compared_is_refused(name):
+    with pytest.raises(fg.CaptureError):
+        fg.capture(TOO_LARGE[name])(fg.ones(3))
+    with pytest.warns(UserWarning, match="runs eagerly"):
+        found = fg.capture(TOO_LARGE[name], on_break="eager")(fg.ones(3))
+    assert found.tolist() == TOO_LARGE[name](fg.ones(3)).tolist()
+
+
+def made_inside(x):
+    array = np.zeros(1 << 18)
+
+    def half(a):
+        return a / 2
+
+    return x * fg.as_tensor(half(array)[:3])
+
+
+FIXED_BIG = np.ones(1 << 18)
+FIXED_BIG.flags.writeable = False
+
+LARGE = {
+    "part": lambda x: x * fg.from_numpy(BIG[0, :3]),
+    "made_inside": made_inside,
+    "read_only": lambda x: x * float(FIXED_BIG[3]),
+    "constants": lambda x: x * TUPLES[3][2],
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_what_cannot_change_is_no_reason_for_an_alarm(name):
+    captured = fg.capture(LARGE[name])
+    for _ in range(3):
+        assert captured(fg.ones(3)).tolist() == LARGE[name](fg.ones(3)).tolist()
+    assert captured.program.replays == 2
 
 
 # ------------------------------------------------------------------------------------------------ what is refused
