@@ -51,7 +51,7 @@ from fastgrad.tensor cimport (
     ARGUMENT, CONTIGUOUS, LEAF_REQUIRES_GRAD, WRAPPED, Tensor, alias, array_over, copy_data, new_tensor, requires_grad,
     same_sizes, sizes_list, tensor_of,
 )
-from fastgrad.watch cimport Watch, same_value, unmute
+from fastgrad.watch cimport Watch, same_value, set_note_module, unmute
 
 import numpy as np
 
@@ -1893,6 +1893,9 @@ def note_module(module):
     if recorder is not None and not number(&recorder.noted, <PyObject *>module, NULL, 0):
         recorder.modules.append((module, module.__dict__.copy()))
         recorder.watch.add_items_of(module)
+
+
+set_note_module(note_module)
 
 
 cdef bint same_attributes(list modules):

@@ -21,6 +21,7 @@ cdef struct Name:
     PyObject *name
     PyObject *value     # NULL: none
 
+cdef void set_note_module(function)
 cdef void unmute() noexcept
 cdef bint same_value(x, y, int depth)
 

@@ -154,6 +154,7 @@ cdef list read_codes = []        # that have a reading
 cdef dict sorts = {}             # class: of which Sort its instances are
 cdef dict origins = {}           # class: its Origin
 cdef dict user_modules = {}      # module: is it the user's?
+cdef object note_module = None   # fastgrad.replay's
 cdef fg_pointers mentioning      # of code: the index of what it mentions
 cdef list all_mentions = []
 
@@ -622,8 +623,6 @@ cdef class Watch:
                 self.refuse_doing(entropy)
             return 0
         if how == OF_A_MODULE:
-            from fastgrad.replay import note_module
-
             note_module(fg_locals_of(frame)["self"])
             return 0
         if how == OF_AN_IMPORT:
@@ -992,8 +991,9 @@ cdef class Watch:
         """What the function did that a replay would not, in words, or an exception; None: nothing."""
         if self.error is not None:
             return self.error
-        for name in self.imported & sys.modules.keys():
-            self.follow_import(name)
+        for name in list(self.imported):
+            if name in sys.modules:
+                self.follow_import(name)
         return self.changed()
 
     cdef int add_items_of(self, module) except -1:
@@ -1255,24 +1255,46 @@ cdef object state_of(generator):
     return words[:2500] if bits is twister else str(bits.state)
 
 
+cdef struct Layout:    # of an array, with its sizes and strides
+    void *data
+    void *dtype
+    long nd, writeable
+
+
+cdef void lay_out(array, Layout *layout) noexcept:
+    layout.data = cnp.PyArray_DATA(array)
+    layout.dtype = cnp.PyArray_DESCR(array)
+    layout.nd = cnp.PyArray_NDIM(array)
+    layout.writeable = cnp.PyArray_FLAGS(array) & cnp.NPY_ARRAY_WRITEABLE
+
+
 cdef tuple copy_of(array):
-    """Of an array, to be compared: its bytes as they lie, None if too many; where, and in which shape. And its objects,
-    so that no others come to lie where they did."""
-    return (np.ndarray.tobytes(array, "A") if array.nbytes <= compared else None, <size_t>cnp.PyArray_DATA(array),
-            array.shape, array.strides, array.dtype, cnp.PyArray_FLAGS(array) & cnp.NPY_ARRAY_WRITEABLE,
-            list(array.flat) if array.dtype.kind == "O" else None)
+    """Of an array, to be compared: its bytes as they lie, None if too many; Layout, sizes and strides; what must stay
+    alive for that."""
+    cdef Layout layout
+    lay_out(array, &layout)
+    size = layout.nd * sizeof(cnp.npy_intp)
+    return (np.ndarray.tobytes(array, "A") if array.nbytes <= compared else None, (<char *>&layout)[:sizeof(layout)],
+            (<char *>cnp.PyArray_DIMS(array))[:size] if size else b"",
+            (<char *>cnp.PyArray_STRIDES(array))[:size] if size else b"",
+            array.dtype, list(array.flat) if array.dtype.kind == "O" else None)
 
 
 cdef bint same_array(array, tuple copy):
-    if not isinstance(array, np.ndarray):
+    cdef Layout layout
+    cdef size_t size
+    if not cnp.PyArray_Check(array):
         return copy[0] is None or bytes(array) == copy[0]
-    if <size_t>cnp.PyArray_DATA(array) != <size_t>copy[1] or array.shape != copy[2] or array.strides != copy[3] \
-            or array.dtype != copy[4] or cnp.PyArray_FLAGS(array) & cnp.NPY_ARRAY_WRITEABLE != <int>copy[5]:
+    lay_out(array, &layout)
+    size = layout.nd * sizeof(cnp.npy_intp)
+    if memcmp(&layout, <const char *>copy[1], sizeof(layout)) != 0 \
+            or memcmp(cnp.PyArray_DIMS(array), <const char *>copy[2], size) != 0 \
+            or memcmp(cnp.PyArray_STRIDES(array), <const char *>copy[3], size) != 0:
         return False
     if copy[0] is None:
         return True
     if cnp.PyArray_FLAGS(array) & (cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_F_CONTIGUOUS):
-        return memcmp(cnp.PyArray_DATA(array), <const char *>copy[0], len(<bytes>copy[0])) == 0
+        return memcmp(layout.data, <const char *>copy[0], len(<bytes>copy[0])) == 0
     return np.ndarray.tobytes(array, "A") == copy[0]
 
 
@@ -1343,7 +1365,7 @@ cdef frozenset shapers = frozenset(("reshape", "view", "transpose", "swapaxes", 
 cdef frozenset harmless = frozenset((
     "fspath", "getpid", "getppid", "getcwd", "getcwdb", "cpu_count", "get_terminal_size", "sched_getaffinity", "isatty",
     "getuid", "geteuid", "getgid", "getegid", "uname", "strerror", "sysconf", "device_encoding", "register_at_fork"))
-cdef dict outside = {    # functions of C that ask or change what is outside the process
+cdef dict outside = {    # functions of C: how they ask or change what is outside the process; "": they do not
     open: "opens a file", io.open_code: "opens a file", input: "waits for input", np.fromfile: "reads a file",
     **{function: f"calls os.{name}" for name, function in vars(os.stat.__self__).items()
        if type(function) is BuiltinFunctionType and name not in harmless and not name.startswith("_path")},
@@ -1385,8 +1407,10 @@ cdef int on_call(Watch watch, PyObject *frame, PyObject *called) except -1:
         if is_followed(file) and "site-packages" not in file:
             watch.refuse(f"time.{(<object>called).__name__}() in a captured function: a replay would not ask again")
     elif type(owner) is ModuleType:
-        what = outside.get(<object>called) or outside_modules.get(owner.__name__)
-        if what is not None and not watch.reads_for_itself(frame):
+        what = outside.get(<object>called)
+        if what is None:
+            what = outside[<object>called] = outside_modules.get(owner.__name__, "")
+        if what and not watch.reads_for_itself(frame):
             watch.refuse_doing(what)
     elif type(owner) is Lock or type(owner) is RLock:
         if (<object>called).__name__ == "locked":
@@ -1401,6 +1425,11 @@ cdef int on_call(Watch watch, PyObject *frame, PyObject *called) except -1:
         watch.refuse("random numbers of Python's random module in a captured function: a replay would not draw new "
                      "ones. Use fastgrad.rand and the like, or pass them as arguments")
     return 0
+
+
+cdef void set_note_module(function):
+    global note_module
+    note_module = function
 
 
 cdef void unmute() noexcept:

@@ -317,7 +317,7 @@ def formatted_attribute():
         pass
 
     holder = Holder()
-    return lambda x: x * float("{0.a}".format(holder)), lambda i: setattr(holder, "a", i)
+    return lambda x: x * float("{0.a}".format(holder)), lambda i: setattr(holder, "a", i)  # noqa: UP030, UP032
 
 
 @case
@@ -373,7 +373,7 @@ def array_unpacked():
 
     def f(x):
         first, *rest = array
-        return x * first + fg.as_tensor(array)
+        return x * first * rest[0] + fg.as_tensor(array)
 
     return f, lambda i: array.__setitem__(0, i)
 
@@ -419,7 +419,7 @@ class Fixed:
 FIXED = Fixed()
 REPLAYED = {
     "dataclass": lambda x: x * Config(2.0).s,
-    "dataclass_compared": lambda x: x * 2 if FIXED == Fixed(1.0) else x,
+    "dataclass_compared": lambda x: x * 2 if Fixed(1.0) == FIXED else x,
     "dataclass_replaced": lambda x: x * dataclasses.replace(FIXED).s,
 }
 
@@ -473,8 +473,13 @@ class Count:
         return self.n
 
 
-@pytest.mark.parametrize("numbers", [iter([1, 2, 3]), enumerate([1, 2, 3]), zip([1, 2], strict=True), map(abs, [1, 2]),
-                                     reversed([1, 2]), itertools.count(), Count(), (i for i in range(3))], ids=repr)
+ITERATORS = [
+    iter([1, 2, 3]), enumerate([1, 2, 3]), zip([1, 2], strict=True), map(abs, [1, 2]), reversed([1, 2]),
+    itertools.count(), Count(), (i for i in range(3)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("numbers", ITERATORS, ids=lambda numbers: type(numbers).__name__)
 def test_an_iterator_that_is_advanced_is_refused(numbers):
     def f(x):
         next(numbers)
