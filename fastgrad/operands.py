@@ -113,9 +113,14 @@ def sites(code: Any) -> tuple[Node, ...]:
         elif name == "GET_ITER":
             note(("op", pops(1)))
             stack[-1] = None
-        elif name == "UNPACK_SEQUENCE":
+        elif name in ("UNPACK_SEQUENCE", "UNPACK_EX"):
             found.append(("op", pops(1)))
-            stack += [None] * arg
+            stack += [None] * (arg if name == "UNPACK_SEQUENCE" else (arg & 255) + 1 + (arg >> 8))
+        elif name == "LIST_EXTEND":  # `f(x, *array)`
+            found.append(("op", pops(1)))
+            stack[-1:] = [None]
+        elif name in ("STORE_SUBSCR", "STORE_SLICE"):
+            found.append(("op", pops(3 if name == "STORE_SUBSCR" else 4)[1:2]))
         elif name == "BINARY_SUBSCR":
             note(("item", *pops(2)))
         elif name == "BINARY_SLICE":
@@ -133,6 +138,8 @@ def sites(code: Any) -> tuple[Node, ...]:
             note(("call", callees[0] if len(callees) == 1 else None, given))
         elif name == "CALL_FUNCTION_EX":
             given = pops(1 + (arg & 1))
+            if given[0] is not None and given[0][0] == "name":  # `f(*array)`
+                found.append(("op", given[:1]))
             callees = [node for node in pops(2) if node is not None]
             note(("call", callees[0] if len(callees) == 1 else None, given))
         elif name in ("PRECALL", "KW_NAMES"):

@@ -51,7 +51,7 @@ from fastgrad.tensor cimport (
     ARGUMENT, CONTIGUOUS, LEAF_REQUIRES_GRAD, NARROW, OF_NUMPY, OF_PYTHON, WRAPPED, Tensor, alias, array_over,
     copy_data, default_dt, new_tensor, requires_grad, same_sizes, sizes_list, tensor_of,
 )
-from fastgrad.watch cimport Watch, unmute
+from fastgrad.watch cimport Watch, same_value, set_note_module, unmute
 
 import numpy as np
 
@@ -1472,9 +1472,12 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
         number(&recorder.met, <PyObject *>(<Found>recorder.found[i]).tensor, NULL, i)
     if recorder.error is not None:
         raise recorder.error
-    if not same_attributes(recorder.modules):
-        raise refused(recorder.function, "a module set one of its attributes while a captured function was being "
-                                         "recorded: a replay would not")
+    changed = [module for module, before in recorder.modules if not same_attributes([(module, before)])]
+    if changed:
+        program.modules = recorder.modules = [known for known in recorder.modules if known[0] not in changed]
+        if recorder.watch.held_elsewhere(changed):
+            raise refused(recorder.function, "a module set one of its attributes while a captured function was being "
+                                             "recorded: a replay would not")
     for found in recorder.found:
         t = found.tensor
         if t.node is not NULL:
@@ -1536,6 +1539,10 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
             if place.written:
                 raise refused(recorder.function, "the captured function changes a NumPy array that it made itself: a "
                                                  "replay would not make it anew. Make a tensor: fastgrad.zeros, say")
+    spans = [(<size_t>place.start, <size_t>place.start + place.nbytes) for place in recorder.places if not place.own]
+    what = recorder.watch.too_large(spans, computes)
+    if what is not None:
+        raise refused(recorder.function, what)
     optimise(recorder, program)
     kept = []
     for place in recorder.places:
@@ -1596,7 +1603,6 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
                 if (<Tensor>view).flags & ARGUMENT and (<Tensor>view).block == argument.place.block \
                         and argument.place.start <= (<Tensor>view).ptr <= argument.place.start + argument.place.nbytes:
                     argument.views.append((view, (<Tensor>view).ptr - argument.place.start))
-    spans = [(<size_t>place.start, <size_t>place.start + place.nbytes) for place in program.places if not place.own]
     program.watch.settle(spans, computes)
     return 0
 
@@ -1924,11 +1930,15 @@ def note_module(module):
         recorder.watch.add_items_of(module)
 
 
+set_note_module(note_module)
+
+
 cdef bint same_attributes(list modules):
     cdef dict now, attributes
     cdef Py_ssize_t at
     cdef PyObject *name
     cdef PyObject *value
+    cdef PyObject *other
     for module, before in modules:
         now = module.__dict__
         attributes = before
@@ -1936,7 +1946,8 @@ cdef bint same_attributes(list modules):
             return False
         at = 0
         while PyDict_Next(attributes, &at, &name, &value):
-            if PyDict_GetItemWithError(now, <object>name) != value:
+            other = PyDict_GetItemWithError(now, <object>name)
+            if other != value and (other is NULL or not same_value(<object>other, <object>value, 0)):
                 return False
     return True
 

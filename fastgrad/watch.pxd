@@ -21,7 +21,9 @@ cdef struct Name:
     PyObject *name
     PyObject *value     # NULL: none
 
+cdef void set_note_module(function)
 cdef void unmute() noexcept
+cdef bint same_value(x, y, int depth)
 
 ctypedef int (*profiler)(PyObject *, PyObject *, int, PyObject *) except -1
 
@@ -32,8 +34,8 @@ cdef class Watch:
     cdef list kept             # space, name and value of each of the names, to keep them alive
     cdef list containers       # (container, what it held)
     cdef list objects          # (object, its namespace, how many attributes it had)
-    cdef list generators       # (random number generator, its state)
-    cdef list arrays           # (array, its bytes; None: too many)
+    cdef list generators       # (random number generator or iterator, its state)
+    cdef list arrays           # (array, its copy_of)
     cdef dict functions        # address of code: [function]
     # (namespace, name); code that has run; namespaces whose names have been counted; arrays that Python reads elements
     # of; (class, its namespace) whose functions have been explored
@@ -50,7 +52,9 @@ cdef class Watch:
     cdef profiler other        # that was there before
     cdef PyObject *other_self
     cdef bint collects         # did the garbage collector run by itself before?
+    cdef set imported          # names of modules that were not there when code that imports them began
     cdef object error
+    cdef object caller         # the frame that calls the captured function, while it runs
     cdef object refused        # what the function does that cannot be repeated, with its place; None: nothing
 
     cdef void forget(self)
@@ -58,13 +62,16 @@ cdef class Watch:
     cdef int begin(self, function) except -1
     cdef void end(self)
     cdef int refuse(self, str what) except -1
+    cdef int refuse_doing(self, str what) except -1
+    cdef bint reads_for_itself(self, PyObject *frame) except -1
     cdef int add(self, Kind kind, object space, object name, PyObject *value) except -1
     cdef int enter(self, PyObject *frame) except -1
     cdef int mention(self, names, called=*, asked=*, bint everything=*) except -1
     cdef object names_for(self, thing)
-    cdef int explore_all(self, things, int depth) except -1
+    cdef int explore_all(self, things, int depth, container) except -1
     cpdef int look_at(self, array) except -1
     cdef int see(self, mentions, here, dict space) except -1
+    cdef int follow_import(self, str name) except -1
     cdef int follow(self, thing, path) except -1
     cdef int closure(self, function, tuple free) except -1
     cdef int search(self, code) except -1
@@ -82,4 +89,6 @@ cdef class Watch:
     cdef Py_ssize_t first_change(self)
     cdef object difference(self)
     cdef int prune(self) except -1
+    cdef bint is_read(self, array, spans, bint computes) except -1
+    cdef object too_large(self, spans, bint computes)
     cdef int settle(self, spans, bint computes) except -1

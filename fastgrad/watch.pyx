@@ -17,15 +17,18 @@ Such objects are told by their reference counts, when recording is over: nobody 
 
 import _queue
 import _random
+import _thread
 import array as arrays_of_python
 import builtins
-import ctypes
 import datetime
 import functools
+import importlib
 import io
 import opcode
 import operator
 import os
+import random
+import re
 import sys
 import threading
 import time
@@ -43,6 +46,8 @@ from libc.stddef cimport size_t
 from libc.string cimport memcmp
 
 import numpy as np
+
+cimport numpy as cnp
 
 from fastgrad.pointers cimport fg_pointers, fg_pointers_free, fg_pointers_get, number
 from fastgrad.runtime cimport room_for_one
@@ -119,21 +124,31 @@ cdef extern from "Python.h":
     Py_UCS4 PyUnicode_READ_CHAR(object, Py_ssize_t)
     int PyTrace_CALL, PyTrace_C_CALL
 
+cnp.import_array()
+
 cdef object python_function = eval("lambda: None")
 cdef str package = os.path.dirname(os.path.abspath(__file__)) + os.sep
 cdef tuple ours = (package, os.path.dirname(np.__file__) + os.sep, "<frozen")
 cdef str standard = os.path.dirname(os.__file__) + os.sep
 cdef tuple stateful = (package + os.path.join("optim", "lr_scheduler.py"), package + os.path.join("utils", "data.py"))
 cdef object environment = type(os.environ).__getitem__.__code__
+cdef object seeding = random.Random.seed.__code__
+cdef object importing = importlib.import_module.__code__
 cdef str queue_file = standard + "queue.py"
+cdef str modules_folder = package + "nn" + os.sep
+# Methods of fastgrad's modules that look at what the module holds, without a call of the module.
+cdef frozenset looks = frozenset(("forward", "__iter__", "__getitem__", "__len__", "__contains__", "keys", "values",
+                                  "items", "named_children", "named_modules"))
 cdef tuple sequences = (list, set, deque, type({}.keys()), type({}.values()), type({}.items()))
+cdef tuple wrappers = (zip, map, filter, enumerate)
 cdef tuple mappings = (dict, MappingProxyType)
 cdef tuple buffers = (bytearray, memoryview, arrays_of_python.array)
-cdef tuple doubtful_types = (ContextVar, threading.local, ctypes.Array, ctypes.Structure, ctypes.Union,
-                             ctypes.c_int.__bases__[0], weakref.WeakValueDictionary, weakref.WeakKeyDictionary,
+cdef tuple doubtful_types = (ContextVar, threading.local, weakref.WeakValueDictionary, weakref.WeakKeyDictionary,
                              weakref.WeakSet)
+cdef frozenset doubtful_modules = frozenset(("_ctypes", "_socket", "mmap", "select", "sqlite3"))
 cdef frozenset nothing = frozenset()
-cdef long long compared = 1 << 26    # bytes: larger arrays are not
+cdef long long compared = 1 << 20    # bytes: larger arrays are not
+cdef int many = 10000                # items: in longer containers, they are looked at only if they cannot change
 cdef frozenset openers = frozenset(("vars", "__dict__", "getattr", "hasattr", "attrgetter", "locals", "globals"))
 cdef dict followed = {}          # file name: is its code looked at?
 cdef fg_pointers reading         # of code: how it is looked at, a Reading
@@ -141,6 +156,7 @@ cdef list read_codes = []        # that have a reading
 cdef dict sorts = {}             # class: of which Sort its instances are
 cdef dict origins = {}           # class: its Origin
 cdef dict user_modules = {}      # module: is it the user's?
+cdef object note_module = None   # fastgrad.replay's
 cdef fg_pointers mentioning      # of code: the index of what it mentions
 cdef list all_mentions = []
 
@@ -156,11 +172,16 @@ cdef enum Reading:       # how code is looked at when it is about to run
     NOT_AT_ALL           # of libraries, and what makes named tuples
     OF_A_QUEUE
     OF_THE_ENVIRONMENT   # os.environ is read
+    OF_A_MODULE          # fastgrad's own, which is looked into
+    OF_A_SEED            # of Python's random numbers
+    OF_AN_IMPORT         # of a module whose name is computed
 
 cdef enum Origin:        # of a class
     USERS_OWN = 1        # or of a library that is looked into
     PACKAGE              # this one
     LIBRARY              # a container of the standard library, written in Python
+    STANDARD             # of the standard library: its methods ask for what it has, a dict
+    NUMPYS               # with a dict: code that is not looked at asks for that
     ELSEWHERE
 
 cdef enum Sort:          # of a value, for `explore`: what is to be noted of it
@@ -230,6 +251,9 @@ cdef int reading_of(code) except -1:
     file = code.co_filename
     how = NOT_AT_ALL if code.co_names == ("_tuple_new",) \
         else USERS if is_followed(file) or file in stateful else OF_THE_ENVIRONMENT if code is environment \
+        else OF_A_SEED if code is seeding else OF_AN_IMPORT if code is importing \
+        else OF_A_MODULE if file.startswith(modules_folder) and code.co_name in looks \
+            and code.co_varnames[:1] == ("self",) \
         else OF_A_QUEUE if file == queue_file and code.co_name in ("put", "get") \
         else OTHERS if code.co_argcount and not file.startswith(ours) else NOT_AT_ALL
     read_codes.append(code)
@@ -270,7 +294,7 @@ cdef int new_sort(kind) except -1:
         return PARTIAL
     if issubclass(kind, (np.random.Generator, np.random.RandomState, _random.Random)):
         return GENERATOR
-    if issubclass(kind, doubtful_types):
+    if issubclass(kind, doubtful_types) or any([parent.__module__ in doubtful_modules for parent in kind.__mro__]):
         return DOUBTFUL
     if issubclass(kind, weakref.ref):
         return WEAK
@@ -278,7 +302,7 @@ cdef int new_sort(kind) except -1:
         return GETTER
     if issubclass(kind, io.IOBase):
         return FILE
-    if hasattr(kind, "__next__"):
+    if hasattr(kind, "__next__") and type(kind.__next__) is not FunctionType:    # else its code is looked at
         return ITERATOR
     if issubclass(kind, (*sequences, *mappings)):
         return CONTAINER
@@ -294,6 +318,7 @@ cdef class Mentions:
     cdef tuple sites          # where it may compute with arrays (operands.py); None: not looked for yet
     cdef tuple chains         # (name, path): `self.config.scale` is ("self", ("config", "scale"))
     cdef frozenset asked      # strings, if there is a getattr or hasattr
+    cdef tuple imports        # (level, name) of modules
     cdef tuple free           # variables of a closure
     cdef bint takes           # it has arguments, or such variables
     cdef bint everything      # attributes may be asked for by names that are not in the code
@@ -302,7 +327,8 @@ cdef class Mentions:
 cdef dict op_names = {opcode.opmap[name]: name for name in (
     "CACHE", "EXTENDED_ARG", "LOAD_GLOBAL", "LOAD_NAME", "LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_ATTR",
     "LOAD_METHOD", "LOAD_SUPER_ATTR", "STORE_ATTR", "STORE_FAST", "DELETE_FAST", "LOAD_FAST_LOAD_FAST",
-    "STORE_FAST_LOAD_FAST", "STORE_FAST_STORE_FAST", "COPY", "PRECALL", "NOP") if name in opcode.opmap}
+    "STORE_FAST_LOAD_FAST", "STORE_FAST_STORE_FAST", "COPY", "PRECALL", "NOP", "LOAD_CONST", "IMPORT_NAME",
+    "IMPORT_FROM") if name in opcode.opmap}
 cdef bint known_code = sys.version_info < (3, 14)    # else every name may be a global's, and any object's attribute
 cdef int attribute_shift = 0 if sys.version_info < (3, 12) else 1
 
@@ -324,18 +350,29 @@ cdef Mentions mentions_of(object code):
     known.takes = code.co_argcount or code.co_flags & 12 or code.co_kwonlyargcount or known.free
     names = code.co_names
     texts = frozenset([part for part in code.co_consts if type(part) is str and part.isidentifier()])
+    fields = [part for const in code.co_consts if type(const) is str and "{" in const
+              for part in re.findall(r"[.[](\w+)", const)] if "format" in names or "format_map" in names else ()
     known.everything = not openers.isdisjoint(names)
     known.asked = texts if "getattr" in names or "hasattr" in names else frozenset()
+    named = [part for part in code.co_consts if type(part) is str] \
+        if "modules" in names or "__import__" in names else names if not known_code else []
+    imports = [(0, part) for part in named]    # sys.modules["settings"]
     if not known_code:
+        known.imports = tuple(imports)
         known.names = frozenset(names)
-        known.loose = known.names | texts
+        known.loose = known.names.union(texts, fields)
         known.called = frozenset()
         known.chains = ()
         return known
     slots = code.co_varnames + tuple([name for name in code.co_cellvars if name not in code.co_varnames]) \
         + code.co_freevars
-    used, loose, called, chains, stored = set(), set(), set(), [], set()
+    used, loose, called, chains, stored = set(), set(fields), set(), [], set()
+    if "vars" in names or "__dict__" in names:
+        loose.add("__dict__")
+    if "globals" in names:
+        used.update(texts)
     chain = None
+    level = last = 0
     text = code.co_code
     for i in range(0, len(text), 2):
         op = op_names.get(text[i])
@@ -358,6 +395,16 @@ cdef Mentions mentions_of(object code):
             chain = (slots[arg & 15], ())
         elif op == "LOAD_SUPER_ATTR":
             loose.add(names[arg >> 2])
+            chain = None
+        elif op == "LOAD_CONST":
+            level, last = last, code.co_consts[arg]
+            chain = None
+        elif op == "IMPORT_NAME":    # of two constants: the level, and the names that are wanted
+            imports.append((level, names[arg]))
+            imports += [(level, f"{names[arg]}.{part}".lstrip(".")) for part in last or ()]
+            chain = None
+        elif op == "IMPORT_FROM":
+            loose.add(names[arg])
             chain = None
         elif op in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR"):
             name = names[arg >> attribute_shift if op == "LOAD_ATTR" else arg]
@@ -392,6 +439,7 @@ cdef Mentions mentions_of(object code):
         loose.add("super")
     known.loose = frozenset(loose) | (texts if known.everything else frozenset())
     known.chains = tuple(firm)
+    known.imports = tuple(imports)
     return known
 
 
@@ -491,6 +539,7 @@ cdef class Watch:
         self.mentioned = self.all_names = frozenset(("forward", "__call__"))    # what other code calls
         self.called = frozenset()
         self.asked = frozenset()
+        self.imported = set()
 
     def __dealloc__(self):
         PyMem_Free(self.names)
@@ -504,6 +553,7 @@ cdef class Watch:
 
     cdef int begin(self, function) except -1:
         self.explore(function, 0)
+        self.caller = sys._getframe()
         mtrand = sys.modules.get("numpy.random.mtrand")
         if mtrand is not None:
             self.generators.append((mtrand._rand, state_of(mtrand._rand)))
@@ -521,6 +571,7 @@ cdef class Watch:
         if now != <PyObject *>self:
             self.refuse("a profiler was started or stopped while a captured function was being recorded: do so outside")
         fg_set_profiler(self.other, self.other_self)
+        self.caller = None
         if self.collects:
             PyGC_Enable()
         if self.other_self is not NULL:
@@ -534,6 +585,18 @@ cdef class Watch:
         if self.refused is None:
             self.refused = located(what)
         return 0
+
+    cdef int refuse_doing(self, str what) except -1:
+        return self.refuse(f"a captured function {what}: a replay would not do so again. Do so outside")
+
+    cdef bint reads_for_itself(self, PyObject *frame) except -1:
+        """Is it the interpreter that runs this, between a captured function and a file?"""
+        calling = <object>frame
+        while calling is not None and calling is not self.caller:
+            if calling.f_code.co_filename.startswith(readers):
+                return True
+            calling = calling.f_back
+        return False
 
     cdef int add(self, Kind kind, object space, object name, PyObject *value) except -1:
         if number(&self.seen, <PyObject *>space, <PyObject *>name, self.n):
@@ -553,18 +616,31 @@ cdef class Watch:
         """A function is about to run."""
         cdef PyObject *value
         cdef Mentions known
-        cdef int how
+        cdef int how, origin
         code = fg_code_of(frame)
         how = reading_of(code)
         if how == NOT_AT_ALL:
             return 0
         if how == OF_THE_ENVIRONMENT:
             return self.explore(os.environ._data, 1)
+        if how == OF_A_SEED:
+            if fg_locals_of(frame)["a"] is None:
+                self.refuse_doing(entropy)
+            return 0
+        if how == OF_A_MODULE:
+            note_module(fg_locals_of(frame)["self"])
+            return 0
+        if how == OF_AN_IMPORT:
+            here = fg_locals_of(frame)
+            return self.follow_import(importlib.util.resolve_name(here["name"], here["package"]))
         if how != USERS:
             for thing in list(fg_locals_of(frame).values()):
-                if of_user(type(thing)):
+                origin = origin_of(type(thing))
+                if origin == USERS_OWN:
                     self.explore(thing, 1)
                     self.scan(thing, None, 1)
+                elif origin == STANDARD and sort_of(type(thing)) == OTHER and not code.co_filename.startswith(readers):
+                    self.explore(PyObject_GenericGetDict(thing, NULL), 1)
             if how == OF_A_QUEUE:
                 self.refuse(f"{code.co_name}() of a queue while a captured function is being recorded: a replay would "
                             f"not do so again")
@@ -574,6 +650,9 @@ cdef class Watch:
                 or known.everything > self.everything:
             self.mention(known.loose, known.called, known.asked, known.everything)
         space = fg_globals_of(frame)
+        for level, name in known.imports:
+            self.follow_import(importlib.util.resolve_name("." * level + name, space.get("__package__") or "")
+                               if level else name)
         for name in known.names:
             value = PyDict_GetItemWithError(space, name)
             if value is not NULL:
@@ -618,13 +697,23 @@ cdef class Watch:
         return 0
 
     cpdef int look_at(self, array) except -1:
-        """Python reads elements of an array. (One that is not known is made inside, and its id may be used again.)"""
-        if fg_pointers_get(&self.known, <PyObject *>array, NULL) >= 0:
-            number(&self.seen, <PyObject *>array, NULL, 0)
-            if array.nbytes > compared:
-                self.refuse(f"a captured function computes in NumPy or Python with an array of {array.nbytes} bytes "
-                            f"from outside, too large to be compared at each call. Pass it, or the part needed, "
-                            f"as an argument")
+        """Python reads elements of an array, or of what it is a view of. (One that is not known is made inside, and its
+        id may be used again.)"""
+        while isinstance(array, np.ndarray):
+            if fg_pointers_get(&self.known, <PyObject *>array, NULL) >= 0:
+                number(&self.seen, <PyObject *>array, NULL, 0)
+            array = array.base
+        return 0
+
+    cdef int follow_import(self, str name) except -1:
+        """Note the modules that an import gives, `a` and `a.b`. Those that are not there yet: afterwards."""
+        while name:
+            module = sys.modules.get(name)
+            if module is None:
+                self.imported.add(name)
+            elif type(module) is ModuleType and is_user_module(module):
+                self.found(ITEM, sys.modules, name, module, 1)
+            name = name.rpartition(".")[0]
         return 0
 
     cdef int follow(self, thing, path) except -1:
@@ -657,19 +746,27 @@ cdef class Watch:
             self.supers = True
             new = self.all_names
         for thing in self.known_things[:]:
-            self.scan(thing, None if everything and not isinstance(thing, (type, ModuleType)) else new, 1)
+            self.scan(thing, self.names_for(thing) if everything else new, 1)
         return 0
 
     cdef object names_for(self, thing):
         """Which attributes of an object the code that has run may ask for; None: any."""
         if self.everything and not isinstance(thing, (type, ModuleType)):
-            return None
+            from fastgrad.optim import Optimizer
+
+            if not isinstance(thing, Optimizer):
+                return None
+            # It fills its state, and looks after that itself (at_replay).
+            return self.all_names.union([name for name in thing.__dict__ if name != "state" and name[0] != "_"])
         return self.all_names
 
-    cdef int explore_all(self, things, int depth) except -1:
-        if len(things) <= 10000:
+    cdef int explore_all(self, things, int depth, container) except -1:
+        if len(things) <= many:
             for thing in things:
                 self.explore(thing, depth)
+        elif not all([is_constant(thing) for thing in things]):
+            self.doubtful.append((container, f"may use what lies in a {type(container).__name__} of more than {many} "
+                                             f"items, too many to be looked through at each call"))
         return 0
 
     cdef int closure(self, function, tuple free) except -1:
@@ -712,7 +809,7 @@ cdef class Watch:
         if sort == BUILTIN:
             return 0 if isinstance(thing.__self__, ModuleType) else self.explore(thing.__self__, depth + 1)
         if sort == TENSOR:
-            if FG_HAS_DICT(thing) and PyObject_GenericGetDict(thing, NULL) and self.is_new(thing):
+            if FG_HAS_DICT(thing) and (self.asked or PyObject_GenericGetDict(thing, NULL)) and self.is_new(thing):
                 self.scan(thing, self.names_for(thing), depth)
             return 0
         if sort == NOTHING_OF_IT or depth > 200:
@@ -721,7 +818,7 @@ cdef class Watch:
             self.explore(thing.__func__, depth + 1)
             return self.explore(thing.__self__, depth + 1)
         if sort == FIXED:
-            return self.explore_all(thing, depth + 1)
+            return self.explore_all(thing, depth + 1, thing)
         if not self.is_new(thing):
             return 0
         if sort == FUNCTION:
@@ -738,11 +835,13 @@ cdef class Watch:
                 self.scan(thing, self.names_for(thing), depth)
             return 0
         if sort == ARRAY:
-            small = thing.nbytes <= compared
-            self.arrays.append((thing, (thing.tobytes(), thing.shape, thing.dtype) if small else None))
-            return self.explore_all(thing.flat, depth + 1) if thing.dtype.kind == "O" else 0
+            self.arrays.append((thing, copy_of(thing)))
+            if isinstance(thing, np.ma.MaskedArray):
+                space = PyObject_GenericGetDict(thing, NULL)
+                self.found(ITEM, space, "_mask", space["_mask"], depth)
+            return self.explore_all(thing.flat, depth + 1, thing) if thing.dtype.kind == "O" else 0
         if sort == BUFFER:
-            self.arrays.append((thing, (bytes(thing),)))
+            self.arrays.append((thing, (bytes(thing) if memoryview(thing).nbytes <= compared else None,)))
             return 0
         if sort == PARTIAL:
             self.explore(thing.func, depth + 1)
@@ -764,7 +863,10 @@ cdef class Watch:
                 self.doubtful.append((thing, "may read from a file"))
             return 0
         if sort == ITERATOR:
-            self.doubtful.append((thing, f"may advance an iterator from outside (a {type(thing).__name__})"))
+            if type(thing).__module__ == "builtins" and hasattr(thing, "__length_hint__"):
+                self.generators.append((thing, state_of(thing)))
+            elif type(thing) not in wrappers:    # whose state is that of others
+                self.doubtful.append((thing, f"may advance an iterator from outside (a {type(thing).__name__})"))
             if type(thing).__module__ == "builtins" and hasattr(thing, "__reduce__") \
                     and type(thing).__name__ not in ("generator", "coroutine", "async_generator"):
                 for part in thing.__reduce__()[1]:
@@ -773,7 +875,7 @@ cdef class Watch:
         if sort == CONTAINER:
             items = contents(thing)
             self.containers.append((thing, items))
-            self.explore_all(items, depth + 1)
+            self.explore_all(items, depth + 1, thing)
         if sort == WRAPPER:
             return self.explore(thing.function, depth + 1)
         return self.scan(thing, self.names_for(thing), depth)
@@ -805,6 +907,8 @@ cdef class Watch:
             if of_user(thing):
                 self.add_missing(thing)
             return self.scan_class(thing, None, names, depth)
+        if origin == NUMPYS:
+            names = None
         space = PyObject_GenericGetDict(thing, NULL) if FG_HAS_DICT(thing) else None
         if origin == USERS_OWN:
             self.add(TYPE, thing, "__class__", <PyObject *>kind)
@@ -823,6 +927,8 @@ cdef class Watch:
                 for name, other in list(space.items()):
                     if name not in names:
                         self.explore(other, depth + 1)
+            if names is None and "__dict__" in self.mentioned:    # which names there are
+                self.explore(space, depth + 1)
             for name in self.asked:
                 if name not in space and fg_lookup(kind, name) is NULL:
                     self.add(ITEM, space, name, NULL)
@@ -892,6 +998,9 @@ cdef class Watch:
         """What the function did that a replay would not, in words, or an exception; None: nothing."""
         if self.error is not None:
             return self.error
+        for name in list(self.imported):
+            if name in sys.modules:
+                self.follow_import(name)
         return self.changed()
 
     cdef int add_items_of(self, module) except -1:
@@ -909,7 +1018,12 @@ cdef class Watch:
         if not things:
             return None
         held = self.held_elsewhere(things)
-        return "the captured function " + what[held[0]] + ": a replay would not" if held else None
+        if held:
+            return "the captured function " + what[held[0]] + ": a replay would not"
+        things = None
+        if self.first_change() >= 0:    # a later call changes it no more
+            self.prune()
+        return None
 
     cdef int find_changes(self, list things, list what) except -1:
         cdef int i
@@ -928,9 +1042,10 @@ cdef class Watch:
         for generator, state in self.generators:
             if state != state_of(generator):
                 things.append(generator)
-                what.append("draws random numbers that are not fastgrad's own (fastgrad.rand and the like)")
+                what.append("advances an iterator from outside" if hasattr(generator, "__next__") else
+                            "draws random numbers that are not fastgrad's own (fastgrad.rand and the like)")
         for array, copy in self.arrays:
-            if copy is not None and not same_array(array, copy):
+            if not same_array(array, copy):
                 things.append(array)
                 what.append("changes an array from outside by other means than fastgrad's")
         for thing, words in self.doubtful:
@@ -1027,20 +1142,28 @@ cdef class Watch:
         self.known_things.clear()
         return 0
 
+    cdef bint is_read(self, array, spans, bint computes) except -1:
+        """May Python read an array's elements? `spans`: (begin, end) of memory that launches use. `computes`: some of
+        it is of arrays that were made inside, of any of those that are known."""
+        if computes or not isinstance(array, np.ndarray) or fg_pointers_get(&self.seen, <PyObject *>array, NULL) >= 0:
+            return True
+        begin = <size_t>cnp.PyArray_DATA(array)
+        return not any([begin < last and begin + array.nbytes > first for first, last in spans])
+
+    cdef object too_large(self, spans, bint computes):
+        """Of an array that should be compared at each call, words; None: none is too large."""
+        cdef list large = [array for array, copy in self.arrays if copy[0] is None and not is_fixed(array)
+                           and self.is_read(array, spans, computes)]
+        if large and self.held_elsewhere(large):
+            return (f"the captured function may compute in NumPy or Python with an array from outside of more than "
+                    f"{compared} bytes, too large to be compared at each call. Pass it, or the part needed, as an "
+                    f"argument, or make it read-only (array.flags.writeable = False)")
+        return None
+
     cdef int settle(self, spans, bint computes) except -1:
-        """Arrays whose memory launches use need no watching, unless Python reads them too. `spans`: (begin, end) of
-        such memory. `computes`: some of it is of arrays that were made inside, of any of those."""
-        kept = []
-        for array, copy in self.arrays:
-            if copy is None:
-                continue
-            if not computes and isinstance(array, np.ndarray) \
-                    and fg_pointers_get(&self.seen, <PyObject *>array, NULL) < 0:
-                begin = array.__array_interface__["data"][0]
-                if any([begin < last and begin + array.nbytes > first for first, last in spans]):
-                    continue
-            kept.append((array, copy))
-        self.arrays = kept
+        """Arrays that launches alone read may hold anything, where they are."""
+        self.arrays = [(array, copy if self.is_read(array, spans, computes) else (None, *copy[1:]))
+                       for array, copy in self.arrays]
         self.objects = self.generators = None
         self.functions = self.known_things = self.doubtful = None
         self.forget()
@@ -1125,7 +1248,9 @@ cdef char *words = NULL
 
 
 cdef object state_of(generator):
-    """Of a random number generator, to be compared."""
+    """Of a random number generator or an iterator, to be compared."""
+    if hasattr(generator, "__length_hint__"):
+        return generator.__length_hint__()
     if isinstance(generator, _random.Random):
         return generator.getstate()
     global twister, words
@@ -1137,10 +1262,64 @@ cdef object state_of(generator):
     return words[:2500] if bits is twister else str(bits.state)
 
 
+cdef struct Layout:    # of an array, with its sizes and strides
+    void *data
+    void *dtype
+    long nd, writeable
+
+
+cdef void lay_out(array, Layout *layout) noexcept:
+    layout.data = cnp.PyArray_DATA(array)
+    layout.dtype = cnp.PyArray_DESCR(array)
+    layout.nd = cnp.PyArray_NDIM(array)
+    layout.writeable = cnp.PyArray_FLAGS(array) & cnp.NPY_ARRAY_WRITEABLE
+
+
+cdef tuple copy_of(array):
+    """Of an array, to be compared: its bytes as they lie, None if too many; Layout, sizes and strides; what must stay
+    alive for that."""
+    cdef Layout layout
+    lay_out(array, &layout)
+    size = layout.nd * sizeof(cnp.npy_intp)
+    return (np.ndarray.tobytes(array, "A") if array.nbytes <= compared else None, (<char *>&layout)[:sizeof(layout)],
+            (<char *>cnp.PyArray_DIMS(array))[:size] if size else b"",
+            (<char *>cnp.PyArray_STRIDES(array))[:size] if size else b"",
+            array.dtype, list(array.flat) if array.dtype.kind == "O" else None)
+
+
 cdef bint same_array(array, tuple copy):
-    if isinstance(array, np.ndarray):
-        return array.shape == copy[1] and array.dtype == copy[2] and array.tobytes() == copy[0]
-    return bytes(array) == copy[0]
+    cdef Layout layout
+    cdef size_t size
+    if not cnp.PyArray_Check(array):
+        return copy[0] is None or bytes(array) == copy[0]
+    lay_out(array, &layout)
+    size = layout.nd * sizeof(cnp.npy_intp)
+    if memcmp(&layout, <const char *>copy[1], sizeof(layout)) != 0 \
+            or memcmp(cnp.PyArray_DIMS(array), <const char *>copy[2], size) != 0 \
+            or memcmp(cnp.PyArray_STRIDES(array), <const char *>copy[3], size) != 0:
+        return False
+    if copy[0] is None:
+        return True
+    if cnp.PyArray_FLAGS(array) & (cnp.NPY_ARRAY_C_CONTIGUOUS | cnp.NPY_ARRAY_F_CONTIGUOUS):
+        return memcmp(layout.data, <const char *>copy[0], len(<bytes>copy[0])) == 0
+    return np.ndarray.tobytes(array, "A") == copy[0]
+
+
+cdef bint is_fixed(array):
+    """Can nobody write to its memory?"""
+    while isinstance(array, np.ndarray):
+        if array.flags.writeable:
+            return False
+        array = array.base
+    return array is None
+
+
+cdef bint is_constant(thing) except -1:
+    """Is it a value that cannot change, or a tensor, which is guarded where it is used?"""
+    cdef int sort = sort_of(type(thing))
+    if sort == FIXED:
+        return all([is_constant(part) for part in thing])
+    return sort == NOTHING_OF_IT or (sort == TENSOR and not FG_HAS_DICT(thing))
 
 
 cdef int origin_of(kind) except -1:
@@ -1149,8 +1328,11 @@ cdef int origin_of(kind) except -1:
         return <int>known
     if len(origins) > 10000:
         origins.clear()
-    origin = USERS_OWN if of_user_file(kind) else PACKAGE if kind.__module__.startswith("fastgrad.") \
-        else LIBRARY if kind.__module__ == "collections" else ELSEWHERE
+    module = kind.__module__
+    origin = USERS_OWN if of_user_file(kind) else PACKAGE if module.startswith("fastgrad.") \
+        else LIBRARY if module == "collections" else NUMPYS if module.partition(".")[0] == "numpy" \
+        else STANDARD if kind.__dictoffset__ and not issubclass(kind, type) \
+        and str(getattr(sys.modules.get(module), "__file__", "")).startswith(standard) else ELSEWHERE
     origins[kind] = origin
     return origin
 
@@ -1185,8 +1367,27 @@ cdef bint nests(code, inner):
     return False
 
 
+cdef str entropy = "draws random numbers that nobody seeds"
 cdef frozenset shapers = frozenset(("reshape", "view", "transpose", "swapaxes", "squeeze", "ravel", "__dlpack__"))
+cdef frozenset harmless = frozenset((
+    "fspath", "getpid", "getppid", "getcwd", "getcwdb", "cpu_count", "get_terminal_size", "sched_getaffinity", "isatty",
+    "getuid", "geteuid", "getgid", "getegid", "uname", "strerror", "sysconf", "device_encoding", "register_at_fork"))
+cdef dict outside = {    # functions of C: how they ask or change what is outside the process; "": they do not
+    open: "opens a file", io.open_code: "opens a file", input: "waits for input", np.fromfile: "reads a file",
+    **{function: f"calls os.{name}" for name, function in vars(os.stat.__self__).items()
+       if type(function) is BuiltinFunctionType and name not in harmless and not name.startswith("_path")},
+    **{function: "starts a thread" for name, function in vars(_thread).items() if name.startswith("start_")},
+    os.urandom: entropy,
+}
+cdef dict outside_modules = {    # the same of all functions of a module
+    "_socket": "uses a socket", "select": "waits for a file", "_posixsubprocess": "starts a process", "_uuid": entropy,
+}
+# What imports, or makes a message, may look at files.
+cdef tuple readers = ("<frozen importlib", standard + "linecache.py", standard + "warnings.py",
+                      standard + "traceback.py", standard + "inspect.py", standard + "logging" + os.sep)
 cdef object SimpleQueue = _queue.SimpleQueue
+cdef object Lock = _thread.LockType
+cdef object RLock = _thread.RLock
 cdef tuple writers = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom, io.FileIO)
 cdef str logs = standard + "logging" + os.sep    # log messages are not repeated either, and are let through
 
@@ -1213,11 +1414,14 @@ cdef int on_call(Watch watch, PyObject *frame, PyObject *called) except -1:
         if is_followed(file) and "site-packages" not in file:
             watch.refuse(f"time.{(<object>called).__name__}() in a captured function: a replay would not ask again")
     elif type(owner) is ModuleType:
-        if owner.__name__ == "_thread" and (<object>called).__name__.startswith("start_"):
-            watch.refuse("a thread is started while a captured function is being recorded: a replay would not start "
-                         "one. Start it outside")
-        elif <object>called is open and is_followed(fg_code_of(frame).co_filename):
-            watch.refuse("a captured function opens a file: a replay would not open it again. Do so outside")
+        what = outside.get(<object>called)
+        if what is None:
+            what = outside[<object>called] = outside_modules.get(owner.__name__, "")
+        if what and not watch.reads_for_itself(frame):
+            watch.refuse_doing(what)
+    elif type(owner) is Lock or type(owner) is RLock:
+        if (<object>called).__name__ == "locked":
+            watch.refuse_doing("asks for the state of a lock")
     elif isinstance(owner, writers) and (<object>called).__name__ in ("write", "writelines"):
         file = fg_code_of(frame).co_filename
         if owner is not sys.stdout and owner is not sys.stderr and not file.startswith(logs):
@@ -1228,6 +1432,11 @@ cdef int on_call(Watch watch, PyObject *frame, PyObject *called) except -1:
         watch.refuse("random numbers of Python's random module in a captured function: a replay would not draw new "
                      "ones. Use fastgrad.rand and the like, or pass them as arguments")
     return 0
+
+
+cdef void set_note_module(function):
+    global note_module
+    note_module = function
 
 
 cdef void unmute() noexcept:

@@ -1,0 +1,695 @@
+"""What a captured function reads in roundabout ways: after each change a replay gives what the function gives."""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import configparser
+import dataclasses
+import functools
+import importlib.machinery
+import itertools
+import logging
+import os
+import pathlib
+import random
+import secrets
+import subprocess
+import sys
+import threading
+import traceback
+import types
+import uuid
+import warnings
+
+import numpy as np
+import pytest
+
+import fastgrad as fg
+import fastgrad.nn.functional as F
+from fastgrad import nn, optim
+
+SCALE = 1.0
+CASES = {}
+
+
+def case(make):
+    """A program: `make` gives a function of x, and what changes the world to its i-th state."""
+    CASES[make.__name__] = make
+    return make
+
+
+def follow(make):
+    """Runs a program captured and plain, through four states of the world, two calls in each."""
+    f, change = make()
+    change(0)
+    captured = fg.capture(f)
+    for i in range(4):
+        change(i)
+        for _ in range(2):
+            x = fg.tensor([1.0, 2.0, 3.0]) + i
+            fg.manual_seed(i)
+            found = captured(x)
+            fg.manual_seed(i)
+            assert found.tolist() == f(x).tolist(), i
+    return captured
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch):
+    """A module of the user's, imported by nobody."""
+    package = types.ModuleType("fastgrad_test_settings")
+    part = types.ModuleType("fastgrad_test_settings.part")
+    package.part = part
+    package.holder = types.SimpleNamespace(scale=1.0)
+    for module in (package, part):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+def set_scale(i):
+    module = sys.modules["fastgrad_test_settings"]
+    module.SCALE = module.part.SCALE = module.holder.scale = float(i + 1)
+
+
+# ------------------------------------------------------------------------------------------------ imports
+
+
+@case
+def local_import():
+    def f(x):
+        import fastgrad_test_settings
+
+        return x * fastgrad_test_settings.SCALE
+
+    return f, set_scale
+
+
+@case
+def local_import_of_a_name():
+    def f(x):
+        from fastgrad_test_settings import SCALE as scale
+
+        return x * scale
+
+    return f, set_scale
+
+
+@case
+def local_import_of_an_object():
+    def f(x):
+        from fastgrad_test_settings import holder
+
+        return x * holder.scale
+
+    return f, set_scale
+
+
+@case
+def local_import_of_a_part():
+    def f(x):
+        import fastgrad_test_settings.part as settings
+
+        return x * settings.SCALE
+
+    return f, set_scale
+
+
+@case
+def local_import_of_a_part_by_the_whole():
+    def f(x):
+        import fastgrad_test_settings.part
+
+        return x * fastgrad_test_settings.part.SCALE
+
+    return f, set_scale
+
+
+@case
+def local_import_relative():
+    space = {"__package__": "fastgrad_test_settings", "__name__": "fastgrad_test_settings.other"}
+    exec("def f(x):\n    from .part import SCALE\n    return x * SCALE\n", space)
+    return space["f"], set_scale
+
+
+@case
+def local_import_of_a_part_relative():
+    space = {"__package__": "fastgrad_test_settings", "__name__": "fastgrad_test_settings.other"}
+    exec("def f(x):\n    from . import part\n    return x * part.SCALE\n", space)
+    return space["f"], set_scale
+
+
+@case
+def import_by_name():
+    name = "fastgrad_test_" + "settings"
+    return lambda x: x * importlib.import_module(name).SCALE, set_scale
+
+
+@case
+def import_by_dunder():
+    return lambda x: x * __import__("fastgrad_test_settings").SCALE, set_scale
+
+
+@case
+def sys_modules():
+    return lambda x: x * sys.modules["fastgrad_test_settings"].SCALE, set_scale
+
+
+@case
+def sys_modules_replaced():
+    def change(i):
+        module = types.ModuleType("fastgrad_test_settings")
+        module.SCALE = float(i + 1)
+        sys.modules["fastgrad_test_settings"] = module
+
+    def f(x):
+        import fastgrad_test_settings
+
+        return x * fastgrad_test_settings.SCALE
+
+    return f, change
+
+
+@case
+def globals_by_name():
+    def change(i):
+        global SCALE
+        SCALE = float(i + 1)
+
+    return lambda x: x * globals()["SCALE"], change
+
+
+def test_a_first_import_is_followed(tmp_path, monkeypatch):
+    (tmp_path / "fastgrad_test_late.py").write_text("scale = 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "meta_path", [importlib.machinery.PathFinder])  # not pytest's, which counts its imports
+
+    def f(x):
+        import fastgrad_test_late
+
+        return x * fastgrad_test_late.scale
+
+    captured = fg.capture(f)
+    x = fg.ones(2)
+    captured(x)
+    try:
+        sys.modules["fastgrad_test_late"].scale = 2.0
+        assert captured(x).tolist() == [2.0, 2.0]
+    finally:
+        del sys.modules["fastgrad_test_late"]
+
+
+# ------------------------------------------------------------------------------------------------ modules
+
+
+def rows(x):
+    return x.reshape(1, 3)
+
+
+@case
+def forward_is_captured():
+    model = nn.Sequential(nn.Linear(3, 3))
+
+    def change(i):
+        model[0] = nn.Linear(3, 3)
+
+    return model.forward, change
+
+
+@case
+def forward_called_by_name():
+    model = nn.Sequential(nn.Linear(3, 3))
+    return lambda x: model.forward(rows(x)), lambda i: model.append(nn.Linear(3, 3)) if i else None
+
+
+@case
+def forward_and_mode():
+    dropout = nn.Dropout(0.5)
+    return lambda x: dropout.forward(x), lambda i: dropout.train(i % 2 == 0)
+
+
+@case
+def layers_in_a_loop():
+    model = nn.Sequential(nn.Linear(3, 3))
+
+    def f(x):
+        for layer in model:
+            x = layer(x)
+        return x
+
+    return f, lambda i: model.append(nn.Linear(3, 3)) if i else None
+
+
+@case
+def layers_by_index():
+    model = nn.ModuleList([nn.Linear(3, 3)])
+
+    def change(i):
+        model[0] = nn.Linear(3, 3)
+
+    return lambda x: model[0](x) * len(model), change
+
+
+@case
+def layers_by_name():
+    model = nn.ModuleDict({"a": nn.Linear(3, 3)})
+
+    def change(i):
+        model["a"] = nn.Linear(3, 3)
+
+    return lambda x: model["a"](x), change
+
+
+@case
+def children():
+    model = nn.Sequential(nn.Linear(3, 3))
+    return lambda x: x * len(list(model.children())), lambda i: model.append(nn.Linear(3, 3)) if i else None
+
+
+MADE_INSIDE = {
+    "sequential": lambda x: nn.Sequential(nn.Sigmoid()).append(nn.Tanh())(x),
+    "module_list": lambda x: nn.ModuleList([nn.Sigmoid()])[0](x),
+}
+
+
+@pytest.mark.parametrize("name", MADE_INSIDE)
+def test_modules_made_inside_may_change(name):
+    captured = fg.capture(MADE_INSIDE[name])
+    for _ in range(2):
+        assert captured(fg.ones(3)).tolist() == MADE_INSIDE[name](fg.ones(3)).tolist()
+    assert captured.program.replays == 1
+
+
+def test_a_module_from_outside_may_not():
+    model = nn.Sequential(nn.Sigmoid())
+    with pytest.raises(fg.CaptureError, match="attributes"):
+        fg.capture(lambda x: model.append(nn.Tanh())(x))(fg.ones(3))
+
+
+def test_an_equal_attribute_of_a_module_is_no_change():
+    model = nn.Dropout(0.1)
+    captured = fg.capture(lambda x: model(x))
+    for k in (1.0, 2.0, 4.0):
+        model.p = 0.1 * k / k
+        captured(fg.ones(3))
+    assert len(captured.programs) == 1
+
+
+# ------------------------------------------------------------------------------------------------ objects
+
+
+@case
+def event():
+    flag = threading.Event()
+    return lambda x: x * 2 if flag.is_set() else x, lambda i: flag.set() if i % 2 else flag.clear()
+
+
+@case
+def future():
+    done = concurrent.futures.Future()
+    return lambda x: x * 2 if done.done() else x, lambda i: done.set_result(1) if i == 2 else None
+
+
+@case
+def config_parser():
+    config = configparser.ConfigParser()
+    config.add_section("t")
+    return lambda x: x * config.getfloat("t", "s"), lambda i: config.set("t", "s", str(i))
+
+
+@case
+def name_in_namespace():
+    space = argparse.Namespace(s=1.0)
+    return lambda x: x * 2 if "q" in space else x, lambda i: setattr(space, "q", 1) if i == 2 else None
+
+
+@case
+def name_in_vars():
+    space = types.SimpleNamespace(s=1.0)
+    return lambda x: x * 2 if "q" in vars(space) else x, lambda i: setattr(space, "q", 1) if i == 2 else None
+
+
+@case
+def number_of_attributes():
+    class Holder:
+        pass
+
+    holder = Holder()
+    return lambda x: x * len(holder.__dict__), lambda i: setattr(holder, f"a{i}", 1)
+
+
+@case
+def objects_in_an_array():
+    array = np.array([1.0, 2.0], object)
+    return lambda x: x * array[0], lambda i: array.__setitem__(0, float(i))
+
+
+@case
+def array_resized():
+    array = np.ones(3, np.float32)
+    return lambda x: fg.from_numpy(array) * 2, lambda i: array.resize(3 + i, refcheck=False)
+
+
+@case
+def poly1d():
+    p = np.poly1d([1.0, 2.0])
+
+    def change(i):
+        p.coeffs[0] = i
+
+    return lambda x: x * float(p(2.0)), change
+
+
+@case
+def formatted_attribute():
+    class Holder:
+        pass
+
+    holder = Holder()
+    return lambda x: x * float("{0.a}".format(holder)), lambda i: setattr(holder, "a", i)  # noqa: UP030, UP032
+
+
+@case
+def attribute_of_a_parameter_that_appears():
+    model = nn.Linear(3, 3)
+
+    def f(x):
+        return x * sum(1 for p in model.parameters() if not getattr(p, "no_decay", False))
+
+    return f, lambda i: setattr(model.weight, "no_decay", True) if i == 2 else None
+
+
+@case
+def masked_array():
+    array = np.ma.array([1.0, 2.0, 3.0], mask=[0, 0, 0], dtype=np.float32)
+    return lambda x: x + fg.as_tensor(array.filled(0)), lambda i: array.__setitem__(i % 3, np.ma.masked if i else 1)
+
+
+@case
+def masked_array_without_a_mask():
+    array = np.ma.array([1.0, 2.0, 3.0], dtype=np.float32)
+
+    def change(i):
+        if i == 2:
+            array[1] = np.ma.masked
+
+    return lambda x: x + fg.as_tensor(array.filled(0)), change
+
+
+@case
+def array_spread_into_a_call():
+    array = np.ones(3, np.float32)
+
+    def sum_of(a, b, c):
+        return a + 2 * b + 3 * c
+
+    return lambda x: x * sum_of(*array) + fg.as_tensor(array), lambda i: array.__setitem__(0, i)
+
+
+@case
+def array_spread_after_others():
+    array = np.ones(2, np.float32)
+
+    def sum_of(a, b, c):
+        return a + 2 * b + 3 * c
+
+    return lambda x: sum_of(x, *array) + fg.as_tensor(array).sum(), lambda i: array.__setitem__(0, i)
+
+
+@case
+def array_unpacked():
+    array = np.ones(3, np.float32)
+
+    def f(x):
+        first, *rest = array
+        return x * first * rest[0] + fg.as_tensor(array)
+
+    return f, lambda i: array.__setitem__(0, i)
+
+
+@case
+def array_reshaped_in_place():
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+    def change(i):
+        array.shape = (2, 3) if i % 2 else (3, 2)
+
+    return lambda x: x.sum() * fg.as_tensor(array), change
+
+
+@case
+def array_turned_round():
+    array = np.ones((3, 3), np.float32, order="F")
+    return lambda x: x + fg.as_tensor(np.sin(array)), lambda i: array.__setitem__((0, 2), i)
+
+
+@case
+def array_every_other():
+    array = np.ones(6, np.float32)[::2]
+    return lambda x: x + fg.as_tensor(np.sin(array)), lambda i: array.__setitem__(1, i)
+
+
+@case
+def buffer_of_python():
+    buffer = bytearray(3)
+    return lambda x: x * buffer[1], lambda i: buffer.__setitem__(1, i)
+
+
+@dataclasses.dataclass
+class Config:
+    s: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed:
+    s: float = 1.0
+
+
+FIXED = Fixed()
+REPLAYED = {
+    "dataclass": lambda x: x * Config(2.0).s,
+    "dataclass_compared": lambda x: x * 2 if Fixed(1.0) == FIXED else x,
+    "dataclass_replaced": lambda x: x * dataclasses.replace(FIXED).s,
+}
+
+
+@pytest.mark.parametrize("name", REPLAYED)
+def test_what_is_made_inside_is_not_recorded_anew(name):
+    captured = fg.capture(REPLAYED[name])
+    for _ in range(4):
+        captured(fg.ones(3))
+    assert captured.program.replays == 3
+
+
+@pytest.mark.parametrize("make", [lambda p: optim.SGD(p, lr=0.1, momentum=0.9), optim.Adam])
+def test_a_step_with_getattr(make):
+    class Trainer:
+        def __init__(self):
+            fg.manual_seed(0)
+            self.model = nn.Linear(3, 1)
+            self.optimizer = make(self.model.parameters())
+            self.kind = "mse"
+            self.numbers = iter([1, 2, 3])
+            self.pairs = enumerate(zip([1, 2], [3, 4], strict=True))
+
+        def loss_mse(self, a, b):
+            return F.mse_loss(a, b)
+
+        def step(self, x, y):
+            loss = getattr(self, "loss_" + self.kind)(self.model(x), y)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            return loss
+
+    eager, trainer = Trainer(), Trainer()
+    step = fg.capture(trainer.step)
+    for _ in range(4):
+        found = step(fg.ones(2, 3), fg.ones(2, 1))
+        assert found.tolist() == eager.step(fg.ones(2, 3), fg.ones(2, 1)).tolist()
+    assert step.program.replays > 1
+
+
+class Count:
+    def __init__(self):
+        self.n = 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.n += 1
+        return self.n
+
+
+ITERATORS = [
+    iter([1, 2, 3]), enumerate([1, 2, 3]), zip([1, 2], strict=True), map(abs, [1, 2]), reversed([1, 2]),
+    itertools.count(), Count(), (i for i in range(3)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("numbers", ITERATORS, ids=lambda numbers: type(numbers).__name__)
+def test_an_iterator_that_is_advanced_is_refused(numbers):
+    def f(x):
+        next(numbers)
+        return x * 2
+
+    with pytest.raises(fg.CaptureError):
+        fg.capture(f)(fg.ones(3))
+
+
+# ------------------------------------------------------------------------------------------------ large things
+
+BIG = np.ones((2, 1 << 18), np.float32)
+BYTES = bytearray((1 << 20) + 1)
+LISTS = [[1.0] for _ in range(10001)]
+ARRAYS = {i: np.ones(3, np.float32) for i in range(10001)}
+TUPLES = tuple([(1, "a", 2.0) for _ in range(10001)])
+
+
+def written(x):
+    BIG[0, 0] = 1.0
+    return x * fg.from_numpy(BIG[0, :3])
+
+
+def written_in_part(x):
+    BIG[0:1] = 1.0
+    return x * fg.from_numpy(BIG[0, :3])
+
+
+TOO_LARGE = {
+    "part_computed": lambda x: x * fg.from_numpy(BIG[:1].astype(np.float64))[0, :3],
+    "part_copied": lambda x: x * fg.from_numpy(BIG[:1].copy())[0, :3],
+    "turned_round": lambda x: x * fg.as_tensor(BIG[::-1])[-1, :3],
+    "chosen": lambda x: x * fg.as_tensor(BIG[[0, 1]])[0, :3],
+    "number": lambda x: x * float(BIG[0, 0]),
+    "written": written,
+    "written_in_part": written_in_part,
+    "bytes": lambda x: x * BYTES[0],
+    "list_of_lists": lambda x: x * LISTS[3][0],
+    "dict_of_arrays": lambda x: x * fg.as_tensor(np.stack([ARRAYS[k] for k in (1, 3)])).sum(0),
+}
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_what_is_too_large_to_be_compared_is_refused(name):
+    with pytest.raises(fg.CaptureError):
+        fg.capture(TOO_LARGE[name])(fg.ones(3))
+    with pytest.warns(UserWarning, match="runs eagerly"):
+        found = fg.capture(TOO_LARGE[name], on_break="eager")(fg.ones(3))
+    assert found.tolist() == TOO_LARGE[name](fg.ones(3)).tolist()
+
+
+def made_inside(x):
+    array = np.zeros(1 << 18)
+
+    def half(a):
+        return a / 2
+
+    return x * fg.as_tensor(half(array)[:3])
+
+
+FIXED_BIG = np.ones(1 << 18)
+FIXED_BIG.flags.writeable = False
+
+LARGE = {
+    "part": lambda x: x * fg.from_numpy(BIG[0, :3]),
+    "made_inside": made_inside,
+    "read_only": lambda x: x * float(FIXED_BIG[3]),
+    "constants": lambda x: x * TUPLES[3][2],
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_what_cannot_change_is_no_reason_for_an_alarm(name):
+    captured = fg.capture(LARGE[name])
+    for _ in range(3):
+        assert captured(fg.ones(3)).tolist() == LARGE[name](fg.ones(3)).tolist()
+    assert captured.program.replays == 2
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+LOCK = threading.Lock()
+HERE = pathlib.Path(__file__)
+
+REFUSED = {
+    "default_rng": lambda x: x + fg.from_numpy(np.random.default_rng().normal(size=3)),
+    "random_random": lambda x: x * random.Random().random(),
+    "os_urandom": lambda x: x * int.from_bytes(os.urandom(4), "little"),
+    "secrets": lambda x: x * secrets.randbelow(1 << 40),
+    "uuid1": lambda x: x * (uuid.uuid1().int % 7),
+    "uuid4": lambda x: x * (uuid.uuid4().int % 7),
+    "read_text": lambda x: x * len(HERE.read_text()),
+    "np_load": lambda x: x * fg.from_numpy(np.load(HERE)),
+    "np_fromfile": lambda x: x * fg.from_numpy(np.fromfile(__file__, np.uint8)),
+    "np_loadtxt": lambda x: x * fg.as_tensor(np.loadtxt(HERE)),
+    "fastgrad_load": lambda x: x * fg.load(HERE)["w"],
+    "path_exists": lambda x: x * 2 if HERE.exists() else x,
+    "os_path_exists": lambda x: x * 2 if os.path.exists(__file__) else x,
+    "os_listdir": lambda x: x * len(os.listdir(".")),
+    "mkdir": lambda x: x * 2 if os.mkdir("/dev/null/none") else x,
+    "subprocess": lambda x: x * float(subprocess.check_output(["echo", "1"])),
+    "lock": lambda x: x * 2 if LOCK.locked() else x,
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_is_refused(name):
+    def f(x):
+        try:
+            return REFUSED[name](x)
+        except Exception:
+            return x
+
+    with pytest.raises(fg.CaptureError):
+        fg.capture(f)(fg.ones(3))
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.filterwarnings("ignore:.*recorded 16 times")
+def test_changes_are_seen(name):
+    follow(CASES[name])
+
+
+SEEDED = {
+    "default_rng": lambda x: x + fg.as_tensor(np.random.default_rng(3).normal(size=3)),
+    "random_random": lambda x: x * random.Random(3).random(),
+}
+
+
+@pytest.mark.parametrize("name", SEEDED)
+def test_seeded_inside_is_no_reason_for_an_alarm(name):
+    captured = fg.capture(SEEDED[name])
+    for _ in range(2):
+        assert captured(fg.ones(3)).tolist() == SEEDED[name](fg.ones(3)).tolist()
+    assert captured.program.replays == 1
+
+
+LOGGER = logging.Logger("fastgrad_test")
+LOGGER.addHandler(logging.StreamHandler())
+
+
+def explains(x):
+    warnings.warn("on purpose", stacklevel=1)
+    LOGGER.warning("on purpose", stack_info=True)
+    return x * len(traceback.format_stack()[:1])
+
+
+@functools.singledispatch
+def doubled(x):
+    return x * 2
+
+
+def test_a_cache_of_the_standard_library_is_no_reason_for_an_alarm():
+    captured = fg.capture(lambda x: doubled(x))
+    for _ in range(2):
+        assert captured(fg.ones(3)).tolist() == [2.0, 2.0, 2.0]
+    assert captured.program.replays == 1
+
+
+@pytest.mark.filterwarnings("ignore:on purpose")
+def test_messages_are_no_reason_for_an_alarm():
+    captured = fg.capture(explains)
+    for _ in range(2):
+        assert captured(fg.ones(3)).tolist() == [1.0, 1.0, 1.0]
+    assert captured.program.replays == 1
