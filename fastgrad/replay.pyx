@@ -278,6 +278,12 @@ cdef class Recorder:
                           "pass a clone() of it")
         return self.add_place(t.block, start, t.block.nbytes, False)
 
+    cdef list written_spans(self):
+        """(begin, end) of memory from outside that launches have written."""
+        cdef Place place
+        return [(<size_t>place.start, <size_t>place.start + place.nbytes) for place in self.places
+                if place.written and not place.own]
+
     cdef void fail(self, str what):
         if self.error is None:
             broken(what)
@@ -2213,6 +2219,8 @@ cdef class Captured:
                 result = None
                 if recorder.watch.refused is not None and recorder.error is None:
                     recorder.error = CaptureError(recorder.watch.refused)
+                if len(recorder.watch.arrays):
+                    recorder.watch.take_as_they_are(recorder.written_spans())
                 what = recorder.watch.problem()
                 if what is not None and recorder.error is None:
                     recorder.error = what if isinstance(what, BaseException) else refused(self.function, what)

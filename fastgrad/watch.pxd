@@ -81,6 +81,7 @@ cdef class Watch:
     cdef int scan(self, thing, names, int depth) except -1
     cdef int add_missing(self, kind) except -1
     cdef int scan_class(self, kind, thing, names, int depth) except -1
+    cdef int take_as_they_are(self, spans) except -1
     cdef object problem(self)
     cdef int add_items_of(self, module) except -1
     cdef object changed(self)

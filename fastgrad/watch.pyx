@@ -140,6 +140,7 @@ cdef str modules_folder = package + "nn" + os.sep
 cdef frozenset looks = frozenset(("forward", "__iter__", "__getitem__", "__len__", "__contains__", "keys", "values",
                                   "items", "named_children", "named_modules"))
 cdef tuple sequences = (list, set, deque, type({}.keys()), type({}.values()), type({}.items()))
+cdef tuple self_ = ("self",)
 cdef tuple wrappers = (zip, map, filter, enumerate)
 cdef tuple mappings = (dict, MappingProxyType)
 cdef tuple buffers = (bytearray, memoryview, arrays_of_python.array)
@@ -252,8 +253,7 @@ cdef int reading_of(code) except -1:
     how = NOT_AT_ALL if code.co_names == ("_tuple_new",) \
         else USERS if is_followed(file) or file in stateful else OF_THE_ENVIRONMENT if code is environment \
         else OF_A_SEED if code is seeding else OF_AN_IMPORT if code is importing \
-        else OF_A_MODULE if file.startswith(modules_folder) and code.co_name in looks \
-            and code.co_varnames[:1] == ("self",) \
+        else OF_A_MODULE if file.startswith(modules_folder) and code.co_name in looks and code.co_varnames[:1] == self_ \
         else OF_A_QUEUE if file == queue_file and code.co_name in ("put", "get") \
         else OTHERS if code.co_argcount and not file.startswith(ours) else NOT_AT_ALL
     read_codes.append(code)
@@ -994,6 +994,15 @@ cdef class Watch:
 
     # -------------------------------------------------------------------------------------- afterwards
 
+    cdef int take_as_they_are(self, spans) except -1:
+        """Launches wrote to memory, (begin, end) in `spans`: arrays there that Python has not read may have changed."""
+        cdef Py_ssize_t i
+        for i in range(len(self.arrays)):
+            array, copy = self.arrays[i]
+            if not same_array(array, copy) and not self.is_read(array, spans, False):
+                self.arrays[i] = (array, copy_of(array))
+        return 0
+
     cdef object problem(self):
         """What the function did that a replay would not, in words, or an exception; None: nothing."""
         if self.error is not None:
@@ -1047,7 +1056,7 @@ cdef class Watch:
         for array, copy in self.arrays:
             if not same_array(array, copy):
                 things.append(array)
-                what.append("changes an array from outside by other means than fastgrad's")
+                what.append("changes an array from outside, by other means than fastgrad's, or reads it besides")
         for thing, words in self.doubtful:
             things.append(thing)
             what.append(words)

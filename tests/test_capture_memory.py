@@ -376,3 +376,37 @@ def test_a_call_of_itself_during_a_replay_is_an_error():
     with pytest.raises(fg.CaptureError, match="while it is being replayed"):
         step(x)
     assert function is step.function
+
+
+def test_an_array_whose_tensor_is_changed_in_place():
+    class Total:
+        pass
+
+    def run(wrap):
+        total = Total()
+        total.array = np.zeros(3, np.float32)
+        total.tensor = fg.from_numpy(total.array)
+
+        def step(x):
+            total.tensor.add_(x)
+            return total.tensor * 2 + len(total.array)
+
+        captured = wrap(step)
+        seen = [captured(fg.ones(3)).tolist() for _ in range(3)]
+        total.array[:] = 7
+        return seen, captured(fg.ones(3)).tolist(), total.array.tolist()
+
+    both(run)
+
+
+def test_an_array_whose_tensor_is_changed_and_that_is_read_besides():
+    array = np.zeros(3, np.float32)
+    tensor = fg.from_numpy(array)
+
+    def step(x):
+        before = float(array[0])
+        tensor.add_(x)
+        return x + before
+
+    with pytest.raises(fg.CaptureError, match="reads it besides"):
+        fg.capture(step)(fg.ones(3))
