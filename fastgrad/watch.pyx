@@ -140,7 +140,6 @@ cdef str modules_folder = package + "nn" + os.sep
 cdef frozenset looks = frozenset(("forward", "__iter__", "__getitem__", "__len__", "__contains__", "keys", "values",
                                   "items", "named_children", "named_modules"))
 cdef tuple sequences = (list, set, deque, type({}.keys()), type({}.values()), type({}.items()))
-cdef tuple self_ = ("self",)
 cdef tuple wrappers = (zip, map, filter, enumerate)
 cdef tuple mappings = (dict, MappingProxyType)
 cdef tuple buffers = (bytearray, memoryview, arrays_of_python.array)
@@ -250,10 +249,11 @@ cdef int reading_of(code) except -1:
         fg_pointers_free(&reading)
         read_codes.clear()
     file = code.co_filename
+    method = code.co_varnames[:1] == ("self",)
     how = NOT_AT_ALL if code.co_names == ("_tuple_new",) \
         else USERS if is_followed(file) or file in stateful else OF_THE_ENVIRONMENT if code is environment \
         else OF_A_SEED if code is seeding else OF_AN_IMPORT if code is importing \
-        else OF_A_MODULE if file.startswith(modules_folder) and code.co_name in looks and code.co_varnames[:1] == self_ \
+        else OF_A_MODULE if method and code.co_name in looks and file.startswith(modules_folder) \
         else OF_A_QUEUE if file == queue_file and code.co_name in ("put", "get") \
         else OTHERS if code.co_argcount and not file.startswith(ours) else NOT_AT_ALL
     read_codes.append(code)
