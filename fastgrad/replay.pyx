@@ -1445,9 +1445,12 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
         number(&recorder.met, <PyObject *>(<Found>recorder.found[i]).tensor, NULL, i)
     if recorder.error is not None:
         raise recorder.error
-    if not same_attributes(recorder.modules):
-        raise refused(recorder.function, "a module set one of its attributes while a captured function was being "
-                                         "recorded: a replay would not")
+    changed = [module for module, before in recorder.modules if not same_attributes([(module, before)])]
+    if changed:
+        program.modules = recorder.modules = [known for known in recorder.modules if known[0] not in changed]
+        if recorder.watch.held_elsewhere(changed):
+            raise refused(recorder.function, "a module set one of its attributes while a captured function was being "
+                                             "recorded: a replay would not")
     for found in recorder.found:
         t = found.tensor
         if t.node is not NULL:

@@ -247,10 +247,11 @@ cdef int reading_of(code) except -1:
         fg_pointers_free(&reading)
         read_codes.clear()
     file = code.co_filename
+    is_module = file.startswith(modules_folder) and code.co_name in looks and code.co_varnames[:1] == ("self",)
     how = NOT_AT_ALL if code.co_names == ("_tuple_new",) \
         else USERS if is_followed(file) else OF_THE_ENVIRONMENT if code is environment \
         else OF_A_SEED if code is seeding else OF_AN_IMPORT if code is importing \
-        else OF_A_MODULE if code.co_name in looks and file.startswith(modules_folder) \
+        else OF_A_MODULE if is_module \
         else OF_A_QUEUE if file == queue_file and code.co_name in ("put", "get") \
         else OTHERS if code.co_argcount and not file.startswith(ours) else NOT_AT_ALL
     read_codes.append(code)
@@ -364,6 +365,8 @@ cdef Mentions mentions_of(object code):
     slots = code.co_varnames + tuple([name for name in code.co_cellvars if name not in code.co_varnames]) \
         + code.co_freevars
     used, loose, called, chains, stored = set(), set(fields), set(), [], set()
+    if "vars" in names or "__dict__" in names:
+        loose.add("__dict__")
     if "globals" in names:
         used.update(texts)
     chain = None
@@ -634,7 +637,7 @@ cdef class Watch:
                 if origin == USERS_OWN:
                     self.explore(thing, 1)
                     self.scan(thing, None, 1)
-                elif origin == STANDARD and not code.co_filename.startswith(readers):
+                elif origin == STANDARD and sort_of(type(thing)) == OTHER and not code.co_filename.startswith(readers):
                     self.explore(PyObject_GenericGetDict(thing, NULL), 1)
             if how == OF_A_QUEUE:
                 self.refuse(f"{code.co_name}() of a queue while a captured function is being recorded: a replay would "
@@ -922,6 +925,8 @@ cdef class Watch:
                 for name, other in list(space.items()):
                     if name not in names:
                         self.explore(other, depth + 1)
+            if names is None and "__dict__" in self.mentioned:    # which names there are
+                self.explore(space, depth + 1)
             for name in self.asked:
                 if name not in space and fg_lookup(kind, name) is NULL:
                     self.add(ITEM, space, name, NULL)

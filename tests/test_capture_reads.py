@@ -6,6 +6,7 @@ import argparse
 import concurrent.futures
 import configparser
 import dataclasses
+import functools
 import importlib.machinery
 import itertools
 import logging
@@ -264,6 +265,26 @@ def children():
     return lambda x: x * len(list(model.children())), lambda i: model.append(nn.Linear(3, 3)) if i else None
 
 
+MADE_INSIDE = {
+    "sequential": lambda x: nn.Sequential(nn.Sigmoid()).append(nn.Tanh())(x),
+    "module_list": lambda x: nn.ModuleList([nn.Sigmoid()])[0](x),
+}
+
+
+@pytest.mark.parametrize("name", MADE_INSIDE)
+def test_modules_made_inside_may_change(name):
+    captured = fg.capture(MADE_INSIDE[name])
+    for _ in range(2):
+        assert captured(fg.ones(3)).tolist() == MADE_INSIDE[name](fg.ones(3)).tolist()
+    assert captured.program.replays == 1
+
+
+def test_a_module_from_outside_may_not():
+    model = nn.Sequential(nn.Sigmoid())
+    with pytest.raises(fg.CaptureError, match="attributes"):
+        fg.capture(lambda x: model.append(nn.Tanh())(x))(fg.ones(3))
+
+
 def test_an_equal_attribute_of_a_module_is_no_change():
     model = nn.Dropout(0.1)
     captured = fg.capture(lambda x: model(x))
@@ -299,6 +320,33 @@ def config_parser():
 def name_in_namespace():
     space = argparse.Namespace(s=1.0)
     return lambda x: x * 2 if "q" in space else x, lambda i: setattr(space, "q", 1) if i == 2 else None
+
+
+@case
+def name_in_vars():
+    space = types.SimpleNamespace(s=1.0)
+    return lambda x: x * 2 if "q" in vars(space) else x, lambda i: setattr(space, "q", 1) if i == 2 else None
+
+
+@case
+def number_of_attributes():
+    class Holder:
+        pass
+
+    holder = Holder()
+    return lambda x: x * len(holder.__dict__), lambda i: setattr(holder, f"a{i}", 1)
+
+
+@case
+def objects_in_an_array():
+    array = np.array([1.0, 2.0], object)
+    return lambda x: x * array[0], lambda i: array.__setitem__(0, float(i))
+
+
+@case
+def array_resized():
+    array = np.ones(3, np.float32)
+    return lambda x: fg.from_numpy(array) * 2, lambda i: array.resize(3 + i, refcheck=False)
 
 
 @case
@@ -625,6 +673,18 @@ def explains(x):
     warnings.warn("on purpose", stacklevel=1)
     LOGGER.warning("on purpose", stack_info=True)
     return x * len(traceback.format_stack()[:1])
+
+
+@functools.singledispatch
+def doubled(x):
+    return x * 2
+
+
+def test_a_cache_of_the_standard_library_is_no_reason_for_an_alarm():
+    captured = fg.capture(lambda x: doubled(x))
+    for _ in range(2):
+        assert captured(fg.ones(3)).tolist() == [2.0, 2.0, 2.0]
+    assert captured.program.replays == 1
 
 
 @pytest.mark.filterwarnings("ignore:on purpose")
