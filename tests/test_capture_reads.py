@@ -647,6 +647,7 @@ def test_is_refused(name):
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.filterwarnings("ignore:.*recorded 16 times")
+@pytest.mark.filterwarnings("ignore:Setting the shape")
 def test_changes_are_seen(name):
     follow(CASES[name])
 
