@@ -249,11 +249,11 @@ cdef int reading_of(code) except -1:
         fg_pointers_free(&reading)
         read_codes.clear()
     file = code.co_filename
-    method = code.co_varnames[:1] == ("self",)
+    is_module = file.startswith(modules_folder) and code.co_name in looks and code.co_varnames[:1] == ("self",)
     how = NOT_AT_ALL if code.co_names == ("_tuple_new",) \
         else USERS if is_followed(file) or file in stateful else OF_THE_ENVIRONMENT if code is environment \
         else OF_A_SEED if code is seeding else OF_AN_IMPORT if code is importing \
-        else OF_A_MODULE if method and code.co_name in looks and file.startswith(modules_folder) \
+        else OF_A_MODULE if is_module \
         else OF_A_QUEUE if file == queue_file and code.co_name in ("put", "get") \
         else OTHERS if code.co_argcount and not file.startswith(ours) else NOT_AT_ALL
     read_codes.append(code)
@@ -632,7 +632,8 @@ cdef class Watch:
             return 0
         if how == OF_AN_IMPORT:
             here = fg_locals_of(frame)
-            return self.follow_import(importlib.util.resolve_name(here["name"], here["package"]))
+            name = here["name"].lstrip(".")
+            return self.follow_import(absolute(name, len(here["name"]) - len(name), here["package"]))
         if how != USERS:
             for thing in list(fg_locals_of(frame).values()):
                 origin = origin_of(type(thing))
@@ -651,8 +652,7 @@ cdef class Watch:
             self.mention(known.loose, known.called, known.asked, known.everything)
         space = fg_globals_of(frame)
         for level, name in known.imports:
-            self.follow_import(importlib.util.resolve_name("." * level + name, space.get("__package__") or "")
-                               if level else name)
+            self.follow_import(absolute(name, level, space.get("__package__")))
         for name in known.names:
             value = PyDict_GetItemWithError(space, name)
             if value is not NULL:
@@ -1179,6 +1179,14 @@ cdef class Watch:
         return 0
 
 
+cdef str absolute(name, level, package):
+    """The name of a module that is imported from `level` packages up; "": there is none."""
+    if not level:
+        return name
+    parts = (package or "").rsplit(".", level - 1)
+    return f"{parts[0]}.{name}".rstrip(".") if parts[0] and len(parts) == level else ""
+
+
 cdef object narrower(names, dict space):
     """The names to be looked up in a namespace: those, or its own, whichever are fewer; None: its own."""
     if names is None:
@@ -1230,7 +1238,7 @@ cdef object referents(gc, thing):
         return ()
     if type(thing) is FunctionType:
         return (*(thing.__closure__ or ()), *(thing.__defaults__ or ()))
-    if type(thing) is dict and "__builtins__" in thing:    # globals
+    if type(thing) is dict and ("__builtins__" in thing or thing is sys.modules):    # globals
         return ()
     space = PyObject_GenericGetDict(thing, NULL) if FG_HAS_DICT(thing) else None
     found = gc.get_referents(thing)

@@ -139,6 +139,26 @@ def local_import_of_a_part_relative():
 
 
 @case
+def local_import_relative_to_nothing():
+    space = {"__package__": "", "__name__": "__main__"}
+    exec("""
+def f(x):
+    try:
+        from .part import SCALE
+    except ImportError:
+        from fastgrad_test_settings import SCALE
+    return x * SCALE
+""", space)
+    return space["f"], set_scale
+
+
+@case
+def import_by_relative_name():
+    name = ".part"
+    return lambda x: x * importlib.import_module(name, "fastgrad_test_settings").SCALE, set_scale
+
+
+@case
 def import_by_name():
     name = "fastgrad_test_" + "settings"
     return lambda x: x * importlib.import_module(name).SCALE, set_scale
@@ -647,6 +667,7 @@ def test_is_refused(name):
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.filterwarnings("ignore:.*recorded 16 times")
+@pytest.mark.filterwarnings("ignore:Setting the shape")
 def test_changes_are_seen(name):
     follow(CASES[name])
 
