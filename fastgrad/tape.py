@@ -828,19 +828,11 @@ def _call_rule(node: Node, argument: cython.int, grad, at: uint32_t, attach: cyt
 @cython.cfunc
 def _rule(node: Node, argument: cython.int, grad, at: uint32_t, attach: cython.bint):
     """Run the rule for one argument. `grad` is the output's gradient; a list of them if there are several outputs."""
-    if recording and node.op.own and hooks.mute():
-        try:
-            return _apply_rule(node, argument, grad, at, attach)
-        finally:
-            hooks.unmute()
-    return _apply_rule(node, argument, grad, at, attach)
-
-
-@cython.cfunc
-def _apply_rule(node: Node, argument: cython.int, grad, at: uint32_t, attach: cython.bint):
     rule = cython.cast(object, node.op.rule_of[argument])
     n: cython.int = node.op.takes[argument]
     needed: cython.pointer(cython.int) = node.op.needed_of[argument]
+    if recording and node.op.own:
+        return _muted(rule, [_value(node, needed[i], grad, at, attach) for i in range(n)])
     if n == 1:
         return rule(_value(node, needed[0], grad, at, attach))
     if n == 2:
@@ -852,6 +844,18 @@ def _apply_rule(node: Node, argument: cython.int, grad, at: uint32_t, attach: cy
             _value(node, needed[2], grad, at, attach),
         )
     return rule(*[_value(node, needed[i], grad, at, attach) for i in range(n)])
+
+
+@cython.cfunc
+def _muted(rule, values):
+    """A rule of this package's, while a thread records: what it calls is none of the user's. (What unpacks its values
+    may be.)"""
+    if not hooks.mute():
+        return rule(*values)
+    try:
+        return rule(*values)
+    finally:
+        hooks.unmute()
 
 
 @cython.cfunc

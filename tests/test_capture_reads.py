@@ -714,3 +714,40 @@ def test_messages_are_no_reason_for_an_alarm():
     for _ in range(2):
         assert captured(fg.ones(3)).tolist() == [1.0, 1.0, 1.0]
     assert captured.program.replays == 1
+
+
+@pytest.mark.parametrize("packs", [False, True])
+def test_what_packs_and_unpacks_saved_tensors_is_seen(packs):
+    """It is the user's code, and runs within ops and between the rules of the backward."""
+    factor = [2.0]
+
+    class Config:
+        scale = 3.0
+
+    def change(t):
+        return t * factor[0] * Config.scale
+
+    def keep(t):
+        return t
+
+    hooks = (change, keep) if packs else (keep, change)
+
+    def run(wrap):
+        factor[0], Config.scale = 2.0, 3.0
+        w = fg.ones(3).requires_grad_()
+
+        def step(x):
+            w.grad = None
+            with fg.autograd.graph.saved_tensors_hooks(*hooks):
+                loss = (w * x).exp().sum()
+            loss.backward()
+            return w.grad * 1
+
+        captured, x = wrap(step), fg.tensor([0.1, 0.2, 0.3])
+        seen = [captured(x).tolist() for _ in range(3)]
+        factor[0] = 5.0
+        seen.append(captured(x).tolist())
+        Config.scale = 7.0
+        return [*seen, captured(x).tolist()]
+
+    assert run(fg.capture) == run(lambda f: f)
