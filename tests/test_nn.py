@@ -518,3 +518,22 @@ def test_dirac(shape):
         if not shape[0] % groups:
             ours, theirs = (lib.nn.init.dirac_(lib.empty(*shape), groups) for lib in (fg, torch))
             np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("loss", ["huber_loss", "smooth_l1_loss"])
+def test_robust_losses_pull_by_a_bounded_gradient_however_far(loss, reduction):
+    x = fg.tensor([float("inf"), -float("inf"), 0.25, 3.0, float("nan")], requires_grad=True)
+    getattr(nn.functional, loss)(x, fg.zeros(5), reduction=reduction).sum().backward()
+    scale = 5 if reduction == "mean" else 1
+    np.testing.assert_allclose(x.grad.numpy() * scale, [1.0, -1.0, 0.25, 1.0, np.nan], rtol=1e-6)
+
+
+def test_linear_of_a_weight_without_a_dimension_for_the_output():
+    x, w = fg.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True), fg.tensor([5.0, 6.0], requires_grad=True)
+    y = nn.functional.linear(x, w, fg.tensor(1.0))
+    y.sum().backward()
+    assert (y.tolist(), x.grad.tolist(), w.grad.tolist()) == ([18.0, 40.0], [[5.0, 6.0], [5.0, 6.0]], [4.0, 6.0])
+    assert nn.functional.linear(x[0], w).shape == ()
+    with pytest.raises(RuntimeError):
+        nn.functional.linear(x, fg.ones(3))

@@ -60,7 +60,9 @@ def smooth_l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", be
     distance = ops.abs(input - target)
     if beta == 0:
         return reduced(distance, reduction)
-    return reduced(ops.where(distance < beta, distance * distance * (0.5 / beta), distance - 0.5 * beta), reduction)
+    far = distance >= beta
+    near = ops.where(far, 0.0, distance)  # the square of infinity has no gradient
+    return reduced(ops.where(far, distance - 0.5 * beta, near * near * (0.5 / beta)), reduction)
 
 
 @composite(sample=lambda rng: _like(rng, {"delta": 0.3}, {"delta": 0.0}), methods=())
@@ -74,7 +76,9 @@ def huber_loss(
     if input.shape != target.shape:
         warn_of_broadcast(input, target)
     distance = ops.abs(input - target)
-    losses = ops.where(distance <= delta, 0.5 * distance * distance, delta * (distance - 0.5 * delta))
+    far = distance > delta
+    near = ops.where(far, 0.0, distance)  # as above
+    losses = ops.where(far, delta * (distance - 0.5 * delta), 0.5 * near * near)
     if weight is None:
         return reduced(losses, reduction)
     losses = losses * weight

@@ -246,7 +246,11 @@ __all__ = [
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x A^T + b: (..., in), (out, in), (out) -> (..., out). RuntimeError if the sizes do not fit."""
+    """x A^T + b: (..., in), (out, in), (out) -> (..., out); a weight of (in) gives (...). RuntimeError if the sizes do
+    not fit."""
+    if weight.ndim == 1:
+        product = ops.matmul(input, weight)
+        return product if bias is None else product + bias
     return ops.linear(input, weight, bias)
 
 
