@@ -1399,14 +1399,13 @@ cdef dict outside = {    # functions of C: how they ask or change what is outsid
 cdef dict outside_modules = {    # the same of all functions of a module
     "_socket": "uses a socket", "select": "waits for a file", "_posixsubprocess": "starts a process", "_uuid": entropy,
 }
-# What imports, or makes a message, may look at files.
+# What imports, or makes a message, may look at files and write to them. (Log messages are not repeated either.)
 cdef tuple readers = ("<frozen importlib", standard + "linecache.py", standard + "warnings.py",
                       standard + "traceback.py", standard + "inspect.py", standard + "logging" + os.sep)
 cdef object SimpleQueue = _queue.SimpleQueue
 cdef object Lock = _thread.LockType
 cdef object RLock = _thread.RLock
 cdef tuple writers = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom, io.FileIO)
-cdef str logs = standard + "logging" + os.sep    # log messages are not repeated either, and are let through
 
 
 cdef int on_call(Watch watch, PyObject *frame, PyObject *called) except -1:
@@ -1440,8 +1439,7 @@ cdef int on_call(Watch watch, PyObject *frame, PyObject *called) except -1:
         if (<object>called).__name__ == "locked":
             watch.refuse_doing("asks for the state of a lock")
     elif isinstance(owner, writers) and (<object>called).__name__ in ("write", "writelines"):
-        file = fg_code_of(frame).co_filename
-        if owner is not sys.stdout and owner is not sys.stderr and not file.startswith(logs):
+        if owner is not sys.stdout and owner is not sys.stderr and not watch.reads_for_itself(frame):
             watch.refuse("a captured function writes to a file: a replay would not write again. Do so outside")
     elif isinstance(owner, SimpleQueue):
         watch.refuse("a queue is used while a captured function is being recorded: a replay would not do so again")
