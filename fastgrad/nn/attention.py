@@ -199,6 +199,14 @@ class MultiheadAttention(Module):
         return ops.transpose(out, 0, 1) if at else out, weights
 
 
+def _attend(attention: Module, x: Tensor, memory: Tensor, mask: Tensor | None, padding: Tensor | None,
+            causal: bool) -> Tensor:  # fmt: skip
+    """What a layer's attention makes of x, which asks, and of the memory, which answers."""
+    out, _ = attention(x, memory, memory, attn_mask=mask, key_padding_mask=padding, need_weights=False,
+                       is_causal=causal)  # fmt: skip
+    return out
+
+
 class TransformerEncoderLayer(Module):
     """Attention of a sequence to itself, and two linear layers; each added to its input and normalised.
 
@@ -229,11 +237,7 @@ class TransformerEncoderLayer(Module):
         is_causal: bool = False,
     ) -> Tensor:  # fmt: skip
         def attended(x: Tensor) -> Tensor:
-            out, _ = self.self_attn(
-                x, x, x, attn_mask=src_mask, key_padding_mask=src_key_padding_mask, need_weights=False,
-                is_causal=is_causal,
-            )  # fmt: skip
-            return self.dropout1(out)
+            return self.dropout1(_attend(self.self_attn, x, x, src_mask, src_key_padding_mask, is_causal))
 
         def fed(x: Tensor) -> Tensor:
             hidden = self.dropout(self.activation(self.linear1(x)))
@@ -312,17 +316,10 @@ class TransformerDecoderLayer(Module):
         tgt_is_causal: bool = False, memory_is_causal: bool = False,
     ) -> Tensor:  # fmt: skip
         def attended(x: Tensor) -> Tensor:
-            out, _ = self.self_attn(
-                x, x, x, attn_mask=tgt_mask, key_padding_mask=tgt_key_padding_mask, need_weights=False,
-                is_causal=tgt_is_causal,
-            )  # fmt: skip
-            return self.dropout1(out)
+            return self.dropout1(_attend(self.self_attn, x, x, tgt_mask, tgt_key_padding_mask, tgt_is_causal))
 
         def recalled(x: Tensor) -> Tensor:
-            out, _ = self.multihead_attn(
-                x, memory, memory, attn_mask=memory_mask, key_padding_mask=memory_key_padding_mask, need_weights=False,
-                is_causal=memory_is_causal,
-            )  # fmt: skip
+            out = _attend(self.multihead_attn, x, memory, memory_mask, memory_key_padding_mask, memory_is_causal)
             return self.dropout2(out)
 
         def fed(x: Tensor) -> Tensor:
