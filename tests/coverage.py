@@ -134,8 +134,6 @@ HEAD = """\
 Written by `python tests/coverage.py > docs/coverage.md`. What is there is compared with PyTorch, in values, shapes,
 dtypes, errors, gradients and second derivatives, by `tests/test_torch.py` and the tests of `nn` and `optim`. Where it
 differs on purpose, this page says how. `tests/programs/` holds whole scripts that run on either library.
-
-Losses take `reduction` by keyword; `size_average` and `reduce`, which PyTorch has deprecated, are not there.
 """
 
 

@@ -200,14 +200,22 @@ class AdaptiveAvgPool2d(_Adaptive):
         return F.adaptive_avg_pool2d(input, self.output_size)
 
 
-class AdaptiveMaxPool1d(_Adaptive):
+class _AdaptiveMax(_Adaptive):
+    def __init__(self, output_size: Any, return_indices: bool = False) -> None:
+        super().__init__(output_size)
+        if return_indices:
+            raise NotImplementedError(f"{type(self).__name__}: return_indices=True is not supported")
+        self.return_indices = False
+
+
+class AdaptiveMaxPool1d(_AdaptiveMax):
     """`functional.adaptive_max_pool1d`."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.adaptive_max_pool1d(input, self.output_size)
 
 
-class AdaptiveMaxPool2d(_Adaptive):
+class AdaptiveMaxPool2d(_AdaptiveMax):
     """`functional.adaptive_max_pool2d`."""
 
     def forward(self, input: Tensor) -> Tensor:

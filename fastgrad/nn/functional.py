@@ -48,7 +48,9 @@ from fastgrad.nn.criteria import (
 )
 from fastgrad.nn.criteria import (
     reduced,
+    reduction_of,
     warn_of_broadcast,
+    weighted,
 )
 from fastgrad.nn.criteria import (
     smooth_l1_loss as smooth_l1_loss,
@@ -296,18 +298,37 @@ def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
 # ---------------------------------------------------------------------------------------------- regression losses
 
 
-def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
-    """(x - y)^2. UserWarning if the sizes differ, RuntimeError if they do not broadcast either."""
+def mse_loss(
+    input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
+    reduction: str = "mean", weight: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """(x - y)^2, times `weight` of the input's shape (ValueError for another); then the mean divides by its sum.
+    UserWarning if the sizes differ, RuntimeError if they do not broadcast either."""
     if input.shape != target.shape:
         warn_of_broadcast(input, target)
-    return reduced(ops.square(input - target), reduction)
+    if size_average is not None or reduce is not None:
+        reduction = reduction_of(reduction, size_average, reduce)
+    losses = ops.square(input - target)
+    return reduced(losses, reduction) if weight is None else _weighted(losses, input, weight, reduction)
 
 
-def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
-    """|x - y|, with derivative 0 at 0. UserWarning and RuntimeError as `mse_loss`."""
+def l1_loss(
+    input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
+    reduction: str = "mean", weight: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """|x - y|, with derivative 0 at 0. `weight`, warnings and errors as for `mse_loss`."""
     if input.shape != target.shape:
         warn_of_broadcast(input, target)
-    return reduced(ops.abs(input - target), reduction)
+    if size_average is not None or reduce is not None:
+        reduction = reduction_of(reduction, size_average, reduce)
+    losses = ops.abs(input - target)
+    return reduced(losses, reduction) if weight is None else _weighted(losses, input, weight, reduction)
+
+
+def _weighted(losses: Tensor, input: Tensor, weight: Tensor, reduction: str) -> Tensor:
+    if weight.shape != input.shape:
+        raise ValueError("Weights and input must have the same size.")
+    return weighted(losses, weight, reduction)
 
 
 # ---------------------------------------------------------------------------------------------- two classes
@@ -322,8 +343,9 @@ def _check_probabilities(name: str, values: Tensor) -> None:
 
 
 def binary_cross_entropy(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, *, reduction: str = "mean"
-) -> Tensor:
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+    reduce: bool | None = None, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
     """-w (y log x + (1 - y) log(1 - x)) for probabilities x and y of one shape and dtype, w broadcast to it.
 
     A logarithm counts as -100 below that, so that no loss is infinite; the derivative's denominator x (1 - x) counts
@@ -346,14 +368,15 @@ def binary_cross_entropy(
     losses = ops.where(inside, lost, edge)
     if weight is not None:
         losses = losses * ops.broadcast_to(weight, input.shape)
-    return reduced(losses, reduction)
+    return reduced(losses, reduction_of(reduction, size_average, reduce))
 
 
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
-    *,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
     reduction: str = "mean",
     pos_weight: Tensor | None = None,
 ) -> Tensor:
@@ -375,7 +398,7 @@ def binary_cross_entropy_with_logits(
     losses = (1 - target) * input + losses
     if weight is not None:
         losses = losses * weight
-    return reduced(losses, reduction)
+    return reduced(losses, reduction_of(reduction, size_average, reduce))
 
 
 # ---------------------------------------------------------------------------------------------- many classes
@@ -385,8 +408,9 @@ def nll_loss(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
-    *,
+    size_average: bool | None = None,
     ignore_index: int = -100,
+    reduce: bool | None = None,
     reduction: str = "mean",
 ) -> Tensor:
     """-w[y] x[y] for log-probabilities x and classes y: (N, C, ...) and (N, ...), or (C) and ().
@@ -395,6 +419,8 @@ def nll_loss(
     sum of w[y], and is NaN if nothing is left. y is int64 or uint8 (RuntimeError); IndexError if it is no class,
     ValueError or RuntimeError if the sizes do not fit.
     """
+    if size_average is not None or reduce is not None:
+        reduction = reduction_of(reduction, size_average, reduce)
     return _class_loss(input, target, weight, ignore_index, reduction, 0.0)
 
 
@@ -402,8 +428,9 @@ def cross_entropy(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
-    *,
+    size_average: bool | None = None,
     ignore_index: int = -100,
+    reduce: bool | None = None,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
@@ -415,6 +442,8 @@ def cross_entropy(
     """
     if not 0 <= label_smoothing <= 1:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
+    if size_average is not None or reduce is not None:
+        reduction = reduction_of(reduction, size_average, reduce)
     shape = input.shape
     dim = 1 if len(shape) > 1 else 0
     if target.shape != shape:
