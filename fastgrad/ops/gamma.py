@@ -26,7 +26,7 @@ from fastgrad.ops.elementwise import (
     sub,
     where,
 )
-from fastgrad.ops.shape import clone
+from fastgrad.ops.shape import clone, of_one_dtype
 from fastgrad.ops.special import logaddexp, trunc
 from fastgrad.ops.table import composite, op
 from fastgrad.tensor import Tensor, float64, from_numpy
@@ -210,6 +210,7 @@ def _(grad, x, y):
 @composite(sample=lambda rng: [(rng.uniform(-4, 4, (2, 3)), rng.uniform(-4, 4, 3))])
 def logaddexp2(x: Tensor, y: Tensor) -> Tensor:
     """log2(2^x + 2^y)."""
+    x, y = of_one_dtype(x, y)
     return logaddexp(x * math.log(2), y * math.log(2)) / math.log(2)
 
 
@@ -304,6 +305,7 @@ def positive(x: Tensor) -> Tensor:
 @composite(inplace=True, sample=lambda rng: [(rng.uniform(-1, 1, (2, 3)), np.array([1, 0, 10]))])
 def ldexp(x: Tensor, y: Tensor) -> Tensor:
     """x 2^y."""
+    x, y = of_one_dtype(x, y)
     return mul(x, 2.0**y)
 
 

@@ -18,6 +18,7 @@ from fastgrad.dispatch import (
     make_contiguous,
     promote_types,
     put_grad_enabled,
+    result_dtype,
     to_dtype,
 )
 from fastgrad.ops.table import Sample, composite, method, op
@@ -535,16 +536,13 @@ def can_cast(from_: dtype, to: dtype) -> bool:
 
 def result_type(x: Any, y: Any) -> dtype:
     """The dtype that arithmetic of the two gives: tensors, or numbers."""
-    from fastgrad.ops.create import tensor
-    from fastgrad.ops.elementwise import mul
+    return result_dtype(x, y)
 
-    def stand_in(thing: Any) -> Any:
-        return empty_tensor((0,) if thing.ndim else (), thing.dtype) if isinstance(thing, Tensor) else thing
 
-    x, y = stand_in(x), stand_in(y)
-    if not isinstance(x, Tensor) and not isinstance(y, Tensor):
-        x, y = tensor(x), tensor(y)
-    return mul(x, y).dtype
+def of_one_dtype(*given: Any) -> list[Any]:
+    """The tensors among what is given in the dtype that arithmetic of them gives; numbers and arrays as they are."""
+    common = result_dtype(*given)
+    return [x.to(common) if isinstance(x, Tensor) and x.dtype is not common else x for x in given]
 
 
 # ---------------------------------------------------------------------------------------------- joins
