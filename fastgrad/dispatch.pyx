@@ -293,6 +293,8 @@ cdef void set_recorded(object (*function)(Op op, PyObject **args, int n, Tensor 
 
 
 _MISSING = object()
+# NumPy's dtypes that tensors do not have: float16, longdouble, unsigned integers of more than 8 bits.
+_WITHOUT_DTYPE = "egHILQ"
 # PyTorch's names of operands, and NumPy's names that PyTorch accepts.
 _SPELLINGS = {"input": "x", "other": "y", "exponent": "y", "axis": "dim", "keepdims": "keepdim"}
 
@@ -743,6 +745,10 @@ cdef object elementwise(Primitive op, PyObject **args, int n, Tensor target):
                 continue
             if not isinstance(thing, ndarray):
                 return NotImplemented
+            if thing.ndim == 0 and thing.dtype.char in _WITHOUT_DTYPE:  # what NumPy hands on of a scalar
+                operand[i] = NULL
+                number_cat = max(number_cat, read_number(thing[()], &number[i]))
+                continue
             thing = tensor_of(thing, True)
             if keep is None:
                 keep = []
@@ -1763,7 +1769,8 @@ def copy_into(Tensor x, source):
     """Write `source` (tensor, array or number), broadcast and converted, into `x`."""
     cdef Tensor t
     if not isinstance(source, Tensor):
-        source = as_tensor(source, None if isinstance(source, (ndarray, np_generic)) else dtypes_by_code[x.dt], False)
+        known = isinstance(source, ndarray) and source.dtype.char not in _WITHOUT_DTYPE
+        source = as_tensor(source, None if known else dtypes_by_code[x.dt], False)
     t = cast(<Tensor>source, x.dt)
     if t.block == x.block:
         t = clone(t)

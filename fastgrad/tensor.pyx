@@ -1580,13 +1580,14 @@ def as_tensor(data, dtype dtype, bint copy):
                     array = array.astype(get_default().numpy)
         elif array.dtype == np.float64 and not has_float64(data):
             array = array.astype(get_default().numpy) if dtype is None else array
-        elif array.dtype.kind == "u" and (dtype is None or dtype.code < FLOAT32):
+        elif array.dtype == np.uint64 and (dtype is None or dtype.code < FLOAT32):
             raise ValueError("Overflow when unpacking long: an integer does not fit into 64 bits")
     if dtype is not None and array.dtype != dtype.numpy:
         if numbers:
             array = fitted(array, dtype)
         else:
-            code_of_array(array)
+            if array.dtype.kind not in "biuf":
+                code_of_array(array)
             with np.errstate(over="ignore", invalid="ignore"):
                 array = array.astype(dtype.numpy)
         copy = False

@@ -151,7 +151,7 @@ def arange(start: float | None = None, end: float | None = None, step: float = 1
     if dtype is None:
         dtype = int64 if builtins.all(isinstance(n, int | np.integer) for n in (start, end, step)) else _get_default()
     try:
-        numbers = np.arange(start, end, step)
+        numbers = np.arange(*(float(n) if isinstance(n, np.floating) else n for n in (start, end, step)))
     except ValueError as error:
         raise RuntimeError(f"unsupported range: {start} -> {end}: {error}") from None
     return tensor(numbers, dtype=dtype, device=device, requires_grad=requires_grad)
@@ -162,7 +162,7 @@ def linspace(start: float, end: float, steps: int, *, dtype: Any = None, device:
     """`steps` numbers evenly spaced from start to end, both included."""
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
-    numbers = np.linspace(start, end, steps)
+    numbers = np.linspace(float(start), float(end), steps)
     return tensor(numbers, dtype=dtype or _get_default(), device=device, requires_grad=requires_grad)
 
 
