@@ -20,7 +20,7 @@ from fastgrad.runtime cimport (
     enter_body, fg_call, find_kernel, grad_enabled, hooks, itemsize_of, launch, merge_dims, recorder_pool, recording,
     set_grad_enabled,
 )
-from fastgrad.tape cimport Op, record, record_change, recording_mask
+from fastgrad.tape cimport Op, mark_reshaped, record, record_change, recording_mask
 from fastgrad.tensor cimport (
     ARGUMENT, CONTIGUOUS, LEAF_REQUIRES_GRAD, NARROW, OF_NUMPY, OF_PYTHON, VIEW, WRAPPED, Tensor, alias, array_of,
     array_over, check_writable, contiguous, copy_data, default_dt, fitted, make_view, mark_written, new_tensor,
@@ -447,6 +447,7 @@ cdef int resized(str name, Tensor out, Tensor result) except -1:
     rebind(out, fresh)
     if out.flags & VIEW:
         out.flags &= ~VIEW
+        out.born = 0
         set_base(out, NULL)
     block_decref(old)
     return 0
@@ -1815,7 +1816,10 @@ def become(Tensor x, Tensor view):
     rebind(x, view)
     if view.node is not NULL:
         set_node(x, view.node, view.out_index)
-    x.born = view.born
+    if x.flags & VIEW:
+        x.born = view.born
+    elif x.node is NULL and requires_grad(x):
+        mark_reshaped(x)
     mark_written(x)
 
 

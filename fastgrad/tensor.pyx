@@ -332,6 +332,7 @@ cdef class Tensor:
         block_incref(source.block)
         rebind(self, source)
         if requires_grad:
+            self.born = 0
             self.flags |= LEAF_REQUIRES_GRAD
 
     def __dealloc__(self):  # of subclasses, and of what has weak references; see `free_tensor`
@@ -461,6 +462,8 @@ cdef class Tensor:
             if self.dt < FLOAT32:
                 raise RuntimeError(f"only Tensors of floating point dtype can require gradients, "
                                    f"and this one is {dtypes[self.dt].name}")
+            if not self.flags & (VIEW | LEAF_REQUIRES_GRAD):
+                self.born = 0
             self.flags |= LEAF_REQUIRES_GRAD
             set_base(self, NULL)  # a leaf from now on, which edges of its base's node may lead to
         else:
@@ -549,6 +552,7 @@ cdef class Tensor:
         rebind(self, source)
         if self.flags & VIEW:
             self.flags &= ~VIEW
+            self.born = 0
             set_base(self, NULL)
         block_decref(old)
 
