@@ -104,7 +104,8 @@ GROUPS: list[tuple[str, str, str]] = [
         ChainedScheduler ConstantLR CosineAnnealingLR CosineAnnealingWarmRestarts CyclicLR ExponentialLR
         LambdaLR LinearLR LRScheduler MultiplicativeLR MultiStepLR OneCycleLR PolynomialLR ReduceLROnPlateau
         SequentialLR StepLR"""),
-    ("optim.swa_utils", "optim.swa_utils", "AveragedModel SWALR update_bn"),
+    ("optim.swa_utils", "optim.swa_utils", """
+        AveragedModel get_ema_avg_fn get_ema_multi_avg_fn get_swa_avg_fn get_swa_multi_avg_fn SWALR update_bn"""),
     ("distributions", "distributions", """
         Bernoulli Beta Categorical Distribution Gamma Independent kl_divergence MultivariateNormal Normal Poisson
         Uniform"""),

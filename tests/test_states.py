@@ -37,12 +37,15 @@ OPTIMIZERS = {
     "SGD": {"lr": 0.1}, "SGD momentum": {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
     "Adam": {"lr": 0.1, "amsgrad": True}, "AdamW": {"lr": 0.1}, "Adamax": {"lr": 0.1}, "NAdam": {"lr": 0.1},
     "RAdam": {"lr": 0.1}, "RMSprop": {"lr": 0.1, "momentum": 0.9, "centered": True}, "Adagrad": {"lr": 0.1},
+    "Rprop": {"lr": 0.1}, "Rprop bounds": {"lr": 0.1, "etas": (0.3, 1.5), "step_sizes": (0.01, 0.2), "maximize": True},
+    "ASGD": {"lr": 0.1}, "ASGD mean": {"lr": 0.1, "lambd": 0.01, "t0": 1, "weight_decay": 0.1},
+    "Adafactor": {"lr": 0.1}, "Adafactor decay": {"lr": 0.1, "eps": (1e-4, 0.1), "d": 2.0, "weight_decay": 0.1},
     "Adadelta": {"lr": 1.0}, "LBFGS": {"lr": 0.1, "max_iter": 3, "history_size": 2},
 }  # fmt: skip
 
 
 def optimizer(library, name="SGD", **keywords):
-    w, b = (library.tensor(values, requires_grad=True) for values in ([1.0, -2.0], [0.5]))
+    w, b = (library.tensor(values, requires_grad=True) for values in ([[1.0, -2.0], [0.3, 4.0]], [0.5]))
     groups = [w, b] if name == "LBFGS" else [{"params": [w]}, {"params": [b], "lr": 0.04}]
     return getattr(library.optim, name)(groups, **(keywords or {"lr": 0.3, "momentum": 0.9}))
 

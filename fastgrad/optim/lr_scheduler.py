@@ -18,7 +18,7 @@ from fastgrad.optim.optimizer import Optimizer
 from fastgrad.replay import refuse
 
 __all__ = [
-    "ChainedScheduler", "ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "ExponentialLR",
+    "ChainedScheduler", "ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "CyclicLR", "ExponentialLR",
     "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR", "MultiplicativeLR", "OneCycleLR", "PolynomialLR",
     "ReduceLROnPlateau", "SequentialLR", "StepLR",
 ]  # fmt: skip
@@ -100,11 +100,37 @@ class LRScheduler:
         self.__dict__.update(state_dict)
 
 
+def _attributes_of(function: Any) -> dict[str, Any] | None:
+    """What a state dict has of a function that it was given."""
+    return None if function is None or isinstance(function, FunctionType) else dict(getattr(function, "__dict__", {}))
+
+
 def _per_group(functions: Any, groups: int) -> list[Callable[[int], float]]:
     given = list(functions) if isinstance(functions, (list, tuple)) else [functions] * groups
     if len(given) != groups:
         raise ValueError(f"Expected {groups} lr_lambdas, but got {len(given)}")
     return given
+
+
+def per_group(name: str, optimizer: Optimizer, given: Any) -> list[Any]:
+    """A value for each group. ValueError for a list or tuple of another length."""
+    groups = len(optimizer.param_groups)
+    values = list(given) if isinstance(given, (list, tuple)) else [given] * groups
+    if len(values) != groups:
+        raise ValueError(f"Expected {groups} values for {name}, got {len(values)}")
+    return values
+
+
+def _set_momentum(group: dict[str, Any], momentum: float) -> None:
+    if "betas" in group:
+        group["betas"] = (momentum, *group["betas"][1:])
+    else:
+        group["momentum"] = momentum
+
+
+def _check_momentum(optimizer: Optimizer) -> None:
+    if not ("momentum" in optimizer.defaults or "betas" in optimizer.defaults):
+        raise ValueError("optimizer must support momentum or beta1 with `cycle_momentum` option enabled")
 
 
 class LambdaLR(LRScheduler):
@@ -120,8 +146,7 @@ class LambdaLR(LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         """All attributes but the optimiser; of a callable object that it was given, the object's, of a function None.
         """
-        parts = [None if isinstance(f, FunctionType) else dict(getattr(f, "__dict__", {})) for f in self.lr_lambdas]
-        return super().state_dict() | {"lr_lambdas": parts}
+        return super().state_dict() | {"lr_lambdas": [_attributes_of(f) for f in self.lr_lambdas]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` returned; the functions stay."""
@@ -307,11 +332,9 @@ class OneCycleLR(LRScheduler):
         if anneal_strategy not in ("cos", "linear"):
             raise ValueError(f"anneal_strategy must be one of 'cos' or 'linear', instead got {anneal_strategy}")
         groups = optimizer.param_groups
-        tops: list[Any] = list(max_lr) if isinstance(max_lr, (list, tuple)) else [max_lr] * len(groups)
-        if len(tops) != len(groups):
-            raise ValueError(f"Expected {len(groups)} values for max_lr, got {len(tops)}")
-        if cycle_momentum and not ("momentum" in optimizer.defaults or "betas" in optimizer.defaults):
-            raise ValueError("optimizer must support momentum or beta1 with `cycle_momentum` option enabled")
+        tops = per_group("max_lr", optimizer, max_lr)
+        if cycle_momentum:
+            _check_momentum(optimizer)
         self.total_steps, self._anneal_func_type, self.cycle_momentum = total_steps, anneal_strategy, cycle_momentum
         ends = [pct_start * total_steps - 1, total_steps - 1]
         names = [("initial_lr", "max_lr"), ("max_lr", "min_lr")]
@@ -354,12 +377,81 @@ class OneCycleLR(LRScheduler):
         for group in self.optimizer.param_groups:
             rates.append(self._between(group[phase["start_lr"]], group[phase["end_lr"]], part))
             if self.cycle_momentum:
-                momentum = self._between(group[phase["start_momentum"]], group[phase["end_momentum"]], part)
-                if "betas" in group:
-                    group["betas"] = (momentum, *group["betas"][1:])
-                else:
-                    group["momentum"] = momentum
+                _set_momentum(group, self._between(group[phase["start_momentum"]], group[phase["end_momentum"]], part))
         return rates
+
+
+class CyclicLR(LRScheduler):
+    """From base_lr to max_lr in `step_size_up` steps and back in `step_size_down`, along lines, again and again: Smith
+    (2017). Momentum, or beta1, cycles the other way with `cycle_momentum`.
+
+    The height stays ("triangular"), halves with each cycle ("triangular2"), or falls by gamma with each step
+    ("exp_range"); `scale_fn` of the cycle's or, with scale_mode "iterations", the step's number gives another.
+    ValueError for another mode without it.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, base_lr: float | Sequence[float], max_lr: float | Sequence[float],
+        step_size_up: int = 2000, step_size_down: int | None = None, mode: str = "triangular", gamma: float = 1.0,
+        scale_fn: Callable[[float], float] | None = None, scale_mode: str = "cycle", cycle_momentum: bool = True,
+        base_momentum: float | Sequence[float] = 0.8, max_momentum: float | Sequence[float] = 0.9, last_epoch: int = -1,
+    ) -> None:  # fmt: skip
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
+        groups, base_lrs = optimizer.param_groups, per_group("base_lr", optimizer, base_lr)
+        if last_epoch == -1:
+            for group, rate in zip(groups, base_lrs, strict=True):
+                group["lr"] = rate
+        self.max_lrs = per_group("max_lr", optimizer, max_lr)
+        up = float(step_size_up)
+        self.total_size = up + (up if step_size_down is None else float(step_size_down))
+        self.step_ratio = up / self.total_size
+        if mode not in ("triangular", "triangular2", "exp_range") and scale_fn is None:
+            raise ValueError("mode is invalid and scale_fn is None")
+        self.mode, self.gamma, self._scale_fn_custom, self.scale_mode = mode, gamma, scale_fn, scale_mode
+        if scale_fn is None:
+            self.scale_mode = "iterations" if mode == "exp_range" else "cycle"
+        self.cycle_momentum = cycle_momentum
+        if cycle_momentum:
+            _check_momentum(optimizer)
+            self.use_beta1 = "betas" in optimizer.defaults  # for PyTorch
+            self.base_momentums = per_group("base_momentum", optimizer, base_momentum)
+            self.max_momentums = per_group("max_momentum", optimizer, max_momentum)
+            if last_epoch == -1:
+                for group, low, high in zip(groups, self.base_momentums, self.max_momentums, strict=True):
+                    _set_momentum(group, high)
+                    group["max_momentum"], group["base_momentum"] = high, low
+        super().__init__(optimizer, last_epoch)
+        self.base_lrs = base_lrs
+
+    def scale_fn(self, x: float) -> float:
+        """What the height is multiplied by in cycle, or at step, x."""
+        if self._scale_fn_custom is not None:
+            return self._scale_fn_custom(x)
+        if self.mode == "exp_range":
+            return self.gamma**x
+        return 1 / 2.0 ** (x - 1) if self.mode == "triangular2" else 1.0
+
+    def get_lr(self) -> list[float]:
+        cycle = math.floor(1 + self.last_epoch / self.total_size)
+        x = 1.0 + self.last_epoch / self.total_size - cycle
+        part = x / self.step_ratio if x <= self.step_ratio else (x - 1) / (self.step_ratio - 1)
+        height = part * self.scale_fn(cycle if self.scale_mode == "cycle" else self.last_epoch)
+        if self.cycle_momentum:
+            both = zip(self.optimizer.param_groups, self.base_momentums, self.max_momentums, strict=True)
+            for group, low, high in both:
+                _set_momentum(group, high - (high - low) * height)
+        return [low + (high - low) * height for low, high in zip(self.base_lrs, self.max_lrs, strict=True)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """All attributes but the optimiser; of a callable object as `scale_fn` the object's, of a function None."""
+        return super().state_dict() | {"_scale_fn_custom": _attributes_of(self._scale_fn_custom)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned; the function stays."""
+        super().load_state_dict({key: value for key, value in state_dict.items() if key != "_scale_fn_custom"})
+        if state_dict.get("_scale_fn_custom") and self._scale_fn_custom is not None:
+            self._scale_fn_custom.__dict__.update(state_dict["_scale_fn_custom"])
 
 
 class SequentialLR(LRScheduler):
