@@ -48,30 +48,32 @@ GROUPS: list[tuple[str, str, str]] = [
         matrix_rank multi_dot norm pinv qr slogdet solve solve_triangular svd svdvals vecdot vector_norm"""),
     ("nn.functional", "nn.functional", """
         adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d alpha_dropout avg_pool1d
-        avg_pool2d batch_norm bilinear binary_cross_entropy binary_cross_entropy_with_logits celu conv1d conv2d
-        conv3d conv_transpose2d cosine_embedding_loss cosine_similarity cross_entropy ctc_loss dropout dropout1d
-        dropout2d dropout3d elu embedding embedding_bag fold gaussian_nll_loss gelu glu grid_sample group_norm
-        gumbel_softmax hardshrink hardsigmoid hardswish hardtanh hinge_embedding_loss huber_loss instance_norm
-        interpolate kl_div l1_loss layer_norm leaky_relu linear local_response_norm log_softmax logsigmoid
-        margin_ranking_loss max_pool1d max_pool2d mish mse_loss multi_margin_loss multilabel_soft_margin_loss
-        nll_loss normalize one_hot pad pairwise_distance pixel_shuffle poisson_nll_loss prelu relu relu6
-        rms_norm rrelu scaled_dot_product_attention selu sigmoid silu smooth_l1_loss soft_margin_loss softmax
-        softmin softplus softshrink softsign tanh tanhshrink threshold triplet_margin_loss unfold"""),
+        avg_pool2d avg_pool3d batch_norm bilinear channel_shuffle binary_cross_entropy binary_cross_entropy_with_logits
+        celu conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d cosine_embedding_loss
+        cosine_similarity cross_entropy ctc_loss dropout dropout1d dropout2d dropout3d elu embedding embedding_bag fold
+        gaussian_nll_loss gelu glu grid_sample group_norm gumbel_softmax hardshrink hardsigmoid hardswish hardtanh
+        hinge_embedding_loss huber_loss instance_norm interpolate kl_div l1_loss layer_norm leaky_relu linear
+        local_response_norm log_softmax logsigmoid margin_ranking_loss max_pool1d max_pool2d max_pool3d mish mse_loss
+        multi_margin_loss multilabel_margin_loss multilabel_soft_margin_loss nll_loss normalize one_hot pad
+        pairwise_distance pixel_shuffle pixel_unshuffle poisson_nll_loss prelu relu relu6 rms_norm rrelu
+        scaled_dot_product_attention selu sigmoid silu smooth_l1_loss soft_margin_loss softmax softmin softplus
+        softshrink softsign tanh tanhshrink threshold triplet_margin_loss triplet_margin_with_distance_loss unfold
+        upsample"""),
     ("nn", "nn", """
         AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveMaxPool1d AdaptiveMaxPool2d AlphaDropout AvgPool1d AvgPool2d
-        BatchNorm1d BatchNorm2d BatchNorm3d BCELoss BCEWithLogitsLoss Bilinear CELU ConstantPad1d ConstantPad2d
-        Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d CosineEmbeddingLoss CosineSimilarity
-        CrossEntropyLoss CTCLoss Dropout Dropout1d Dropout2d Dropout3d ELU Embedding EmbeddingBag Flatten Fold
-        GaussianNLLLoss GELU GLU GroupNorm GRU GRUCell Hardshrink Hardsigmoid Hardswish Hardtanh
-        HingeEmbeddingLoss HuberLoss Identity InstanceNorm1d InstanceNorm2d KLDivLoss L1Loss LayerNorm
-        LazyLinear LeakyReLU Linear LogSigmoid LogSoftmax LSTM LSTMCell MarginRankingLoss MaxPool1d MaxPool2d
-        MaxPool3d Mish Module ModuleDict ModuleList MSELoss MultiheadAttention MultiLabelMarginLoss
+        AvgPool3d BatchNorm1d BatchNorm2d BatchNorm3d BCELoss BCEWithLogitsLoss Bilinear CELU ChannelShuffle
+        ConstantPad1d ConstantPad2d Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d
+        CosineEmbeddingLoss CosineSimilarity CrossEntropyLoss CTCLoss Dropout Dropout1d Dropout2d Dropout3d ELU
+        Embedding EmbeddingBag Flatten Fold GaussianNLLLoss GELU GLU GroupNorm GRU GRUCell Hardshrink Hardsigmoid
+        Hardswish Hardtanh HingeEmbeddingLoss HuberLoss Identity InstanceNorm1d InstanceNorm2d KLDivLoss L1Loss
+        LayerNorm LazyLinear LeakyReLU Linear LocalResponseNorm LogSigmoid LogSoftmax LSTM LSTMCell MarginRankingLoss
+        MaxPool1d MaxPool2d MaxPool3d Mish Module ModuleDict ModuleList MSELoss MultiheadAttention MultiLabelMarginLoss
         MultiLabelSoftMarginLoss MultiMarginLoss NLLLoss PairwiseDistance Parameter ParameterDict ParameterList
-        PixelShuffle PoissonNLLLoss PReLU ReflectionPad1d ReflectionPad2d ReLU ReLU6 ReplicationPad2d RMSNorm
-        RNN RNNCell RReLU SELU Sequential Sigmoid SiLU SmoothL1Loss SoftMarginLoss Softmax Softmax2d Softmin
-        Softplus Softshrink Softsign Tanh Tanhshrink Threshold Transformer TransformerDecoder
-        TransformerDecoderLayer TransformerEncoder TransformerEncoderLayer TripletMarginLoss Unflatten Unfold
-        Upsample ZeroPad1d ZeroPad2d"""),
+        PixelShuffle PixelUnshuffle PoissonNLLLoss PReLU ReflectionPad1d ReflectionPad2d ReLU ReLU6 ReplicationPad2d
+        RMSNorm RNN RNNCell RReLU SELU Sequential Sigmoid SiLU SmoothL1Loss SoftMarginLoss Softmax Softmax2d Softmin
+        Softplus Softshrink Softsign Tanh Tanhshrink Threshold Transformer TransformerDecoder TransformerDecoderLayer
+        TransformerEncoder TransformerEncoderLayer TripletMarginLoss TripletMarginWithDistanceLoss Unflatten Unfold
+        Upsample UpsamplingBilinear2d UpsamplingNearest2d ZeroPad1d ZeroPad2d"""),
     ("nn.Module", "nn.Module", """
         add_module apply bfloat16 buffers children cpu cuda double eval extra_repr float forward get_buffer
         get_parameter get_submodule half load_state_dict modules named_buffers named_children named_modules

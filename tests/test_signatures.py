@@ -62,6 +62,8 @@ def outcome(library, path, name, size_average, reduce):
     x, y = tensor([[0.3, 0.6], [0.9, 0.1]]), tensor([[0.5, 0.2], [0.4, 0.8]])
     if "ultiMargin" in name or "multi_margin" in name or "nll" in name or "NLL" in name:
         y = tensor([1, 0]) if "oisson" not in name else y
+    if name in ("multilabel_margin_loss", "MultiLabelMarginLoss"):
+        y = tensor([[1, -1], [0, 1]])
     given = [x, y]
     if "triplet" in name.lower():
         given.append(tensor([[0.1, 0.1], [0.2, 0.3]]))

@@ -1,6 +1,7 @@
 """Distances, and losses of numbers, of distributions and of pairs, composed of ops. nn.functional has them."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 from warnings import warn
 
@@ -10,7 +11,7 @@ from fastgrad import ops
 from fastgrad.nn.pointwise import logsigmoid
 from fastgrad.ops.table import composite
 from fastgrad.replay import check_values
-from fastgrad.tensor import Tensor
+from fastgrad.tensor import Tensor, int64
 
 
 def reduction_of(reduction: str, size_average: bool | None, reduce: bool | None) -> str:
@@ -341,6 +342,43 @@ def triplet_margin_loss(
     if swap:
         far = ops.minimum(far, pairwise_distance(positive, negative, p, eps))
     return reduced(ops.clamp(margin + near - far, min=0.0), reduction)
+
+
+def triplet_margin_with_distance_loss(
+    anchor: Tensor, positive: Tensor, negative: Tensor, *,
+    distance_function: Callable[[Tensor, Tensor], Tensor] | None = None, margin: float = 1.0, swap: bool = False,
+    reduction: str = "mean",
+) -> Tensor:  # fmt: skip
+    """`triplet_margin_loss` with a distance of one's own; `pairwise_distance` if there is none."""
+    if not margin > 0:
+        raise ValueError(f"margin must be greater than 0, got {margin}")
+    distance = pairwise_distance if distance_function is None else distance_function
+    near, far = distance(anchor, positive), distance(anchor, negative)
+    if swap:
+        far = ops.minimum(far, distance(positive, negative))
+    return reduced(ops.clamp(margin + near - far, min=0.0), reduction)
+
+
+@composite(sample=lambda rng: [(x := rng.uniform(-1, 1, (3, 4)), y := np.array([[3, 0, -1, 1], [-1, 2, 0, 1],
+                                                                               [0, 1, 2, 3]])),
+                               (x, y, {"reduction": "none"}), (x[0], y[0], {"reduction": "sum"}), (x, y[0])],
+           methods=())
+def multilabel_margin_loss(
+    input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean"
+) -> Tensor:
+    """The sum over classes j in y, up to the first -1, and i that are not of max(0, 1 - (x[j] - x[i])), over the number
+    of classes: (N, C) or (C), y of the same shape (int64). RuntimeError if the shapes differ."""
+    reduction = reduction_of(reduction, size_average, reduce)
+    if input.shape != target.shape or input.ndim not in (1, 2):
+        raise RuntimeError(f"inconsistent target size: {list(target.shape)} for {list(input.shape)}")
+    x, y = (t if t.ndim == 2 else ops.unsqueeze(t, 0) for t in (input, target))
+    listed = ops.cumsum((y < 0).to(int64), 1) == 0  # before the first -1
+    index = ops.where(listed, y, 0)
+    inside = ops.scatter_add(ops.zeros(x.shape, dtype=int64), 1, index, listed.to(int64)) > 0
+    over = 1 - (ops.unsqueeze(ops.gather(x, 1, index), 2) - ops.unsqueeze(x, 1))
+    counted = ops.unsqueeze(listed, 2) & ops.unsqueeze(~inside, 1) & (over > 0)
+    losses = ops.sum(ops.where(counted, over, 0.0), (1, 2)) / x.shape[1]
+    return reduced(losses if input.ndim == 2 else ops.reshape(losses, ()), reduction)
 
 
 # ---------------------------------------------------------------------------------------------- bilinear

@@ -9,7 +9,7 @@ from typing import Any
 from warnings import warn
 
 from fastgrad import ops
-from fastgrad.nn import windows
+from fastgrad.nn import images, windows
 from fastgrad.nn.criteria import (
     bilinear as bilinear,
 )
@@ -38,6 +38,9 @@ from fastgrad.nn.criteria import (
     multi_margin_loss as multi_margin_loss,
 )
 from fastgrad.nn.criteria import (
+    multilabel_margin_loss as multilabel_margin_loss,
+)
+from fastgrad.nn.criteria import (
     multilabel_soft_margin_loss as multilabel_soft_margin_loss,
 )
 from fastgrad.nn.criteria import (
@@ -60,6 +63,9 @@ from fastgrad.nn.criteria import (
 )
 from fastgrad.nn.criteria import (
     triplet_margin_loss as triplet_margin_loss,
+)
+from fastgrad.nn.criteria import (
+    triplet_margin_with_distance_loss as triplet_margin_with_distance_loss,
 )
 from fastgrad.nn.normalization import (
     batch_norm as batch_norm,
@@ -215,6 +221,7 @@ __all__ = [
     "mish",
     "mse_loss",
     "multi_margin_loss",
+    "multilabel_margin_loss",
     "multilabel_soft_margin_loss",
     "nll_loss",
     "normalize",
@@ -242,6 +249,7 @@ __all__ = [
     "tanhshrink",
     "threshold",
     "triplet_margin_loss",
+    "triplet_margin_with_distance_loss",
 ]
 
 # ---------------------------------------------------------------------------------------------- layers, activations
@@ -542,8 +550,21 @@ adaptive_avg_pool1d, adaptive_avg_pool2d = windows.adaptive_avg_pool1d, windows.
 adaptive_max_pool1d, adaptive_max_pool2d = windows.adaptive_max_pool1d, windows.adaptive_max_pool2d
 avg_pool1d, avg_pool2d = windows.avg_pool1d, windows.avg_pool2d
 conv1d, conv2d, conv3d = windows.conv1d, windows.conv2d, windows.conv3d
-max_pool1d, max_pool2d = windows.max_pool1d, windows.max_pool2d
+max_pool1d, max_pool2d, max_pool3d = windows.max_pool1d, windows.max_pool2d, windows.max_pool3d
+avg_pool3d = windows.avg_pool3d
 __all__ += [
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d", "avg_pool1d",
-    "avg_pool2d", "conv1d", "conv2d", "conv3d", "max_pool1d", "max_pool2d",
+    "avg_pool2d", "avg_pool3d", "conv1d", "conv2d", "conv3d", "max_pool1d", "max_pool2d", "max_pool3d",
+]  # fmt: skip
+
+# ---------------------------------------------------------------------------------------------- images
+
+channel_shuffle, fold, interpolate = images.channel_shuffle, images.fold, images.interpolate
+conv_transpose1d, conv_transpose2d = images.conv_transpose1d, images.conv_transpose2d
+conv_transpose3d, local_response_norm = images.conv_transpose3d, images.local_response_norm
+pixel_shuffle, pixel_unshuffle = images.pixel_shuffle, images.pixel_unshuffle
+unfold, upsample = images.unfold, images.upsample
+__all__ += [
+    "channel_shuffle", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "fold", "interpolate",
+    "local_response_norm", "pixel_shuffle", "pixel_unshuffle", "unfold", "upsample",
 ]  # fmt: skip
