@@ -16,7 +16,7 @@ GROUPS: list[tuple[str, str, str]] = [
         bitwise_xor ceil clamp clamp_max clamp_min clip copysign cos cosh deg2rad digamma div divide erf erfc
         erfinv exp exp2 expm1 fix float_power floor floor_divide fmax fmin fmod frac gcd heaviside hypot lcm
         ldexp lerp lgamma log log10 log1p log2 logaddexp logaddexp2 logical_and logical_not logical_or
-        logical_xor logit maximum minimum mul multiply nan_to_num neg negative polygamma positive pow rad2deg
+        logical_xor logit maximum minimum mul multiply nan_to_num neg negative nextafter polygamma positive pow rad2deg
         reciprocal remainder round rsqrt rsub sgn sigmoid sign signbit sin sinc sinh sqrt square sub subtract
         tan tanh true_divide trunc where xlogy"""),
     ("Comparisons", "", """
@@ -36,9 +36,10 @@ GROUPS: list[tuple[str, str, str]] = [
         squeeze stack swapaxes swapdims T take take_along_dim tensor_split tile transpose tril triu unbind
         unflatten unfold unsqueeze view vsplit vstack"""),
     ("Creation and random numbers", "", """
-        arange as_tensor bernoulli empty empty_like eye from_dlpack from_numpy full full_like Generator get_rng_state
-        linspace logspace manual_seed multinomial normal ones ones_like rand rand_like randint randint_like randn
-        randn_like randperm set_rng_state tensor tril_indices triu_indices zeros zeros_like save load"""),
+        arange asarray as_tensor bartlett_window bernoulli blackman_window empty empty_like eye from_dlpack from_numpy
+        full full_like Generator get_rng_state linspace logspace manual_seed multinomial normal hamming_window
+        hann_window ones ones_like rand rand_like randint randint_like randn randn_like randperm set_rng_state tensor
+        tril_indices triu_indices zeros zeros_like save scalar_tensor load"""),
     ("Linear algebra", "", """
         addbmm addmm addmv addr baddbmm bmm cdist chain_matmul cholesky cholesky_inverse cholesky_solve cross det
         dot einsum ger inner inverse kron logdet matmul matrix_exp matrix_power mm mv outer pinverse qr slogdet svd

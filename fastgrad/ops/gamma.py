@@ -28,7 +28,7 @@ from fastgrad.ops.elementwise import (
 )
 from fastgrad.ops.shape import clone, of_one_dtype
 from fastgrad.ops.special import logaddexp, trunc
-from fastgrad.ops.table import composite, op
+from fastgrad.ops.table import composite, method, op
 from fastgrad.tensor import Tensor, float64, from_numpy
 from fastgrad.tensor import as_tensor as _as_tensor
 
@@ -129,6 +129,27 @@ def polygamma(n: int, x: Tensor) -> Tensor:
 @polygamma.vjp("x")
 def _(grad, n, x):
     return grad * polygamma(n + 1, x)
+
+
+@method("polygamma")
+def _polygamma_method(x: Tensor, n: int) -> Tensor:
+    """`polygamma(n, x)`."""
+    return polygamma(n, x)
+
+
+@op(kind="binary", ref=np.nextafter, domain=(-4, 4))
+def nextafter(x: Tensor, y: Tensor) -> Tensor:
+    """The next number after x towards y, that its dtype has."""
+
+
+@nextafter.vjp("x")
+def _(grad):
+    return grad
+
+
+@nextafter.vjp("y")
+def _(grad):
+    return zeros_like(grad)
 
 
 def _erfinv(x: np.ndarray) -> np.ndarray:
