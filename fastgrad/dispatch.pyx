@@ -654,8 +654,6 @@ cdef object spare_shared(Primitive op, PyObject **saved, int n, Tensor target):
     cdef uint32_t saves
     cdef list copies = None
     check_inplace(op, target)
-    if not target.numel_:
-        return None
     saves = what_is_saved(op, saved, n)
     for i in range(n):
         if saves >> i & 1 and isinstance(<object>saved[i], Tensor) and (<Tensor>saved[i]).block == target.block \

@@ -489,3 +489,13 @@ def test_what_other_tensors_leave_in_memory_is_no_change_of_shape():
         loss = (w + 1).sum()
         w.data = fg.ones(4, 2)[1:3]
         loss.backward()
+
+
+def test_changes_of_what_is_empty_are_recorded_like_others():
+    x = fg.zeros(1, 0, requires_grad=True)
+    y = x * 1.5
+    y.pow_(2)
+    y.mul_(2.0)
+    y.zero_()
+    y.sum().backward()
+    assert x.grad.shape == (1, 0)
