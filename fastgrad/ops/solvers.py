@@ -171,15 +171,19 @@ def matrix_exp(x: Tensor) -> Tensor:
     if x.numel() == 0:
         return x.clone()
     norm = amax(sum(abs(x.detach()), -2))
-    size = float(norm.item())
-    doublings = builtins.max(0, math.ceil(math.log2(size / _PADE_NORM))) if math.isfinite(size) and size else 0
+    chosen: list[int] = []
 
     def check(values: np.ndarray) -> None:
-        if (values > _PADE_NORM * 2.0**doublings).any():
+        size = float(values)
+        needed = builtins.max(0, math.ceil(math.log2(size / _PADE_NORM))) if math.isfinite(size) and size else 0
+        if not chosen:
+            chosen.append(needed)
+        elif needed > chosen[0]:
             raise RuntimeError("matrix_exp in a captured function: a matrix is larger than those that it was captured "
                                "with, and would be squared too seldom")
 
     _check_at_replay(check, norm)
+    doublings = chosen[0]
     x = x * 0.5**doublings
     b = [coefficient / _PADE[0] for coefficient in _PADE]
     one = eye(x.shape[-1], dtype=x.dtype)
