@@ -2037,7 +2037,7 @@ cdef class Captured:
                 setattr(self, name, getattr(function, name))
 
     def __get__(self, instance, owner):
-        cdef dict space = None
+        space = None
         if instance is None:
             return self
         if not isinstance(instance, type) and hasattr(instance, "__dict__"):

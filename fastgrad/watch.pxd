@@ -43,6 +43,9 @@ cdef class Watch:
     cdef fg_pointers known     # what has been explored
     cdef list known_things     # the same
     cdef list doubtful         # (object, what is wrong with it)
+    cdef list caches           # (what functools.cache made, its state)
+    cdef list filled           # (namespace, name) of cached properties that are not there yet
+    cdef list deeper           # to be explored next: it lies deep
     cdef object mentioned      # names in the code that has run
     cdef object called         # names of methods in it
     cdef frozenset all_names   # both
@@ -70,16 +73,22 @@ cdef class Watch:
     cdef object names_for(self, thing)
     cdef int explore_all(self, things, int depth, container) except -1
     cpdef int look_at(self, array) except -1
-    cdef int see(self, mentions, here, dict space) except -1
+    cdef int explore_deeper(self) except -1
+    cdef int see(self, mentions, here, space) except -1
     cdef int follow_import(self, str name) except -1
     cdef int follow(self, thing, path) except -1
     cdef int closure(self, function, tuple free) except -1
     cdef int search(self, code) except -1
     cdef int found(self, Kind kind, space, name, value, int depth) except -1
     cdef int explore(self, thing, int depth) except -1
+    cdef int explore_cache(self, thing, int depth) except -1
+    cdef int explore_cached(self, cache, int depth) except -1
+    cdef int scan_own(self, thing, int depth) except -1
     cdef bint is_new(self, thing) except -1
     cdef int scan(self, thing, names, int depth) except -1
-    cdef int add_missing(self, kind) except -1
+    cdef int list_names(self, space) except -1
+    cdef int add_asked(self, kind, names) except -1
+    cdef int add_missing(self, thing, name) except -1
     cdef int scan_class(self, kind, thing, names, int depth) except -1
     cdef int take_as_they_are(self, spans) except -1
     cdef object problem(self)

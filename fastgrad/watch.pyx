@@ -21,6 +21,7 @@ import _thread
 import array as arrays_of_python
 import builtins
 import datetime
+import dis
 import functools
 import importlib
 import io
@@ -37,7 +38,8 @@ from collections import ChainMap, deque
 from contextvars import ContextVar
 from functools import partial
 from types import (
-    BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, MemberDescriptorType, MethodType, ModuleType,
+    BuiltinFunctionType, CellType, CodeType, FunctionType, MappingProxyType, MemberDescriptorType, MethodType,
+    MethodWrapperType, ModuleType,
 )
 
 from cpython.mem cimport PyMem_Free
@@ -142,14 +144,22 @@ cdef frozenset looks = frozenset(("forward", "__iter__", "__getitem__", "__len__
 cdef tuple sequences = (list, set, deque, type({}.keys()), type({}.values()), type({}.items()))
 cdef tuple wrappers = (zip, map, filter, enumerate)
 cdef tuple mappings = (dict, MappingProxyType)
-cdef tuple buffers = (bytearray, memoryview, arrays_of_python.array)
+cdef tuple buffers = (bytearray, memoryview, arrays_of_python.array, np.void)
 cdef tuple doubtful_types = (ContextVar, threading.local, weakref.WeakValueDictionary, weakref.WeakKeyDictionary,
                              weakref.WeakSet)
 cdef frozenset doubtful_modules = frozenset(("_ctypes", "_socket", "mmap", "select", "sqlite3"))
 cdef frozenset nothing = frozenset()
+cdef dict own_builtins = dict(builtins.__dict__)
 cdef long long compared = 1 << 20    # bytes: larger arrays are not
 cdef int many = 10000                # items: in longer containers, they are looked at only if they cannot change
-cdef frozenset openers = frozenset(("vars", "__dict__", "getattr", "hasattr", "attrgetter", "locals", "globals"))
+cdef frozenset openers = frozenset(("vars", "__dict__", "attrgetter", "globals", "dir", "getmembers"))
+cdef frozenset listers = frozenset(("vars", "__dict__", "dir", "getmembers"))    # they tell which attributes there are
+# Functions whose second argument names an attribute, and others to which one is given as a string.
+cdef frozenset askers = frozenset(("getattr", "hasattr", "setattr", "delattr"))
+cdef frozenset asking = frozenset((getattr, hasattr, setattr, delattr))
+cdef frozenset namers = askers | frozenset(("attrgetter", "methodcaller", "__getattribute__", "__getattr__",
+                                            "__setattr__", "__delattr__"))
+cdef frozenset catchers = frozenset(("AttributeError", "Exception", "BaseException", "suppress"))
 cdef dict followed = {}          # file name: is its code looked at?
 cdef fg_pointers reading         # of code: how it is looked at, a Reading
 cdef list read_codes = []        # that have a reading
@@ -197,12 +207,16 @@ cdef enum Sort:          # of a value, for `explore`: what is to be noted of it
     GENERATOR            # of random numbers
     DOUBTFUL
     WEAK
-    GETTER
+    GETTER               # operator's attrgetter or methodcaller
+    CACHE                # functools'
+    CELL_OBJECT
     FILE
     ITERATOR
     CONTAINER            # a list, a set, a dict or the like
     WRAPPER              # what `capture` makes
     OTHER
+
+cdef frozenset odd_sorts = frozenset((GENERATOR, DOUBTFUL, FILE, ITERATOR))    # may not be used at all
 
 
 def is_followed(file) -> bool:
@@ -274,11 +288,11 @@ cdef int sort_of(kind) except -1:
 
 
 cdef int new_sort(kind) except -1:
-    if kind is BuiltinFunctionType:
+    if kind is BuiltinFunctionType or kind is MethodWrapperType:
         return BUILTIN
     if issubclass(kind, Tensor):
         return TENSOR
-    if issubclass(kind, plain_values) and not of_user(kind):
+    if issubclass(kind, plain_values) and not issubclass(kind, np.void) and not of_user(kind):
         return NOTHING_OF_IT
     if kind is MethodType:
         return METHOD
@@ -298,8 +312,12 @@ cdef int new_sort(kind) except -1:
         return DOUBTFUL
     if issubclass(kind, weakref.ref):
         return WEAK
-    if issubclass(kind, operator.attrgetter):
+    if issubclass(kind, (operator.attrgetter, operator.methodcaller)):
         return GETTER
+    if kind is functools._lru_cache_wrapper:
+        return CACHE
+    if kind is CellType:
+        return CELL_OBJECT
     if issubclass(kind, io.IOBase):
         return FILE
     if hasattr(kind, "__next__") and type(kind.__next__) is not FunctionType:    # else its code is looked at
@@ -317,7 +335,7 @@ cdef class Mentions:
     cdef frozenset called     # the same, of methods that are called
     cdef tuple sites          # where it may compute with arrays (operands.py); None: not looked for yet
     cdef tuple chains         # (name, path): `self.config.scale` is ("self", ("config", "scale"))
-    cdef frozenset asked      # strings, if there is a getattr or hasattr
+    cdef frozenset asked      # attributes that may be missing: there is a getattr, say, or an `except AttributeError`
     cdef tuple imports        # (level, name) of modules
     cdef tuple free           # variables of a closure
     cdef bint takes           # it has arguments, or such variables
@@ -326,9 +344,10 @@ cdef class Mentions:
 
 cdef dict op_names = {opcode.opmap[name]: name for name in (
     "CACHE", "EXTENDED_ARG", "LOAD_GLOBAL", "LOAD_NAME", "LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_ATTR",
-    "LOAD_METHOD", "LOAD_SUPER_ATTR", "STORE_ATTR", "STORE_FAST", "DELETE_FAST", "LOAD_FAST_LOAD_FAST",
+    "LOAD_METHOD", "LOAD_SUPER_ATTR", "STORE_ATTR", "DELETE_ATTR", "STORE_FAST", "DELETE_FAST", "LOAD_FAST_LOAD_FAST",
     "STORE_FAST_LOAD_FAST", "STORE_FAST_STORE_FAST", "COPY", "PRECALL", "NOP", "LOAD_CONST", "IMPORT_NAME",
-    "IMPORT_FROM") if name in opcode.opmap}
+    "IMPORT_FROM", "STORE_GLOBAL", "DELETE_GLOBAL", "STORE_NAME", "DELETE_NAME", "MATCH_CLASS", "PUSH_EXC_INFO",
+    "POP_TOP") if name in opcode.opmap}
 cdef bint known_code = sys.version_info < (3, 14)    # else every name may be a global's, and any object's attribute
 cdef int attribute_shift = 0 if sys.version_info < (3, 12) else 1
 
@@ -349,33 +368,43 @@ cdef Mentions mentions_of(object code):
     known.free = code.co_freevars
     known.takes = code.co_argcount or code.co_flags & 12 or code.co_kwonlyargcount or known.free
     names = code.co_names
-    texts = frozenset([part for part in code.co_consts if type(part) is str and part.isidentifier()])
+    texts = frozenset([part for const in code.co_consts if type(const) is str for part in const.split(".")
+                       if part.isidentifier()])
     fields = [part for const in code.co_consts if type(const) is str and "{" in const
               for part in re.findall(r"[.[](\w+)", const)] if "format" in names or "format_map" in names else ()
-    known.everything = not openers.isdisjoint(names)
-    known.asked = texts if "getattr" in names or "hasattr" in names else frozenset()
+    computed = not askers.isdisjoint(names) and computes_names(code)
+    known.everything = computed or not openers.isdisjoint(names)
+    asked = set(texts if "getattr" in names or "hasattr" in names else ())
     named = [part for part in code.co_consts if type(part) is str] \
         if "modules" in names or "__import__" in names else names if not known_code else []
     imports = [(0, part) for part in named]    # sys.modules["settings"]
+    if "modules" in names and "__name__" in names:
+        imports.append((0, None))              # sys.modules[__name__]
     if not known_code:
         known.imports = tuple(imports)
         known.names = frozenset(names)
-        known.loose = known.names.union(texts, fields)
+        known.loose = known.names.union(texts, fields, ("__match_args__",), *[
+            part for part in code.co_consts if type(part) is tuple and all([type(name) is str for name in part])])
+        known.asked = frozenset(asked)
         known.called = frozenset()
         known.chains = ()
         return known
     slots = code.co_varnames + tuple([name for name in code.co_cellvars if name not in code.co_varnames]) \
         + code.co_freevars
     used, loose, called, chains, stored = set(), set(fields), set(), [], set()
-    if "vars" in names or "__dict__" in names:
+    if computed or not listers.isdisjoint(names):
         loose.add("__dict__")
+    if not namers.isdisjoint(names):
+        loose.update(texts)
+    catches = not catchers.isdisjoint(names)
     if "globals" in names:
         used.update(texts)
     chain = None
     level = last = 0
+    op = None
     text = code.co_code
     for i in range(0, len(text), 2):
-        op = op_names.get(text[i])
+        before, op = op, op_names.get(text[i])
         arg = text[i + 1] | high << 8
         if op == "EXTENDED_ARG":
             high = arg
@@ -386,8 +415,14 @@ cdef Mentions mentions_of(object code):
         if op == "LOAD_GLOBAL":
             used.add(names[arg >> 1])
             chain = (names[arg >> 1], ())
-        elif op == "LOAD_NAME":
+        elif op in ("LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL") or (
+                op in ("STORE_NAME", "DELETE_NAME") and code.co_filename[0] == "<" and code.co_name == "<module>"):
             used.add(names[arg])
+            chain = None
+        elif op == "MATCH_CLASS":    # of its class, and a constant, the names that are given
+            loose.add("__match_args__")
+            loose.update(last)
+            asked.update(last)
             chain = None
         elif op in ("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF"):
             chain = (slots[arg], ())
@@ -406,7 +441,7 @@ cdef Mentions mentions_of(object code):
         elif op == "IMPORT_FROM":
             loose.add(names[arg])
             chain = None
-        elif op in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR"):
+        elif op in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR"):
             name = names[arg >> attribute_shift if op == "LOAD_ATTR" else arg]
             if chain is None and (op == "LOAD_METHOD" or (
                     op == "LOAD_ATTR" and attribute_shift and arg & 1)):
@@ -423,6 +458,8 @@ cdef Mentions mentions_of(object code):
                 stored.add(slots[arg >> 4])
             elif op == "STORE_FAST_STORE_FAST":
                 stored.update((slots[arg >> 4], slots[arg & 15]))
+            elif op == "POP_TOP" and before == "PUSH_EXC_INFO":    # `except:`
+                catches = True
             chain = None
             if op == "STORE_FAST_LOAD_FAST":
                 chain = (slots[arg & 15], ())
@@ -437,10 +474,40 @@ cdef Mentions mentions_of(object code):
     known.called = frozenset(called)
     if "super" in used:
         loose.add("super")
-    known.loose = frozenset(loose) | (texts if known.everything else frozenset())
+    if catches:
+        asked |= loose | called
+    known.asked = frozenset(asked)
+    known.loose = frozenset(loose | asked) | (texts if known.everything else frozenset())
     known.chains = tuple(firm)
     known.imports = tuple(imports)
     return known
+
+
+cdef bint computes_names(code) except -1:
+    """Does it give getattr and the like a second argument that is no constant, or pass them on?"""
+    cdef int calls = 0
+    stack = []    # what each value is: "" a constant, an asker's name, None anything else
+    for step in dis.get_instructions(code):
+        name, arg = step.opname, step.arg
+        if step.is_jump_target and stack:    # `a or "b"`
+            stack[-1] = None
+        if name in ("PRECALL", "KW_NAMES"):
+            continue
+        if name == "CALL" and len(stack) >= arg + 2:
+            calls -= arg > 1 and stack[1 - arg] == "" and not askers.isdisjoint(stack[-arg - 2:-arg])
+            stack[-arg - 2:] = [None]
+            continue
+        effect = dis.stack_effect(step.opcode, arg if step.opcode >= dis.HAVE_ARGUMENT else None, jump=False)
+        if name == "LOAD_CONST":
+            stack.append(None if step.is_jump_target else "")
+        elif effect > 0:
+            asks = name in ("LOAD_GLOBAL", "LOAD_NAME") and step.argval in askers
+            calls += asks
+            stack += [step.argval if asks else None] * effect
+        else:
+            del stack[len(stack) + effect:]
+            stack[-1:] = [None]
+    return calls > 0
 
 
 cdef PyObject *value_of(const Name *name):
@@ -466,13 +533,16 @@ cdef PyObject *value_of(const Name *name):
     return <PyObject *>thing    # the slot holds it
 
 
+cdef str no_value = "<nothing in this slot>"
+
+
 cdef object slot_of(thing, name):
-    """What stands in a slot; None: nothing."""
+    """What stands in a slot; `no_value`: nothing."""
     cdef PyObject *descriptor = fg_lookup(type(thing), name)
     try:
-        return None if descriptor is NULL else MemberDescriptorType.__get__(<object>descriptor, thing, type(thing))
+        return no_value if descriptor is NULL else MemberDescriptorType.__get__(<object>descriptor, thing, type(thing))
     except (AttributeError, TypeError):
-        return None
+        return no_value
 
 
 cdef bint same_name(const Name *name):
@@ -540,6 +610,9 @@ cdef class Watch:
         self.called = frozenset()
         self.asked = frozenset()
         self.imported = set()
+        self.caches = []
+        self.filled = []
+        self.deeper = []
 
     def __dealloc__(self):
         PyMem_Free(self.names)
@@ -553,6 +626,7 @@ cdef class Watch:
 
     cdef int begin(self, function) except -1:
         self.explore(function, 0)
+        self.explore_deeper()
         self.caller = sys._getframe()
         mtrand = sys.modules.get("numpy.random.mtrand")
         if mtrand is not None:
@@ -652,13 +726,20 @@ cdef class Watch:
             self.mention(known.loose, known.called, known.asked, known.everything)
         space = fg_globals_of(frame)
         for level, name in known.imports:
-            self.follow_import(absolute(name, level, space.get("__package__")))
+            name = space.get("__name__") if name is None else absolute(name, level, space.get("__package__"))
+            if type(name) is str:
+                self.follow_import(name)
         for name in known.names:
             value = PyDict_GetItemWithError(space, name)
             if value is not NULL:
                 self.found(ITEM, space, name, <object>value, 0)
-            else:    # a builtin
-                self.add(ITEM, space, name, NULL)
+                continue
+            self.add(ITEM, space, name, NULL)    # a builtin
+            value = PyDict_GetItemWithError(builtins.__dict__, name)
+            if value is NULL:
+                self.add(ITEM, builtins.__dict__, name, NULL)
+            elif value != PyDict_GetItemWithError(own_builtins, name):
+                self.found(ITEM, builtins.__dict__, name, <object>value, 0)
         functions = self.functions.get(<size_t><PyObject *>code)
         if known.free and functions is None and known.free != ("__class__",):
             self.search(code)
@@ -671,6 +752,12 @@ cdef class Watch:
             here = fg_locals_of(frame)
             for thing in list(here.values()):
                 self.explore(thing, 1)
+            if code.co_name == "__getattr__" and 1 <= code.co_argcount <= 2:    # it runs since there is none
+                name = here.get(code.co_varnames[code.co_argcount - 1])
+                if code.co_argcount == 1:
+                    self.add(ITEM, space, name, PyDict_GetItemWithError(space, name))
+                else:
+                    self.add_missing(here.get(code.co_varnames[0]), name)
         for name, path in known.chains:
             if name in here:
                 self.follow(here[name], path)
@@ -680,9 +767,14 @@ cdef class Watch:
                     self.follow(<object>value, path)
         if self.arrays and known_code:
             self.see(known, here, space)
+        return self.explore_deeper()
+
+    cdef int explore_deeper(self) except -1:
+        while self.deeper:
+            self.explore(self.deeper.pop(), 0)
         return 0
 
-    cdef int see(self, mentions, here, dict space) except -1:
+    cdef int see(self, mentions, here, space) except -1:
         """Which arrays does code compute with, that runs where `here` are its local variables?"""
         cdef Mentions known = <Mentions>mentions
         from fastgrad.operands import Sight, sites
@@ -729,13 +821,14 @@ cdef class Watch:
             self.scan(thing, (name,), 1)
             value = find_part(thing, name)
             if value is NULL:
+                self.add_missing(thing, name)
                 return self.mention(frozenset(path[i + 1:])) if i + 1 < len(path) else 0
             thing = <object>value
         return 0
 
     cdef int mention(self, names, called=nothing, asked=nothing, bint everything=False) except -1:
         """Names that have not been seen yet: they may be attributes of any object."""
-        new = (names | called) - self.mentioned
+        new = ((names | called) - self.mentioned) | (asked - self.asked)
         self.mentioned |= names
         self.called |= called
         self.asked |= asked
@@ -751,9 +844,11 @@ cdef class Watch:
 
     cdef object names_for(self, thing):
         """Which attributes of an object the code that has run may ask for; None: any."""
-        if self.everything and not isinstance(thing, (type, ModuleType)):
+        if self.everything:
             from fastgrad.optim import Optimizer
 
+            if type(thing) is ModuleType:
+                return self.all_names if "site-packages" in str(thing.__dict__.get("__file__")) else None
             if not isinstance(thing, Optimizer):
                 return None
             # It fills its state, and looks after that itself (at_replay).
@@ -781,7 +876,9 @@ cdef class Watch:
                 self.explore(<object>keywords, 1)
         for name, cell in zip(free, function.__closure__ or ()):
             value = PyCell_GET(cell)
-            if value is not NULL and name != "__class__":
+            if value is NULL:
+                self.add(CELL, cell, name, NULL)
+            elif name != "__class__":
                 self.found(CELL, cell, name, <object>value, 0)
         return 0
 
@@ -807,18 +904,24 @@ cdef class Watch:
         cdef PyObject *value
         cdef int sort = sort_of(type(thing))
         if sort == BUILTIN:
-            return 0 if isinstance(thing.__self__, ModuleType) else self.explore(thing.__self__, depth + 1)
+            if not isinstance(thing.__self__, ModuleType):
+                return self.explore(thing.__self__, depth + 1)
+            return self.mention(frozenset(("__dict__",)), nothing, nothing, True) if thing in asking else 0
         if sort == TENSOR:
             if FG_HAS_DICT(thing) and (self.asked or PyObject_GenericGetDict(thing, NULL)) and self.is_new(thing):
                 self.scan(thing, self.names_for(thing), depth)
             return 0
-        if sort == NOTHING_OF_IT or depth > 200:
+        if sort == NOTHING_OF_IT:
+            return 0
+        if depth > 200:
+            self.deeper.append(thing)
             return 0
         if sort == METHOD:
             self.explore(thing.__func__, depth + 1)
             return self.explore(thing.__self__, depth + 1)
         if sort == FIXED:
-            return self.explore_all(thing, depth + 1, thing)
+            self.explore_all(thing, depth + 1, thing)
+            return self.scan_own(thing, depth)
         if not self.is_new(thing):
             return 0
         if sort == FUNCTION:
@@ -826,10 +929,12 @@ cdef class Watch:
             self.functions.setdefault(<size_t>code, []).append(thing)
             if fg_pointers_get(&self.seen, code, NULL) >= 0:    # it has run
                 self.closure(thing, (<object>code).co_freevars)
-            if thing.__closure__ and (<object>code).co_filename.startswith(package):    # a decorator's wrapper
+            file = (<object>code).co_filename
+            if thing.__closure__ and not is_followed(file):    # a decorator's wrapper
                 for cell in thing.__closure__:
                     value = PyCell_GET(cell)
-                    if value is not NULL and callable(<object>value):
+                    if value is not NULL and (callable(<object>value) or (
+                            type(<object>value) is dict and not file.startswith(package))):    # singledispatch's
                         self.explore(<object>value, depth + 1)
             if thing.__dict__:
                 self.scan(thing, self.names_for(thing), depth)
@@ -839,14 +944,17 @@ cdef class Watch:
             if isinstance(thing, np.ma.MaskedArray):
                 space = PyObject_GenericGetDict(thing, NULL)
                 self.found(ITEM, space, "_mask", space["_mask"], depth)
-            return self.explore_all(thing.flat, depth + 1, thing) if thing.dtype.kind == "O" else 0
+            if thing.dtype.kind == "O":
+                self.explore_all(thing.flat, depth + 1, thing)
+            return self.scan_own(thing, depth)
         if sort == BUFFER:
             self.arrays.append((thing, (bytes(thing) if memoryview(thing).nbytes <= compared else None,)))
             return 0
         if sort == PARTIAL:
             self.explore(thing.func, depth + 1)
             self.explore(thing.args, depth + 1)
-            return self.explore(thing.keywords, depth + 1)
+            self.explore(thing.keywords, depth + 1)
+            return self.scan(thing, self.names_for(thing), depth) if PyObject_GenericGetDict(thing, NULL) else 0
         if sort == GENERATOR:
             self.generators.append((thing, state_of(thing)))
             return 0
@@ -856,8 +964,19 @@ cdef class Watch:
         if sort == WEAK:
             return self.explore(thing(), depth + 1)
         if sort == GETTER:
-            names = frozenset([part for text in thing.__reduce__()[1] for part in text.split(".")])
-            return self.mention(names)
+            make, given = thing.__reduce__()
+            if isinstance(thing, operator.attrgetter):
+                return self.mention(frozenset([part for text in given for part in text.split(".")]))
+            if type(make) is partial:    # a methodcaller with keywords
+                given = (*make.args, given, make.keywords)
+            self.explore(given[1:], depth + 1)
+            return self.mention(nothing, frozenset(given[:1]))
+        if sort == CACHE:
+            return self.explore_cache(thing, depth)
+        if sort == CELL_OBJECT:
+            value = PyCell_GET(thing)
+            self.add(CELL, thing, "cell_contents", value)
+            return self.explore(<object>value, depth + 1) if value is not NULL else 0
         if sort == FILE:
             if not thing.closed and thing.readable():
                 self.doubtful.append((thing, "may read from a file"))
@@ -880,6 +999,44 @@ cdef class Watch:
             return self.explore(thing.function, depth + 1)
         return self.scan(thing, self.names_for(thing), depth)
 
+    cdef int explore_cache(self, thing, int depth) except -1:
+        """What functools.cache makes: the values that it holds, and what its function reads, which may run later."""
+        cdef Mentions known
+        self.caches.append((thing, state_of_cache(thing)))
+        self.explore_cached(thing, depth)
+        function = getattr(thing, "__wrapped__", None)
+        self.explore(function, depth + 1)
+        if type(function) is FunctionType and reading_of(function.__code__) == USERS:
+            known = mentions_of(function.__code__)
+            self.mention(known.loose, known.called, known.asked, known.everything)
+            number(&self.seen, PyFunction_GetCode(function), NULL, 0)
+            self.closure(function, known.free)
+            space = function.__globals__
+            for name in known.names:
+                if name in space:
+                    self.found(ITEM, space, name, space[name], depth)
+            for name, path in known.chains:
+                if name in space:
+                    self.follow(space[name], path)
+        return 0
+
+    cdef int explore_cached(self, cache, int depth) except -1:
+        """It has them in a dict, or, if their number is limited, in links that are a dict's values."""
+        import gc
+
+        _, _, limit, size = cache.cache_info()
+        parts = [part for part in gc.get_referents(cache) if part is not PyObject_GenericGetDict(cache, NULL)]
+        if limit is None:
+            parts = [value for part in parts if type(part) is dict for value in part.values()]
+        return self.explore_all([part for part in parts if not (type(part) is dict and len(part) == size and all(
+            [type(value).__name__ == "_lru_list_elem" for value in part.values()]))], depth + 1, cache) if size else 0
+
+    cdef int scan_own(self, thing, int depth) except -1:
+        """Attributes of an instance of a class that the user derives from a container's."""
+        if origin_of(type(thing)) == USERS_OWN and (sort_of(type(thing)) != FIXED or self.is_new(thing)):
+            return self.scan(thing, self.names_for(thing), depth)
+        return 0
+
     cdef bint is_new(self, thing) except -1:
         """Has it not been explored yet? From now on it has."""
         if number(&self.known, <PyObject *>thing, NULL, 0):
@@ -895,17 +1052,24 @@ cdef class Watch:
         if kind is ModuleType:
             if is_user_module(thing):
                 space = thing.__dict__
-                for name in names:
+                for name in list(space) if names is None else names:
                     value = PyDict_GetItemWithError(space, name)
-                    if value is not NULL:
+                    if value is NULL:
+                        if name in self.asked:
+                            self.add(ITEM, space, name, NULL)
+                    elif names is not None or not (is_reserved(name) or sort_of(type(<object>value)) in odd_sorts):
                         self.found(ITEM, space, name, <object>value, depth)
+                if names is None:
+                    self.list_names(space)
             return 0
         origin = origin_of(kind)
         if isinstance(thing, type):
             if origin == USERS_OWN:    # a metaclass
                 self.scan_class(kind, None, names, depth)
             if of_user(thing):
-                self.add_missing(thing)
+                self.add_asked(thing, names)
+                if names is None:
+                    self.list_names(<object>fg_attributes(thing))
             return self.scan_class(thing, None, names, depth)
         if origin == NUMPYS:
             names = None
@@ -929,20 +1093,44 @@ cdef class Watch:
                         self.explore(other, depth + 1)
             if names is None and "__dict__" in self.mentioned:    # which names there are
                 self.explore(space, depth + 1)
-            for name in self.asked:
-                if name not in space and fg_lookup(kind, name) is NULL:
-                    self.add(ITEM, space, name, NULL)
+            if self.asked:
+                for name in self.asked if names is None else names:
+                    if name not in space and name in self.asked and fg_lookup(kind, name) is NULL:
+                        self.add(ITEM, space, name, NULL)
         if origin == USERS_OWN:
-            self.add_missing(kind)
+            self.add_asked(kind, names)
         if origin == USERS_OWN or (space is not None and origin == PACKAGE):
             self.scan_class(kind, thing, names, depth)
         return 0
 
-    cdef int add_missing(self, kind) except -1:
+    cdef int list_names(self, space) except -1:
+        """Which attributes a module or a class has."""
+        if "__dict__" in self.mentioned and not number(&self.seen, <PyObject *>space, <PyObject *>listers, 0):
+            self.containers.append((space, contents(space)))
+        return 0
+
+    cdef int add_asked(self, kind, names) except -1:
         """Attributes that are asked for by name, and that a class does not have: they may appear."""
-        for name in self.asked:
-            if fg_lookup(kind, name) is NULL:
-                self.add(SHARED, kind, name, NULL)
+        if self.asked:
+            for name in self.asked if names is None else names:
+                if name in self.asked and fg_lookup(kind, name) is NULL:
+                    self.add(SHARED, kind, name, NULL)
+        return 0
+
+    cdef int add_missing(self, thing, name) except -1:
+        """The function asks for an attribute that is not there, or that code of its class gives."""
+        kind = type(thing)
+        if isinstance(thing, type):
+            if of_user(thing) and fg_lookup(thing, name) is NULL:
+                self.add(SHARED, thing, name, NULL)
+        elif kind is not ModuleType and fg_lookup(kind, name) is not NULL:
+            return 0
+        elif FG_HAS_DICT(thing):
+            space = PyObject_GenericGetDict(thing, NULL)
+            if name not in space:
+                self.add(ITEM, space, name, NULL)
+        if of_user(kind):
+            self.add(SHARED, kind, name, fg_lookup(kind, name))
         return 0
 
     cdef int scan_class(self, kind, thing, names, int depth) except -1:
@@ -971,7 +1159,7 @@ cdef class Watch:
                 if PyDict_GetItemWithError(attributes, name) is NULL:
                     continue
                 value = fg_lookup(kind, name)
-                if value is NULL or (name[:2] == "__" and names is None):
+                if value is NULL or (names is None and is_reserved(name)):
                     continue
                 attribute = <object>value
                 if type(attribute) is MemberDescriptorType:
@@ -979,6 +1167,8 @@ cdef class Watch:
                         self.found(SLOT, thing, name, slot_of(thing, name), depth)
                     continue
                 self.add(SHARED, kind, name, value)
+                if name == "__match_args__" and type(attribute) is tuple:
+                    self.mention(frozenset(attribute), nothing, frozenset(attribute))
                 if parent is not kind and self.supers:
                     value = fg_lookup(parent, name)
                     self.add(SHARED, parent, name, value)
@@ -986,9 +1176,11 @@ cdef class Watch:
                 if type(attribute) is property:
                     self.explore(attribute.fget, depth + 1)
                     continue
-                if space is not None and PyDict_GetItemWithError(space, name) is NULL \
-                        and type(attribute) is not functools.cached_property:
-                    self.add(ITEM, space, name, NULL)
+                if space is not None and PyDict_GetItemWithError(space, name) is NULL:
+                    if type(attribute) is functools.cached_property:
+                        self.filled.append((space, name))
+                    else:
+                        self.add(ITEM, space, name, NULL)
                 self.explore(getattr(attribute, "__func__", attribute), depth + 1)
         return 0
 
@@ -1010,6 +1202,13 @@ cdef class Watch:
         for name in list(self.imported):
             if name in sys.modules:
                 self.follow_import(name)
+        for space, name in self.filled:
+            if name in space:
+                self.found(ITEM, space, name, space[name], 0)
+        for cache, _ in self.caches:
+            self.explore_cached(cache, 0)
+        self.explore_deeper()
+        self.caches = [(cache, state_of_cache(cache)) for cache, _ in self.caches]
         return self.changed()
 
     cdef int add_items_of(self, module) except -1:
@@ -1071,7 +1270,7 @@ cdef class Watch:
         import gc
 
         cdef list order = [self.kept, self.containers, self.objects, self.generators, self.arrays, self.doubtful,
-                           self.functions, self.known_things, things]
+                           self.caches, self.filled, self.functions, self.known_things, things]
         cdef dict inside = {id(thing): 0 for thing in order}
         cdef PyObject *item
         cdef int i = 0
@@ -1087,7 +1286,7 @@ cdef class Watch:
                 return list(range(len(things)))
         alive = set()
         todo = []
-        for i in range(9, len(order)):
+        for i in range(11, len(order)):
             item = PyList_GET_ITEM(order, i)
             if item.ob_refcnt - 1 > <Py_ssize_t>inside[<size_t>item]:    # 1: `order`
                 todo.append(<object>item)
@@ -1099,7 +1298,8 @@ cdef class Watch:
         return [i for i in range(len(things)) if id(things[i]) in alive]
 
     cdef Py_ssize_t first_change(self):
-        """Since the function was recorded: the index of what has changed, among names, containers and arrays; -1."""
+        """Since the function was recorded: the index of what has changed, among names, containers, arrays and caches;
+        -1."""
         cdef Py_ssize_t i
         for i in range(self.n):
             if not same_name(&self.names[i]):
@@ -1113,6 +1313,10 @@ cdef class Watch:
             if not same_array(array, copy):
                 return i
             i += 1
+        for cache, state in self.caches:
+            if state_of_cache(cache) != state:
+                return i
+            i += 1
         return -1
 
     cdef object difference(self):
@@ -1124,13 +1328,14 @@ cdef class Watch:
             return f"'{self.kept[3 * i + 1]}' changes"
         if i < self.n + len(self.containers):
             return f"what a {type(self.containers[i - self.n][0]).__name__} holds changes"
-        return "an array that the function reads changes"
+        return "an array that the function reads changes" if i < self.n + len(self.containers) + len(self.arrays) \
+            else "what a functools.cache holds changes"
 
     cdef int prune(self) except -1:
         """Forget what the function made inside, so that it can go."""
         cdef int i, n = 0
         cdef list spaces = self.kept[::3]
-        for part in self.containers + self.objects + self.generators + self.arrays + self.doubtful:
+        for part in self.containers + self.objects + self.generators + self.arrays + self.doubtful + self.caches:
             spaces.append((<tuple>part)[0])
         part = None    # only lists hold them now
         alive = {id(spaces[i]) for i in self.held_elsewhere(spaces)}
@@ -1146,6 +1351,8 @@ cdef class Watch:
         self.objects = [part for part in self.objects if id(part[0]) in alive]
         self.generators = [part for part in self.generators if id(part[0]) in alive]
         self.arrays = [part for part in self.arrays if id(part[0]) in alive]
+        self.caches = [part for part in self.caches if id(part[0]) in alive]
+        self.filled.clear()
         self.functions.clear()
         self.doubtful.clear()
         self.known_things.clear()
@@ -1174,7 +1381,7 @@ cdef class Watch:
         self.arrays = [(array, copy if self.is_read(array, spans, computes) else (None, *copy[1:]))
                        for array, copy in self.arrays]
         self.objects = self.generators = None
-        self.functions = self.known_things = self.doubtful = None
+        self.functions = self.known_things = self.doubtful = self.filled = None
         self.forget()
         return 0
 
@@ -1187,10 +1394,15 @@ cdef str absolute(name, level, package):
     return f"{parts[0]}.{name}".rstrip(".") if parts[0] and len(parts) == level else ""
 
 
-cdef object narrower(names, dict space):
+cdef bint is_reserved(name) except -1:
+    """Is it a name that Python gives a meaning: __doc__, or _missing_ of an enum?"""
+    return type(name) is str and (name[:2] == "__" or (name[:1] == "_" and name[-1:] == "_"))
+
+
+cdef object narrower(names, space):
     """The names to be looked up in a namespace: those, or its own, whichever are fewer; None: its own."""
     if names is None:
-        return list(space)
+        return list(dict.keys(space))
     return names if len(names) <= len(space) else [name for name in space if name in names]
 
 
@@ -1247,12 +1459,12 @@ cdef object referents(gc, thing):
     return found
 
 
-cdef int count_attributes(thing, dict space) except -1:
+cdef int count_attributes(thing, space) except -1:
     cdef int count = 0
     cdef Py_ssize_t at = 0
     cdef PyObject *name
     cdef PyObject *shared
-    while PyDict_Next(space, &at, &name, NULL):
+    while PyDict_Next(<dict>space, &at, &name, NULL):    # it may be of a class derived from dict
         shared = fg_lookup(type(thing), <object>name)
         count += not ((shared is not NULL and type(<object>shared) is functools.cached_property) or (
             type(<object>name) is str and PyUnicode_READ_CHAR(<object>name, 0) == c"_"
@@ -1262,6 +1474,10 @@ cdef int count_attributes(thing, dict space) except -1:
 
 cdef object twister = None     # the MT19937 that was looked at last (NumPy's own, mostly), and where its state is
 cdef char *words = NULL
+
+
+cdef object state_of_cache(cache):
+    return cache.cache_info()[1::2]    # misses, and how many values it holds
 
 
 cdef object state_of(generator):
@@ -1346,6 +1562,8 @@ cdef int origin_of(kind) except -1:
     if len(origins) > 10000:
         origins.clear()
     module = kind.__module__
+    if type(module) is not str:    # a property of C's: of a metaclass, say
+        return ELSEWHERE
     origin = USERS_OWN if of_user_file(kind) else PACKAGE if module.startswith("fastgrad.") \
         else LIBRARY if module == "collections" else NUMPYS if module.partition(".")[0] == "numpy" \
         else STANDARD if kind.__dictoffset__ and not issubclass(kind, type) \

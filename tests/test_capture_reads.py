@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import builtins
 import concurrent.futures
 import configparser
+import contextlib
 import dataclasses
+import enum
 import functools
 import importlib.machinery
 import itertools
 import logging
+import operator
 import os
 import pathlib
 import random
@@ -625,6 +629,542 @@ def test_what_cannot_change_is_no_reason_for_an_alarm(name):
     for _ in range(3):
         assert captured(fg.ones(3)).tolist() == LARGE[name](fg.ones(3)).tolist()
     assert captured.program.replays == 2
+
+
+# ------------------------------------------------------------------------------------- attributes that are not there
+
+
+class Bare:
+    pass
+
+
+def appears(read, thing=None):
+    """Cases of a function that asks for `scale` of a thing, which it has from the third state on."""
+
+    def make():
+        owner = Bare() if thing is None else thing()
+
+        def change(i):
+            if i == 2:
+                owner.scale = 3.0
+
+        return (lambda x: x * read(owner)), change
+
+    return make
+
+
+def tried(thing):
+    try:
+        return thing.scale
+    except AttributeError:
+        return 1.0
+
+
+def tried_later(thing):
+    found = [thing][0]
+    try:
+        return found.scale
+    except:  # noqa: E722
+        return 1.0
+
+
+def tried_method(thing):
+    found = [thing][0]
+    try:
+        return found.scale.real
+    except AttributeError:
+        return 1.0
+
+
+def suppressed(thing):
+    found, scale = [thing][0], 1.0
+    with contextlib.suppress(AttributeError):
+        scale = found.scale
+    return scale
+
+
+def computed(thing):
+    return sum(getattr(thing, name, 1.0) for name in ["sca" + "le"])
+
+
+def matched(thing):
+    match thing:
+        case Bare(scale=scale):
+            return scale
+    return 1.0
+
+
+class Given(Bare):
+    def __getattr__(self, name):
+        return 1.0
+
+
+def given_by_module():
+    module = types.ModuleType("fastgrad_test_module")
+    exec("def __getattr__(name):\n    return 1.0", vars(module))
+    return module
+
+
+CASES |= {
+    "missing": appears(tried),
+    "missing_and_reached_later": appears(tried_later),
+    "missing_method": appears(tried_method),
+    "missing_and_suppressed": appears(suppressed),
+    "missing_name_computed": appears(computed),
+    "missing_in_a_pattern": appears(matched),
+    "missing_in_a_module": appears(tried, lambda: types.ModuleType("fastgrad_test_module")),
+    "missing_in_a_module_hasattr": appears(lambda m: 2 if hasattr(m, "scale") else 1,
+                                           lambda: types.ModuleType("fastgrad_test_module")),
+    "missing_in_a_class": appears(tried, lambda: type("Late", (), {"__module__": __name__})),
+    "missing_of_a_function": appears(tried, lambda: lambda: None),
+    "given_by_getattr": appears(lambda t: t.scale, Given),
+    "given_by_a_module": appears(lambda t: t.scale, given_by_module),
+}  # fmt: skip
+
+
+@case
+def given_by_getattr_until_the_class_has_it():
+    thing = Given()
+
+    def change(i):
+        if i == 2:
+            Bare.scale = 3.0
+        elif i == 3:
+            del Bare.scale
+
+    return lambda x: x * thing.scale, change
+
+
+@case
+def missing_slot_that_becomes_none():
+    class Slot:
+        __slots__ = ("scale",)
+
+    slot = Slot()
+    return lambda x: x * (2.0 if tried(slot) is None else 1.0), lambda i: setattr(slot, "scale", None) if i == 2 else 0
+
+
+@case
+def missing_variable_of_a_closure():
+    def make():
+        def get():
+            try:
+                return scale
+            except NameError:
+                return 1.0
+
+        def put(value):
+            nonlocal scale
+            scale = value
+
+        if not get:
+            scale = 0.0
+        return get, put
+
+    get, put = make()
+    return lambda x: x * get(), lambda i: put(3.0) if i == 2 else None
+
+
+@case
+def missing_builtin(name="fastgrad_test_builtin"):
+    def f(x):
+        try:
+            return x * fastgrad_test_builtin
+        except NameError:
+            return x
+
+    def change(i):
+        vars(builtins).pop(name, None)
+        if i in (1, 2):
+            setattr(builtins, name, 2.0 + i)
+
+    return f, change
+
+
+# --------------------------------------------------------------------------------------------- names that are not read
+
+
+@dataclasses.dataclass
+class Pair:
+    first: float = 1.0
+    second: float = 2.0
+
+
+@case
+def pattern_with_names():
+    pair = Pair()
+
+    def f(x):
+        match pair:
+            case Pair(second=second):
+                return x * second
+
+    return f, lambda i: setattr(pair, "second", 2.0 + i)
+
+
+@case
+def pattern_with_places():
+    pair = Pair()
+
+    def f(x):
+        match pair:
+            case Pair(_, second):
+                return x * second
+
+    def change(i):
+        pair.second = 2.0 + i
+        Pair.__match_args__ = ("second", "first") if i == 3 else ("first", "second")
+
+    return f, change
+
+
+@case
+def attrgetter_with_a_path_into_a_module():
+    module = types.ModuleType("fastgrad_test_module")
+    module.part = types.ModuleType("fastgrad_test_module.part")
+    return (lambda x: x * operator.attrgetter("part.scale")(module)), lambda i: setattr(module.part, "scale", 1.0 + i)
+
+
+@case
+def computed_name_of_a_class():
+    class Settings:
+        scale = 1.0
+
+    keys = ["scale"]
+    return (lambda x: x * sum(getattr(Settings, key) for key in keys)), lambda i: setattr(Settings, "scale", 1.0 + i)
+
+
+@case
+def computed_name_of_a_module():
+    module = types.ModuleType("fastgrad_test_module")
+    keys = ["scale"]
+    return (lambda x: x * sum(getattr(module, key) for key in keys)), lambda i: setattr(module, "scale", 1.0 + i)
+
+
+@case
+def names_of_a_module_and_a_class():
+    module, kind = types.ModuleType("fastgrad_test_module"), type("Kind", (), {"__module__": __name__})
+
+    def change(i):
+        setattr(module, f"a{i}", 1.0)
+        setattr(kind, f"b{i // 2}", 1.0)
+
+    return lambda x: x * len(vars(module)) + len(dir(kind)) + len(vars(kind)), change
+
+
+@case
+def getattr_by_another_name():
+    thing, ask = Bare(), {"ask": getattr}
+    return (lambda x: x * ask["ask"](thing, "sca" + "le")), lambda i: setattr(thing, "scale", 1.0 + i)
+
+
+@case
+def alternatives_of_getattr():
+    thing, names = Bare(), ["scale"]
+
+    def change(i):
+        thing.scale, thing.other = 1.0 + i, 2.0
+
+    return lambda x: x * getattr(thing, names[0] or "other") * getattr(thing, names[0] if names else "other"), change
+
+
+@case
+def getattribute():
+    class All:
+        def __getattribute__(self, name):
+            return object.__getattribute__(self, "values")[name]
+
+    thing, values = All(), {"scale": 1.0}
+    object.__setattr__(thing, "values", values)
+    return lambda x: x * thing.scale, lambda i: values.update(scale=1.0 + i)
+
+
+@case
+def method_by_methodcaller():
+    class Scaled:
+        def get(self, factor):
+            return 1.0 * factor
+
+    thing, ask = Scaled(), operator.methodcaller("get", factor=2.0)
+
+    def change(i):
+        if i == 1:
+            Scaled.get = lambda self, factor: 2.0 * factor
+        if i == 2:
+            thing.get = lambda factor: 3.0 * factor
+
+    return lambda x: x * ask(thing), change
+
+
+@case
+def this_module():
+    def change(i):
+        global SCALE
+        SCALE = float(i + 1)
+
+    return lambda x: x * sys.modules[__name__].SCALE, change
+
+
+# ------------------------------------------------------------------------------------- what is reached by way of C
+
+
+@case
+def cache_that_is_cleared():
+    values = [1.0]
+
+    @functools.lru_cache
+    def scale(k):
+        return values[0] * k
+
+    scale(2)
+
+    def change(i):
+        values[0] = 1.0 + i
+        if i == 1:
+            scale.cache_clear()
+        if i == 3:
+            scale.cache_clear()
+            scale(2)
+
+    return lambda x: x * scale(2), change
+
+
+def cached_object(decorate, warm):
+    def make():
+        @decorate
+        def settings():
+            return types.SimpleNamespace(scale=1.0, parts=[1.0])
+
+        def change(i):
+            if i or warm:
+                settings().scale = 1.0 + i
+                settings().parts[0] = 1.0 + i
+
+        return lambda x: x * settings().scale + settings().parts[0], change
+
+    return make
+
+
+CASES |= {f"cached_object_{decorate.__name__}_{warm}": cached_object(decorate, warm)
+          for decorate in (functools.cache, functools.lru_cache) for warm in (False, True)}  # fmt: skip
+
+
+@case
+def cached_property_that_is_replaced():
+    class Scaled:
+        @functools.cached_property
+        def scale(self):
+            return 2.0
+
+    thing = Scaled()
+    return lambda x: x * thing.scale, lambda i: setattr(thing, "scale", 2.0 + i) if i else None
+
+
+@case
+def functions_of_a_singledispatch():
+    @functools.singledispatch
+    def scale(kind):
+        return 1.0
+
+    return lambda x: x * scale(5), lambda i: scale.register(int, lambda kind: 1.0 + i) if i else None
+
+
+@case
+def length_by_a_method():
+    numbers = [1.0]
+    count = numbers.__len__
+    return lambda x: x * count(), lambda i: numbers.append(1.0)
+
+
+@case
+def cell_by_itself():
+    cell = types.CellType(1.0)
+    return lambda x: x * cell.cell_contents, lambda i: setattr(cell, "cell_contents", 1.0 + i)
+
+
+@case
+def record_of_an_array():
+    array = np.ones(1, [("scale", "f8")])
+    record = array[0]
+    return lambda x: x * float(record["scale"]), lambda i: array.__setitem__(0, (1.0 + i,))
+
+
+class Sized(tuple):
+    pass
+
+
+class Named(np.ndarray):
+    pass
+
+
+DERIVED = {
+    "tuple": lambda: Sized((1.0,)),
+    "array": lambda: np.ones(3).view(Named),
+    "partial": lambda: functools.partial(int),
+}
+
+
+@pytest.mark.parametrize("make", DERIVED.values(), ids=DERIVED)
+def test_attributes_of_what_is_derived_from_a_container(make):
+    things = [make()]
+
+    def f(x):
+        thing = things[0]
+        return x * thing.scale
+
+    def change(i):
+        things[0].scale = 1.0 + i
+
+    follow(lambda: (f, change))
+
+
+@case
+def far_away():
+    first = last = Bare()
+    for _ in range(300):
+        last.next = Bare()
+        last = last.next
+
+    def f(x):
+        thing = first
+        while hasattr(thing, "next"):
+            thing = thing.next
+        return x * thing.scale
+
+    return f, lambda i: setattr(last, "scale", 1.0 + i)
+
+
+class Easy(dict):
+    """Whose items are its attributes."""
+
+    def __init__(self, **items):
+        super().__init__(items)
+        self.__dict__ = self
+
+    @fg.capture
+    def scaled(self, x):
+        return x * self.scale
+
+
+@case
+def dict_that_is_its_own_namespace():
+    easy = Easy(scale=1.0)
+    return lambda x: x * easy.scale, lambda i: setattr(easy, "scale", 1.0 + i)
+
+
+def test_a_method_of_a_dict_that_is_its_own_namespace():
+    easy = Easy(scale=1.0)
+    for i in range(3):
+        easy.scale = 1.0 + i
+        assert easy.scaled(fg.ones(2)).tolist() == [1.0 + i] * 2
+
+
+# ------------------------------------------------------------------------------------------------ what is only written
+
+LAST = 0
+
+
+class Holder:
+    last = 0
+
+
+HOLDER = Holder()
+HOLDER.last = 0
+MODULE = types.ModuleType("fastgrad_test_module")
+MODULE.last = 0
+
+
+def stores_global(x):
+    global LAST
+    LAST = x.shape[0]
+
+
+def deletes_global(x):
+    global LAST
+    del LAST
+
+
+WRITES = {
+    "global": stores_global,
+    "deleted": deletes_global,
+    "executed": lambda x: exec("LAST = 3", globals()),
+    "setattr": lambda x: setattr(HOLDER, "last", x.shape[0]),
+    "setattr_computed": lambda x: [setattr(HOLDER, name, 3) for name in ["la" + "st"]],
+    "setattr_of_a_class": lambda x: setattr(Holder, "last", x.shape[0]),
+    "setattr_of_a_module": lambda x: setattr(MODULE, "last", x.shape[0]),
+    "object_setattr": lambda x: object.__setattr__(HOLDER, "last", x.shape[0]),
+    "type_setattr": lambda x: type.__setattr__(Holder, "last", x.shape[0]),
+    "this_module": lambda x: setattr(sys.modules[__name__], "LAST", 3),
+    "delattr": lambda x: delattr(HOLDER, "last"),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_what_is_only_written_is_refused(name, monkeypatch):
+    for owner, attribute in ((sys.modules[__name__], "LAST"), (HOLDER, "last"), (Holder, "last"), (MODULE, "last")):
+        monkeypatch.setattr(owner, attribute, 0)
+
+    def f(x):
+        WRITES[name](x)
+        return x * 2
+
+    with pytest.raises(fg.CaptureError, match=r"assigns to|sets or deletes"):
+        fg.capture(f)(fg.ones(3))
+
+
+# ------------------------------------------------------------------------------ what is no reason to record it anew
+
+
+class Options(enum.Flag):
+    FIRST = 1
+    SECOND = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    value: object
+    scale: float = 2.0
+
+
+class Counting:
+    count = 0
+
+    def __init__(self):
+        self.count = 0
+        self.kind = "mse"
+        self.mode = "train"
+
+
+COUNTING = Counting()
+
+
+def sets_back(x):
+    before = getattr(COUNTING, "mode")  # noqa: B009
+    setattr(COUNTING, "mode", "eval")  # noqa: B010
+    try:
+        return x * (2 if COUNTING.mode == "eval" else 3)
+    finally:
+        setattr(COUNTING, "mode", before)  # noqa: B010
+
+
+STEADY = {
+    "getattr": lambda x: x * (2 if getattr(COUNTING, "kind") == "mse" else 3),  # noqa: B009
+    "getattr_default": lambda x: x * getattr(COUNTING, "scale", 2.0),
+    "getattr_of_a_class": lambda x: x * len(getattr(Counting, "__doc__", None) or "ab"),
+    "hasattr": lambda x: x * (2 if hasattr(COUNTING, "kind") else 3),
+    "frozen": lambda x: Result(x).value * Result(x).scale + len(COUNTING.kind) - 3,
+    "flags": lambda x: x * (3 if Options.FIRST & Options.SECOND else 2),
+    "set_back": sets_back,
+}
+
+
+@pytest.mark.parametrize("name", STEADY)
+def test_an_attribute_that_nobody_asks_for_may_change(name):
+    captured = fg.capture(STEADY[name])
+    for i in range(4):
+        COUNTING.count = Counting.count = i
+        assert captured(fg.ones(3)).tolist() == [2.0] * 3
+    assert captured.program.replays == 3
 
 
 # ------------------------------------------------------------------------------------------------ what is refused
