@@ -159,6 +159,8 @@ cdef frozenset askers = frozenset(("getattr", "hasattr", "setattr", "delattr"))
 cdef frozenset asking = frozenset((getattr, hasattr, setattr, delattr))
 cdef frozenset namers = askers | frozenset(("attrgetter", "methodcaller", "__getattribute__", "__getattr__",
                                             "__setattr__", "__delattr__"))
+cdef frozenset ends = frozenset(("RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE", "JUMP_FORWARD",
+                                 "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT"))    # of ways through code
 cdef frozenset catchers = frozenset(("AttributeError", "Exception", "BaseException", "suppress"))
 cdef dict followed = {}          # file name: is its code looked at?
 cdef fg_pointers reading         # of code: how it is looked at, a Reading
@@ -416,7 +418,7 @@ cdef Mentions mentions_of(object code):
             used.add(names[arg >> 1])
             chain = (names[arg >> 1], ())
         elif op in ("LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL") or (
-                op in ("STORE_NAME", "DELETE_NAME") and code.co_filename[0] == "<" and code.co_name == "<module>"):
+                op in ("STORE_NAME", "DELETE_NAME") and code.co_filename[:1] == "<" and code.co_name == "<module>"):
             used.add(names[arg])
             chain = None
         elif op == "MATCH_CLASS":    # of its class, and a constant, the names that are given
@@ -483,31 +485,48 @@ cdef Mentions mentions_of(object code):
     return known
 
 
+cdef object merged(list stack, other):
+    """What is on the stack where two ways meet."""
+    return stack if other is None or len(stack) != len(other) else [
+        x if x == y else None for x, y in zip(stack, other)]
+
+
+cdef list after(list stack, int effect, pushed=None):
+    return stack + [pushed] * effect if effect > 0 else stack[:len(stack) + effect - 1] + [None]
+
+
 cdef bint computes_names(code) except -1:
     """Does it give getattr and the like a second argument that is no constant, or pass them on?"""
-    cdef int calls = 0
-    stack = []    # what each value is: "" a constant, an asker's name, None anything else
+    asked, told, labels = set(), set(), {}
+    stack = []    # what each value is: "" a constant, a number one of getattr and the like, None anything else
+    dead = False
     for step in dis.get_instructions(code):
         name, arg = step.opname, step.arg
-        if step.is_jump_target and stack:    # `a or "b"`
-            stack[-1] = None
+        if step.offset in labels:
+            before = labels.pop(step.offset)
+            stack = before if dead else merged(stack, before)
+            dead = False
         if name in ("PRECALL", "KW_NAMES"):
             continue
+        given = arg if step.opcode >= dis.HAVE_ARGUMENT else None
+        if step.opcode in dis.hasjrel and step.argval > step.offset:
+            there = after(stack, dis.stack_effect(step.opcode, given, jump=True))
+            labels[step.argval] = merged(there, labels.get(step.argval))
         if name == "CALL" and len(stack) >= arg + 2:
-            calls -= arg > 1 and stack[1 - arg] == "" and not askers.isdisjoint(stack[-arg - 2:-arg])
+            for callee in stack[-arg - 2:len(stack) - arg]:
+                if callee in asked:
+                    if arg < 2 or stack[1 - arg] != "":
+                        return True
+                    told.add(callee)
             stack[-arg - 2:] = [None]
             continue
-        effect = dis.stack_effect(step.opcode, arg if step.opcode >= dis.HAVE_ARGUMENT else None, jump=False)
-        if name == "LOAD_CONST":
-            stack.append(None if step.is_jump_target else "")
-        elif effect > 0:
-            asks = name in ("LOAD_GLOBAL", "LOAD_NAME") and step.argval in askers
-            calls += asks
-            stack += [step.argval if asks else None] * effect
-        else:
-            del stack[len(stack) + effect:]
-            stack[-1:] = [None]
-    return calls > 0
+        pushed = "" if name == "LOAD_CONST" else None
+        if name in ("LOAD_GLOBAL", "LOAD_NAME") and step.argval in askers:
+            pushed = step.offset + 1
+            asked.add(pushed)
+        stack = after(stack, dis.stack_effect(step.opcode, given, jump=False), pushed)
+        dead = name in ends
+    return asked != told
 
 
 cdef PyObject *value_of(const Name *name):

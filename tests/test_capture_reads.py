@@ -865,7 +865,12 @@ def alternatives_of_getattr():
     def change(i):
         thing.scale, thing.other = 1.0 + i, 2.0
 
-    return lambda x: x * getattr(thing, names[0] or "other") * getattr(thing, names[0] if names else "other"), change
+    def ask(first):
+        if first:
+            return getattr(thing, names[0] or "other")
+        return getattr(thing, "other" if not names else names[0])
+
+    return lambda x: x * ask(True) * ask(False) * getattr(thing, names[0] if names else "other"), change
 
 
 @case
