@@ -85,7 +85,7 @@ cdef class Watch:
     cdef int explore_cached(self, cache, int depth) except -1
     cdef int scan_own(self, thing, int depth) except -1
     cdef bint is_new(self, thing) except -1
-    cdef int scan(self, thing, names, int depth) except -1
+    cdef int scan(self, thing, names, int depth, bint exact=*) except -1
     cdef int list_names(self, space) except -1
     cdef int add_asked(self, kind, names) except -1
     cdef int add_missing(self, thing, name) except -1

@@ -837,7 +837,7 @@ cdef class Watch:
                     or (sort == TENSOR and not FG_HAS_DICT(thing)) \
                     or (type(thing) is ModuleType and not is_user_module(thing)):
                 return 0
-            self.scan(thing, (name,), 1)
+            self.scan(thing, (name,), 1, True)
             value = find_part(thing, name)
             if value is NULL:
                 self.add_missing(thing, name)
@@ -1063,8 +1063,8 @@ cdef class Watch:
         self.known_things.append(thing)
         return True
 
-    cdef int scan(self, thing, names, int depth) except -1:
-        """Note attributes of an object: those of `names`; None: all."""
+    cdef int scan(self, thing, names, int depth, bint exact=False) except -1:
+        """Note attributes of an object: those of `names`; None: all. `exact`: they are asked of this one."""
         cdef PyObject *value
         cdef int origin
         kind = type(thing)
@@ -1103,7 +1103,7 @@ cdef class Watch:
             for name in narrower(names, space):
                 value = PyDict_GetItemWithError(space, name)
                 # A method that is called is none of an attribute that cannot be called.
-                if value is not NULL and (names is None or name not in self.called or name in self.mentioned
+                if value is not NULL and (exact or names is None or name not in self.called or name in self.mentioned
                                           or callable(<object>value)):
                     self.found(ITEM, space, name, <object>value, depth)
             if origin == LIBRARY and names is not None:    # what it does with the others is its own affair

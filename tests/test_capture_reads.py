@@ -902,6 +902,23 @@ def method_by_methodcaller():
 
 
 @case
+def attribute_that_is_called_like_a_method():
+    class Method:
+        def scale(self):
+            return 2.0
+
+    thing, others = Bare(), [Method()]
+
+    def f(x):
+        return x * others[0].scale() * read()
+
+    def read():
+        return thing.scale
+
+    return f, lambda i: setattr(thing, "scale", 1.0 + i)
+
+
+@case
 def this_module():
     def change(i):
         global SCALE
