@@ -46,6 +46,8 @@ cdef class Watch:
     cdef list caches           # (what functools.cache made, its state)
     cdef list filled           # (namespace, name) of cached properties that are not there yet
     cdef list deeper           # to be explored next: it lies deep
+    cdef dict through          # as in Mentions, of all code that has run
+    cdef set stored            # names of variables and attributes that it assigns
     cdef object mentioned      # names in the code that has run
     cdef object called         # names of methods in it
     cdef frozenset all_names   # both
@@ -73,6 +75,7 @@ cdef class Watch:
     cdef object names_for(self, thing)
     cdef int explore_all(self, things, int depth, container) except -1
     cpdef int look_at(self, array) except -1
+    cdef int follow_stores(self, mentions) except -1
     cdef int explore_deeper(self) except -1
     cdef int see(self, mentions, here, space) except -1
     cdef int follow_import(self, str name) except -1

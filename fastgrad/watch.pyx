@@ -337,6 +337,8 @@ cdef class Mentions:
     cdef frozenset called     # the same, of methods that are called
     cdef tuple sites          # where it may compute with arrays (operands.py); None: not looked for yet
     cdef tuple chains         # (name, path): `self.config.scale` is ("self", ("config", "scale"))
+    cdef dict through         # name of a variable or attribute: what is asked of what it stands for, in such chains
+    cdef frozenset stores     # variables of others, and attributes, that it assigns
     cdef frozenset asked      # attributes that may be missing: there is a getattr, say, or an `except AttributeError`
     cdef tuple imports        # (level, name) of modules
     cdef tuple free           # variables of a closure
@@ -347,9 +349,9 @@ cdef class Mentions:
 cdef dict op_names = {opcode.opmap[name]: name for name in (
     "CACHE", "EXTENDED_ARG", "LOAD_GLOBAL", "LOAD_NAME", "LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_ATTR",
     "LOAD_METHOD", "LOAD_SUPER_ATTR", "STORE_ATTR", "DELETE_ATTR", "STORE_FAST", "DELETE_FAST", "LOAD_FAST_LOAD_FAST",
-    "STORE_FAST_LOAD_FAST", "STORE_FAST_STORE_FAST", "COPY", "PRECALL", "NOP", "LOAD_CONST", "IMPORT_NAME",
-    "IMPORT_FROM", "STORE_GLOBAL", "DELETE_GLOBAL", "STORE_NAME", "DELETE_NAME", "MATCH_CLASS", "PUSH_EXC_INFO",
-    "POP_TOP") if name in opcode.opmap}
+    "STORE_FAST_LOAD_FAST", "STORE_FAST_STORE_FAST", "STORE_DEREF", "COPY", "PRECALL", "NOP", "LOAD_CONST",
+    "IMPORT_NAME", "IMPORT_FROM", "STORE_GLOBAL", "DELETE_GLOBAL", "STORE_NAME", "DELETE_NAME", "MATCH_CLASS",
+    "PUSH_EXC_INFO", "POP_TOP") if name in opcode.opmap}
 cdef bint known_code = sys.version_info < (3, 14)    # else every name may be a global's, and any object's attribute
 cdef int attribute_shift = 0 if sys.version_info < (3, 12) else 1
 
@@ -388,12 +390,14 @@ cdef Mentions mentions_of(object code):
         known.loose = known.names.union(texts, fields, ("__match_args__",), *[
             part for part in code.co_consts if type(part) is tuple and all([type(name) is str for name in part])])
         known.asked = frozenset(asked)
-        known.called = frozenset()
+        known.called = known.stores = frozenset()
         known.chains = ()
+        known.through = {}
         return known
     slots = code.co_varnames + tuple([name for name in code.co_cellvars if name not in code.co_varnames]) \
         + code.co_freevars
     used, loose, called, chains, stored = set(), set(fields), set(), [], set()
+    stores = set(texts if not namers.isdisjoint(names) else ())
     if computed or not listers.isdisjoint(names):
         loose.add("__dict__")
     if not namers.isdisjoint(names):
@@ -420,6 +424,8 @@ cdef Mentions mentions_of(object code):
         elif op in ("LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL") or (
                 op in ("STORE_NAME", "DELETE_NAME") and code.co_filename[:1] == "<" and code.co_name == "<module>"):
             used.add(names[arg])
+            if op != "LOAD_NAME":
+                stores.add(names[arg])
             chain = None
         elif op == "MATCH_CLASS":    # of its class, and a constant, the names that are given
             loose.add("__match_args__")
@@ -445,6 +451,8 @@ cdef Mentions mentions_of(object code):
             chain = None
         elif op in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR"):
             name = names[arg >> attribute_shift if op == "LOAD_ATTR" else arg]
+            if op == "STORE_ATTR":
+                stores.add(name)
             if chain is None and (op == "LOAD_METHOD" or (
                     op == "LOAD_ATTR" and attribute_shift and arg & 1)):
                 called.add(name)
@@ -454,7 +462,7 @@ cdef Mentions mentions_of(object code):
                 chain = (chain[0], (*chain[1], name))
                 chains.append(chain)
         else:
-            if op in ("STORE_FAST", "DELETE_FAST"):
+            if op in ("STORE_FAST", "DELETE_FAST", "STORE_DEREF"):
                 stored.add(slots[arg])
             elif op == "STORE_FAST_LOAD_FAST":
                 stored.add(slots[arg >> 4])
@@ -466,10 +474,14 @@ cdef Mentions mentions_of(object code):
             if op == "STORE_FAST_LOAD_FAST":
                 chain = (slots[arg & 15], ())
     arguments = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
-    firm = []
+    firm, through = [], {}
     for name, path in chains:
-        if name in used or name in code.co_freevars or (name in arguments and name not in stored):
+        if name in used or (name not in stored and (name in code.co_freevars or name in arguments)):
             firm.append((name, path))
+            if name not in arguments:
+                through.setdefault(name, set()).update(path)
+            for at in range(1, len(path)):
+                through.setdefault(path[at - 1], set()).update(path[at:])
         else:    # a local variable: what it holds is not known when the function begins
             loose.update(path)
     known.names = frozenset(used)
@@ -481,6 +493,8 @@ cdef Mentions mentions_of(object code):
     known.asked = frozenset(asked)
     known.loose = frozenset(loose | asked) | (texts if known.everything else frozenset())
     known.chains = tuple(firm)
+    known.through = through
+    known.stores = frozenset(stores | stored.intersection(code.co_freevars + code.co_cellvars))
     known.imports = tuple(imports)
     return known
 
@@ -632,6 +646,8 @@ cdef class Watch:
         self.caches = []
         self.filled = []
         self.deeper = []
+        self.through = {}
+        self.stored = set()
 
     def __dealloc__(self):
         PyMem_Free(self.names)
@@ -763,7 +779,8 @@ cdef class Watch:
         if known.free and functions is None and known.free != ("__class__",):
             self.search(code)
             functions = self.functions.get(<size_t><PyObject *>code)
-        number(&self.seen, <PyObject *>code, NULL, 0)
+        if not number(&self.seen, <PyObject *>code, NULL, 0):
+            self.follow_stores(known)
         for function in functions or ():
             self.closure(function, known.free)
         here = {}
@@ -787,6 +804,20 @@ cdef class Watch:
         if self.arrays and known_code:
             self.see(known, here, space)
         return self.explore_deeper()
+
+    cdef int follow_stores(self, mentions) except -1:
+        """What is assigned while the function runs may stand in chains that were followed before: what these ask of it
+        may be asked of any object."""
+        cdef Mentions known = <Mentions>mentions
+        names = set()
+        for name, asked in known.through.items():
+            self.through.setdefault(name, set()).update(asked)
+            if name in self.stored:
+                names |= asked
+        for name in known.stores:
+            self.stored.add(name)
+            names |= self.through.get(name, nothing)
+        return 0 if names <= self.mentioned else self.mention(frozenset(names))
 
     cdef int explore_deeper(self) except -1:
         while self.deeper:
@@ -1028,7 +1059,8 @@ cdef class Watch:
         if type(function) is FunctionType and reading_of(function.__code__) == USERS:
             known = mentions_of(function.__code__)
             self.mention(known.loose, known.called, known.asked, known.everything)
-            number(&self.seen, PyFunction_GetCode(function), NULL, 0)
+            if not number(&self.seen, PyFunction_GetCode(function), NULL, 0):
+                self.follow_stores(known)
             self.closure(function, known.free)
             space = function.__globals__
             for name in known.names:

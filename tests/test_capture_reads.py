@@ -1081,6 +1081,99 @@ def test_a_method_of_a_dict_that_is_its_own_namespace():
         assert easy.scaled(fg.ones(2)).tolist() == [1.0 + i] * 2
 
 
+# ------------------------------------------------------------------------------- what is assigned while it is recorded
+
+
+class Context:
+    """Whose settings are assigned while the function runs."""
+
+    current = None
+    __slots__ = ("settings",)
+
+    def __init__(self):
+        self.settings = None
+
+    def prepare(self, settings):
+        self.settings = settings
+
+    def assigned(self, x, settings):
+        self.settings = settings
+        return x * self.settings.part.scale
+
+    def assigned_by_a_method(self, x, settings):
+        self.prepare(settings)
+        return x * self.settings.part.scale
+
+    def assigned_by_name(self, x, settings):
+        setattr(self, "settings", settings)  # noqa: B010
+        return x * self.settings.part.scale
+
+
+def assigned_and_set_back(x, settings):
+    before, Context.current = Context.current, settings
+    try:
+        return x * Context.current.part.scale
+    finally:
+        Context.current = before
+
+
+CURRENT = None
+
+
+def global_set_back(x, settings):
+    global CURRENT
+    CURRENT = settings
+    try:
+        return x * CURRENT.part.scale
+    finally:
+        CURRENT = None
+
+
+def variable_of_a_closure(x, settings):
+    current = None
+
+    def choose():
+        nonlocal current
+        current = settings
+
+    def read():
+        choose()
+        return current.part.scale
+
+    return x * read()
+
+
+def argument_of_a_closure(x, settings, current=None):
+    def read():
+        return current
+
+    current = settings
+    return x * current.part.scale * (2 if read() else 1)
+
+
+ASSIGNED = {
+    "here": lambda x, settings: Context().assigned(x, settings),
+    "by_a_method": lambda x, settings: Context().assigned_by_a_method(x, settings),
+    "by_name": lambda x, settings: Context().assigned_by_name(x, settings),
+    "and_set_back": assigned_and_set_back,
+    "global": global_set_back,
+    "closure": variable_of_a_closure,
+    "argument": argument_of_a_closure,
+}
+
+
+@pytest.mark.parametrize("name", ASSIGNED)
+def test_what_is_asked_of_what_is_assigned_inside_is_seen(name):
+    """When the code began that asks for it, it was not there yet, or something else was."""
+    choices = [Bare()]
+    choices[0].part = Bare()
+
+    def change(i):
+        choices[0].part.scale = 1.0 + i
+
+    follow(lambda: (lambda x: ASSIGNED[name](x, choices[0]), change))
+
+
 # ------------------------------------------------------------------------------------------------ what is only written
 
 LAST = 0
