@@ -811,12 +811,15 @@ cdef class Watch:
         cdef Mentions known = <Mentions>mentions
         names = set()
         for name, asked in known.through.items():
-            self.through.setdefault(name, set()).update(asked)
+            before = self.through.get(name)
+            self.through[name] = asked if before is None else before | asked
             if name in self.stored:
                 names |= asked
         for name in known.stores:
             self.stored.add(name)
-            names |= self.through.get(name, nothing)
+            asked = self.through.get(name)
+            if asked is not None:
+                names |= asked
         return 0 if names <= self.mentioned else self.mention(frozenset(names))
 
     cdef int explore_deeper(self) except -1:
