@@ -46,7 +46,7 @@ from fastgrad.runtime cimport (
     fg_entry, fg_pool, free_pool, grad_enabled, hooks, itemsize_of, make_common, new_pool, next_stamp, recorder_pool,
     recording, room_for_one, run_merged, set_grad_enabled, set_recorder_pool, thread_limit,
 )
-from fastgrad.tape cimport Op, hooks_of, packer
+from fastgrad.tape cimport Op, hooks_of, looks_for_nan, packer
 from fastgrad.tensor cimport (
     ARGUMENT, CONTIGUOUS, LEAF_REQUIRES_GRAD, NARROW, OF_NUMPY, OF_PYTHON, WRAPPED, Tensor, alias, array_over,
     copy_data, default_dt, new_tensor, requires_grad, same_sizes, sizes_list, tensor_of,
@@ -55,6 +55,8 @@ from fastgrad.watch cimport Watch, same_value, set_note_module, unmute
 
 import numpy as np
 
+from fastgrad.tape import anomaly
+from fastgrad.tensor import Size, dtypes_by_code
 from fastgrad.tensor import dtype as dtype_type
 from fastgrad.tensor import dtypes_by_code
 from fastgrad.watch import code_of, located
@@ -832,7 +834,7 @@ cdef class Program:
             return False
         if self.watch.first_change() >= 0:
             return False
-        if packer() is not self.packing or default_dt != self.default_dt:
+        if packer() is not self.packing or default_dt != self.default_dt or looks_for_nan():
             return False
         if self.changes != changes:
             if not same_attributes(self.modules):
@@ -1972,12 +1974,34 @@ cdef int restore(thing, values) except -1:
     return 0
 
 
-cdef object as_tensors(thing):
-    """Arguments as a recording passes them: arrays as tensors."""
+cdef dict plain_runs = {}     # threads that run captured functions as they are, and those that they call: how deep
+
+
+cdef object run_plainly(function, tuple args, dict kwargs):
+    """Call it with arguments as a recording passes them: arrays as tensors."""
     leaves = []
-    template = flatten(thing, leaves)
-    return rebuild(template, iter([tensor_of(leaf, True) if isinstance(leaf, np.ndarray) else leaf
-                                   for leaf in leaves]))
+    template = flatten((args, kwargs), leaves)
+    args, kwargs = rebuild(template, iter([tensor_of(as_usable(leaf), True) if isinstance(leaf, np.ndarray) else leaf
+                                           for leaf in leaves]))
+    leaves = template = None
+    thread = PyThread_get_thread_ident()
+    plain_runs[thread] = plain_runs.get(thread, 0) + 1
+    try:
+        return function(*args, **kwargs)
+    finally:
+        plain_runs[thread] -= 1
+        if not plain_runs[thread]:
+            del plain_runs[thread]
+
+
+cdef object as_usable(cnp.ndarray array):
+    """An array on which a tensor can lie: itself, or a copy, which is not to be written, for the caller would not see
+    that."""
+    if usable(array):
+        return array
+    copy = np.array(array, array.dtype.newbyteorder("="))
+    copy.flags.writeable = False
+    return copy
 
 
 cdef object as_number(thing):
@@ -2089,10 +2113,10 @@ cdef class Captured:
         cdef Program program
         cdef list leaves
         cdef PyObject **flat
-        if recording and recorder_pool() is not NULL:
+        if (recording and recorder_pool() is not NULL) or PyThread_get_thread_ident() in plain_runs:
             return self.function(*args, **kwargs)
-        if self.eager:    # arrays are tensors, as when recording
-            return self.function(*as_tensors(args), **as_tensors(kwargs))
+        if self.eager or looks_for_nan():
+            return run_plainly(self.function, args, kwargs)
         leaves = []
         template = (flatten(args, leaves), flatten(kwargs, leaves))
         for i in range(len(leaves)):
@@ -2143,7 +2167,7 @@ cdef class Captured:
                 restore(grad, grad_values)
         for drawn, state in generators:
             drawn.bit_generator.state = state
-        result = self.function(*as_tensors(args), **as_tensors(kwargs))
+        result = run_plainly(self.function, args, kwargs)
         ours, theirs = [], []
         flatten(replayed, ours)
         flatten(result, theirs)
@@ -2250,7 +2274,7 @@ cdef class Captured:
             self.eager = True
             given = keywords = None
             if not ran:
-                return self.function(*as_tensors(args), **as_tensors(kwargs))
+                return run_plainly(self.function, args, kwargs)
             # It has run to its end, as eager code.
             if program.outputs and not results:
                 results = [(<Output>out).same if (<Output>out).place is None else (<Output>out).shape
@@ -2267,7 +2291,7 @@ cdef PyObject *captured_vectorcall(PyObject *callee, PyObject **args, size_t nar
     cdef Program last = self.last
     cdef dict keywords
     if names is NULL and last is not None and last.n_arguments == n and self.verify == 0 \
-            and not (recording and recorder_pool() is not NULL) and last.holds_for(args):
+            and not (recording and recorder_pool() is not NULL) and not plain_runs and last.holds_for(args):
         result = last.replay(args, self.copy)
     else:
         keywords = {}
@@ -2311,3 +2335,6 @@ def capture(function=None, *, on_break="raise", copy=True, max_programs=32, veri
     if function is None:
         return lambda function: Captured(function, on_break, copy, max_programs, verify)
     return Captured(function, on_break, copy, max_programs, verify)
+        looking = anomaly()
+                if anomaly() != looking:
+                    what = "set_detect_anomaly() in a captured function: a replay would not repeat it. Call it outside"

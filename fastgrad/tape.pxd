@@ -44,6 +44,7 @@ cdef int record_change(Op op, PyObject **args, int n_args, uint32_t mask, Tensor
 cdef uint32_t recording_mask(Op op, PyObject **args, int n_args) noexcept
 cdef tuple hooks_of(Tensor t)
 cdef object packer()
+cdef bint looks_for_nan() noexcept
 
 cdef Operator _add               # how the engine adds gradients
 cdef Op _view, _put              # what an in-place change of a view records
