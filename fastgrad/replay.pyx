@@ -522,6 +522,13 @@ cdef object recorded(Op op, PyObject **args, int n, Tensor out):
         if len(recorder.operands):
             recorder.operands.clear()
     if recorder.by_python and result is not NotImplemented:
+cdef void note_raised(Recorder recorder, what, error) noexcept:
+    """Values were looked at, and an exception raised. If the function catches that, what was recorded is void."""
+    if recorder.error is None:
+        broken(f"{what} raised {type(error).__name__}, and the captured function caught it: with other values it might "
+               f"not, and a replay would not look again")
+
+
         recorder.n = mark
         while recorder.numbers and recorder.numbers[-1][0] >= mark:
             recorder.numbers.pop()
@@ -535,6 +542,10 @@ cdef object recorded(Op op, PyObject **args, int n, Tensor out):
             call.results = tuple([recorder.hold(t) for t in (result if isinstance(result, tuple) else (result,))])
             for t in (result if isinstance(result, tuple) else (result,)):
                 if (<Tensor>t).block.pool != recorder.pool:
+    except Exception as error:
+        if recorder.by_python:
+            note_raised(recorder, op.name, error)
+        raise
                     recorder.place_of(<Tensor>t)
         recorder.calls.append(call)
     return result
@@ -596,7 +607,12 @@ def check_values(check, *tensors):
     each replay. It may raise an exception, and must not write."""
     cdef Recorder recorder = current()
     cdef OpCall call
-    check(*[array_over(<Tensor>t) for t in tensors])
+    try:
+        check(*[array_over(<Tensor>t) for t in tensors])
+    except Exception as error:
+        if recorder is not None:
+            note_raised(recorder, "a check of values", error)
+        raise
     if recorder is not None and recorder.error is None:
         call = recorder.new_call([recorder.hold(t) for t in tensors])
         call.check = check
