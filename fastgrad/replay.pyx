@@ -27,7 +27,7 @@ cimport cython
 cimport numpy as cnp
 from cpython.float cimport PyFloat_AsDouble, PyFloat_Check
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
-from cpython.object cimport PyTypeObject
+from cpython.object cimport Py_TPFLAGS_HEAPTYPE, PyTypeObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_INCREF, PyObject
 from libc.stddef cimport size_t
@@ -58,7 +58,6 @@ import numpy as np
 from fastgrad.tape import anomaly
 from fastgrad.tensor import Size, dtypes_by_code
 from fastgrad.tensor import dtype as dtype_type
-from fastgrad.tensor import dtypes_by_code
 from fastgrad.watch import code_of, located
 
 cnp.import_array()
@@ -86,7 +85,7 @@ cdef extern from *:
     PyObject **fg_items(list)
 
 plain_types = (int, str, bytes, type(None), type(Ellipsis), slice, np.integer, np.bool_, np.dtype, dtype_type)
-cdef tuple constant_types = (*plain_types, float, complex, np.generic, np.ndarray, type, FunctionType, ModuleType)
+cdef tuple constant_types = (*plain_types, Size, float, complex, np.generic, np.ndarray, type, FunctionType, ModuleType)
 cdef int[8] typenums    # NumPy's, by dtype code
 for _dtype in dtypes_by_code:
     typenums[<int>dtypes_by_code.index(_dtype)] = _dtype.numpy.num
@@ -683,6 +682,15 @@ cdef struct Brief:           # a launch as it was recorded, for summary()
     int64_t dim[3]
     int32_t ndim
     int32_t fate
+cdef bint same_constant(thing, value):
+    """Are two values of plain types the same, of one type? (Those of a class may have attributes.)"""
+    kind = type(thing)
+    if kind is not type(value) or not isinstance(thing, plain_types) or thing != value:
+        return False
+    return not (<PyTypeObject *>kind).tp_flags & Py_TPFLAGS_HEAPTYPE \
+        or getattr(thing, "__dict__", None) == getattr(value, "__dict__", None)
+
+
 
 cdef struct Run:             # launches that go through memory together
     int32_t begin
@@ -773,8 +781,7 @@ cdef class Program:
                 if thing is not a.same:
                     return False
             elif a.place is None:
-                if type(thing) is not type(a.value) or (
-                        thing is not a.value and (not isinstance(thing, plain_types) or thing != a.value)):
+                if thing is not a.value and not same_constant(thing, a.value):
                     return False
             elif isinstance(thing, Tensor):
                 t = <Tensor>thing

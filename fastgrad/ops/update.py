@@ -166,3 +166,9 @@ def log_normal_(x: Tensor, mean: float = 1.0, std: float = 2.0, generator: Any =
 def draw_(x: Tensor, draw: Callable[[tuple], np.ndarray]) -> Tensor:
     """Fill with what `draw` gives for x's shape: a function, so that a captured program can call it again."""
     copy_into(x, np.asarray(draw(tuple(x.shape))))
+
+
+@op(kind="inplace", methods=(), ref=None, sample=None)
+def draw_by_(x: Tensor, source: Tensor, draw: Callable[[tuple, np.ndarray], np.ndarray]) -> Tensor:
+    """The same, with the values of another tensor."""
+    copy_into(x, np.asarray(draw(tuple(x.shape), source.numpy())))
