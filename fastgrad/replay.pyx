@@ -662,6 +662,7 @@ cdef class Argument:
 
 cdef inline char *memory_of(PyObject *thing):
     """Of an argument that is a tensor or an array."""
+    cdef int64_t grad_strides[8]
     if isinstance(<object>thing, Tensor):
         return (<Tensor>thing).ptr
     return <char *>cnp.PyArray_DATA(<cnp.ndarray>thing)
@@ -896,8 +897,6 @@ cdef class Program:
         if ptr[0] != place.start or t.ptr != <char *>t.block.data \
                 or t.block.nbytes < <size_t>(t.numel_ * itemsize_of[t.dt]):
             return False
-        if len(self.op_calls):
-            return False
         for g in self.guards:
             users += (g.place is place) + (g.grad_place is place)
         if users != 1 or place.own:
@@ -905,6 +904,9 @@ cdef class Program:
         self.move(place, t.block)
         ptr[0] = t.ptr
         return True
+                for d in range(grad.nd):
+                    if grad.strides[d] != g.grad_strides[d] and grad.sizes[d] > 1:
+                        return False
 
     cdef void move(self, Place place, fg_block *block):
         """The memory of `place` is that of `block` from now on, for launches and for Python calls."""
@@ -1450,6 +1452,33 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
     program.modules = recorder.modules
     program.changes = changes
     program.packing = packer()
+cdef dict count_gradients(Recorder recorder):
+    """References to gradients, by their addresses: as the .grad of tensors from outside, and as what that was."""
+    cdef Found found
+    cdef dict counts = {}
+    for found in recorder.found:
+        if found.grad is not None:
+            address = <size_t><PyObject *>found.grad
+            counts[address] = counts.get(address, 0) + 1 + (found.tensor.grad_tensor == <PyObject *>found.grad)
+    return counts
+
+
+cdef bint is_plain(Found found):
+    """Is there nothing to a tensor but its memory?"""
+    cdef Tensor t = found.tensor
+    return not found.flags & LEAF_REQUIRES_GRAD and found.grad is None and t.grad_tensor is NULL \
+        and t.block == found.block and t.ptr == found.ptr and not hooks_of(t)
+
+
+cdef bint is_gradient(Recorder recorder, Tensor t):
+    """Is it the .grad of a tensor from outside? (Another may be at the next call.)"""
+    cdef Found found
+    for found in recorder.found:
+        if found.grad is t:
+            return True
+    return False
+
+
     program.default_dt = default_dt
     program.watch = recorder.watch
     program.grad_mode = grad_enabled()
@@ -1471,8 +1500,9 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
             continue
         if t.flags & WRAPPED:
             out.computed = np.float64 if t.number_kind == OF_NUMPY else float
-        if t.block.pool != recorder.pool and not t.flags & ARGUMENT \
-                and fg_pointers_get(&recorder.made, t.block, NULL) < 0 and held_outside(recorder, t):
+        if (t.block.pool != recorder.pool or fg_pointers_get(&recorder.met, <PyObject *>t, NULL) >= 0) \
+                and not recorder.is_argument(t) and fg_pointers_get(&recorder.made, t.block, NULL) < 0 \
+                and not is_gradient(recorder, t) and held_outside(recorder, t):
             out.same = thing
             continue
         if t.numel_ == 0:
@@ -1491,10 +1521,15 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
     if strange is not None:
         raise refused(recorder.function, f"the captured function returns a new {strange}: every replay would return "
                                          "the same one. Return tensors, in tuples, lists and dicts")
-    # Tensors that only the recorder knew any more were made on the way. A view, found after its base, holds it.
+    # Tensors that only the recorder knew any more were made on the way, and so were those over an argument. A view,
+    # found after its base, holds it. A gradient that nobody else knows was found as the .grad of its tensor, and that
+    # is what is compared.
+    gradients = count_gradients(recorder)
     for i in range(len(recorder.found) - 1, -1, -1):
         found = <Found>recorder.found[i]
-        if (<PyObject *>found.tensor).ob_refcnt == 1:
+        k = gradients.get(<size_t><PyObject *>found.tensor, 0) if gradients else 0
+        if recorder.is_argument(found.tensor) \
+                or ((<PyObject *>found.tensor).ob_refcnt == 1 + k and (k == 0 or is_plain(found))):
             recorder.found[i] = None
     found = None
     recorder.found = [known for known in recorder.found if known is not None]
@@ -1538,7 +1573,14 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
             i = len(recorder.places) - 1
         g.place = <Place>recorder.places[i]
     count_uses(recorder)
-    found = None    # it counts a block
+    for t in recorder.held:
+        i = recorder.find(t.ptr)
+        if i >= 0:
+            (<Place>recorder.places[i]).n_uses += 1
+    for out in program.outputs:
+        if out.place is not None:
+            out.place.n_uses += 1
+    t = found = None    # they count a block
     settle(recorder, program)
     # Memory of the program that somebody else holds: a tensor was stored where a replay would not store it.
     for attempt in range(3):
@@ -1837,7 +1879,7 @@ cdef int settle(Recorder recorder, Program program) except -1:
         grad = None if t.grad_tensor is NULL else <Tensor>t.grad_tensor
         if found.grad is not None and found.grad_block is not NULL:
             i = recorder.find(found.grad_ptr)
-            if i >= 0 and (<Place>recorder.places[i]).n_uses:
+            if i >= 0 and (<Place>recorder.places[i]).n_uses and (<Place>recorder.places[i]).argument < 0:
                 g.grad_place = <Place>recorder.places[i]
                 g.grad_ptr = found.grad_ptr
         if grad is None:
@@ -1898,6 +1940,8 @@ cdef fg_block *block_new_common(size_t nbytes) except NULL:
     cdef fg_block *block
     set_recorder_pool(NULL)
     try:
+                for d in range(found.grad.nd):
+                    g.grad_strides[d] = found.grad.strides[d]
         block = block_new(nbytes)
     finally:
         set_recorder_pool(pool)
