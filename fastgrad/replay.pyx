@@ -143,6 +143,11 @@ cdef class Place:
         if self.block is not NULL and not self.own:
             block_decref(self.block)
 
+    cdef bint holds(self, Tensor t):
+        """Does a tensor over this block begin in here? (Its neighbour's memory begins where this ends.)"""
+        return self.start <= t.ptr < self.start + self.nbytes or (
+            t.numel_ == 0 and self.start <= t.ptr <= self.start + self.nbytes)
+
 
 cdef class Found:
     """A tensor from outside, as it was when the function first came upon it."""
@@ -268,16 +273,32 @@ cdef class Recorder:
         cdef int index
         if t.flags & ARGUMENT:
             for place in self.arguments:
-                if place.start <= t.ptr <= place.start + place.nbytes and place.block == t.block:
+                if place.block == t.block and place.holds(t):
                     return place
+            if not t.flags & WRAPPED and self.is_argument(t):
+                self.fail("a view reaches out of an argument, into memory that the next argument may not have around "
+                          "it: pass the whole tensor")
         index = fg_pointers_get(&self.starts, start, NULL)
         if index >= 0 and (<Place>self.places[index]).argument < 0:
-            return <Place>self.places[index]
+            place = <Place>self.places[index]
+            place.nbytes = max(place.nbytes, t.block.nbytes)    # of arrays that begin together
+            return place
         for place in self.arguments:
-            if start < place.start + place.nbytes and place.start < end and not t.flags & ARGUMENT:
+            if start < place.start + place.nbytes and place.start < end and not self.is_argument(t):
                 self.fail("an argument shares memory with a tensor that the function also uses by itself; "
                           "pass a clone() of it")
         return self.add_place(t.block, start, t.block.nbytes, False)
+
+    cdef bint is_argument(self, Tensor t):
+        """Is it one, or a view of one? (Of another recording, it is a tensor like others.)"""
+        cdef Place place
+        if t.flags & ARGUMENT:
+            if t.flags & WRAPPED:
+                return True
+            for place in self.arguments:
+                if place.block == t.block:
+                    return True
+        return False
 
     cdef list written_spans(self):
         """(begin, end) of memory from outside that launches have written."""
@@ -389,7 +410,7 @@ cdef void on_used(PyObject *tensor) noexcept:
         return
     if t.block.owner is not NULL and t.block.version == 0 and t.block.stamp > recorder.born:
         number(&recorder.made, t.block, NULL, 0)
-    elif not t.flags & ARGUMENT or requires_grad(t):
+    elif requires_grad(t) or not recorder.is_argument(t):
         recorder.meet(t)
         number(&recorder.met, <PyObject *>t, t.block, 0)
 
@@ -501,6 +522,13 @@ cdef int on_refused(const char *what) except -1:
     return 0
 
 
+cdef void note_raised(Recorder recorder, what, error) noexcept:
+    """Values were looked at, and an exception raised. If the function catches that, what was recorded is void."""
+    if recorder.error is None:
+        broken(f"{what} raised {type(error).__name__}, and the captured function caught it: with other values it might "
+               f"not, and a replay would not look again")
+
+
 cdef object recorded(Op op, PyObject **args, int n, Tensor out):
     """An op, while this thread records. If it runs through NumPy, the op itself is noted instead of its launches."""
     cdef Recorder recorder = current()
@@ -514,6 +542,10 @@ cdef object recorded(Op op, PyObject **args, int n, Tensor out):
     muted = op.own and recorder.watch.mute()
     try:
         result = compute(op, args, n, out)
+    except Exception as error:
+        if recorder.by_python:
+            note_raised(recorder, op.name, error)
+        raise
     finally:
         if muted:
             unmute()
@@ -521,13 +553,6 @@ cdef object recorded(Op op, PyObject **args, int n, Tensor out):
         if len(recorder.operands):
             recorder.operands.clear()
     if recorder.by_python and result is not NotImplemented:
-cdef void note_raised(Recorder recorder, what, error) noexcept:
-    """Values were looked at, and an exception raised. If the function catches that, what was recorded is void."""
-    if recorder.error is None:
-        broken(f"{what} raised {type(error).__name__}, and the captured function caught it: with other values it might "
-               f"not, and a replay would not look again")
-
-
         recorder.n = mark
         while recorder.numbers and recorder.numbers[-1][0] >= mark:
             recorder.numbers.pop()
@@ -541,10 +566,6 @@ cdef void note_raised(Recorder recorder, what, error) noexcept:
             call.results = tuple([recorder.hold(t) for t in (result if isinstance(result, tuple) else (result,))])
             for t in (result if isinstance(result, tuple) else (result,)):
                 if (<Tensor>t).block.pool != recorder.pool:
-    except Exception as error:
-        if recorder.by_python:
-            note_raised(recorder, op.name, error)
-        raise
                     recorder.place_of(<Tensor>t)
         recorder.calls.append(call)
     return result
@@ -641,6 +662,7 @@ cdef class Guard:
     cdef bint has_grad
     cdef Place grad_place        # of the gradient it comes with, if launches use that; else None
     cdef char *grad_ptr
+    cdef int64_t grad_strides[8]
     cdef int refs                # of a place whose values are replaced: what the program itself accounts for; else 0
     cdef int grad_refs
     cdef bint changes_first      # its values are changed in place before they are replaced, for who holds them to see
@@ -660,16 +682,29 @@ cdef class Argument:
     cdef list views              # (tensor, offset): aliases of its memory that Python calls work with
 
 
+cdef bint same_constant(thing, value):
+    """Are two values of plain types the same, of one type? (Those of a class may have attributes.)"""
+    kind = type(thing)
+    if kind is not type(value) or not isinstance(thing, plain_types) or thing != value:
+        return False
+    return not (<PyTypeObject *>kind).tp_flags & Py_TPFLAGS_HEAPTYPE \
+        or getattr(thing, "__dict__", None) == getattr(value, "__dict__", None)
+
+
 cdef inline char *memory_of(PyObject *thing):
     """Of an argument that is a tensor or an array."""
-    cdef int64_t grad_strides[8]
     if isinstance(<object>thing, Tensor):
         return (<Tensor>thing).ptr
     return <char *>cnp.PyArray_DATA(<cnp.ndarray>thing)
 
 
 cdef inline bint overlap(Place place, char *start, size_t nbytes):
-    return start < <char *>place.block.data + place.block.nbytes and <char *>place.block.data < start + nbytes
+    return start < place.start + place.nbytes and place.start < start + nbytes
+
+
+cdef inline bint held(fg_block *block, int refs) noexcept:
+    """Note [Who holds a block]: does anybody hold it but those that `refs` counts? (An array's memory is its own.)"""
+    return block.refs > refs or block.owner is not NULL
 
 
 cdef inline void renew(fg_block *block) noexcept:
@@ -683,15 +718,6 @@ cdef struct Brief:           # a launch as it was recorded, for summary()
     int64_t dim[3]
     int32_t ndim
     int32_t fate
-cdef bint same_constant(thing, value):
-    """Are two values of plain types the same, of one type? (Those of a class may have attributes.)"""
-    kind = type(thing)
-    if kind is not type(value) or not isinstance(thing, plain_types) or thing != value:
-        return False
-    return not (<PyTypeObject *>kind).tp_flags & Py_TPFLAGS_HEAPTYPE \
-        or getattr(thing, "__dict__", None) == getattr(value, "__dict__", None)
-
-
 
 cdef struct Run:             # launches that go through memory together
     int32_t begin
@@ -796,10 +822,7 @@ cdef class Program:
                 return False
             else:
                 moved |= <char *>cnp.PyArray_DATA(<cnp.ndarray>thing) != a.place.start
-        if moved and self.n_memory:
-            if not self.apart(args):
-                return False
-            self.moved = False
+        self.moved = moved
         return True
 
     cdef bint apart(self, PyObject **args):
@@ -809,7 +832,7 @@ cdef class Program:
         cdef char *start
         cdef char *there
         cdef int i, k
-        for i in range(len(self.arguments)):
+        for i in range(len(self.arguments) if self.n_memory else 0):
             a = <Argument>self.arguments[i]
             if a.place is None or a.same is not None:
                 continue
@@ -828,12 +851,13 @@ cdef class Program:
                     there = memory_of(args[k])
                     if start < there + other.place.nbytes and there < start + a.place.nbytes:
                         return False
+        self.moved = False
         return True
 
     cdef bint is_own(self, thing):
-        """May memory be the program's own? (That of results with copy=False, or of a gradient.)"""
+        """May memory be the program's own? (That of results with copy=False, of a gradient, or of arrays over such.)"""
         if isinstance(thing, Tensor):
-            return (<Tensor>thing).block.pool == self.pool
+            return (<Tensor>thing).block.pool == self.pool or (<Tensor>thing).block.owner is not NULL
         return not cnp.PyArray_CHKFLAGS(<cnp.ndarray>thing, cnp.NPY_ARRAY_OWNDATA)
 
     cdef bint accepts_array(self, Argument a, cnp.ndarray array):
@@ -878,10 +902,13 @@ cdef class Program:
             if t.block != g.place.block or t.ptr != g.ptr:
                 if not self.follow(g.place, t, &g.ptr):
                     return False
-            if g.changes_first and t.block.refs > g.refs:
+            if g.changes_first and held(t.block, g.refs):
                 return False
             if g.grad_place is not None:
                 grad = <Tensor>t.grad_tensor
+                for d in range(grad.nd):
+                    if grad.strides[d] != g.grad_strides[d] and grad.sizes[d] > 1:
+                        return False
                 if grad.block != g.grad_place.block or grad.ptr != g.grad_ptr:
                     if not grad.flags & CONTIGUOUS or not self.follow(g.grad_place, grad, &g.grad_ptr):
                         return False
@@ -893,20 +920,24 @@ cdef class Program:
     cdef bint follow(self, Place place, Tensor t, char **ptr):
         """Have what pointed into `place` point to the memory of `t`, at whose start the recorded tensor's stood."""
         cdef Guard g
+        cdef Place other
         cdef int users = 0
-        if ptr[0] != place.start or t.ptr != <char *>t.block.data \
+        if ptr[0] != place.start or t.ptr != <char *>t.block.data or (place.written and t.block.readonly) \
                 or t.block.nbytes < <size_t>(t.numel_ * itemsize_of[t.dt]):
             return False
         for g in self.guards:
             users += (g.place is place) + (g.grad_place is place)
-        if users != 1 or place.own:
+        if users != 1 or place.own or place.argument >= 0:
             return False
+        # Passes, and what a call leaves behind, take places to be apart; where two were not, pointers may be noted as
+        # the other's.
+        for other in self.places:
+            if other is not place and other.argument < 0 and (
+                    overlap(other, <char *>t.block.data, t.block.nbytes) or overlap(other, place.start, place.nbytes)):
+                return False
         self.move(place, t.block)
         ptr[0] = t.ptr
         return True
-                for d in range(grad.nd):
-                    if grad.strides[d] != g.grad_strides[d] and grad.sizes[d] > 1:
-                        return False
 
     cdef void move(self, Place place, fg_block *block):
         """The memory of `place` is that of `block` from now on, for launches and for Python calls."""
@@ -925,6 +956,7 @@ cdef class Program:
             place.own = False
         block_decref(old)
         place.block = block
+        place.nbytes = block.nbytes
         self.point(place, <char *>block.data)
         place.start = <char *>block.data
 
@@ -947,7 +979,7 @@ cdef class Program:
         cdef fg_block *block
         for g in self.leaving:
             t = g.tensor
-            if g.refs and t.block.refs > g.refs:
+            if g.refs and held(t.block, g.refs):
                 block = block_new(t.block.nbytes)
                 memcpy(block.data, t.block.data, min(t.block.nbytes, block.nbytes))
                 self.move(g.place, block)
@@ -957,7 +989,7 @@ cdef class Program:
                 g.ptr = t.ptr
             if g.grad_refs:
                 grad = <Tensor>t.grad_tensor
-                if (<PyObject *>grad).ob_refcnt > 2 or grad.block.refs > g.grad_refs:
+                if (<PyObject *>grad).ob_refcnt > 2 or held(grad.block, g.grad_refs):
                     copy = new_tensor(grad.dt, grad.nd, grad.sizes)
                     copy_data(copy, grad)
                     self.move(g.grad_place, copy.block)
@@ -1079,7 +1111,7 @@ cdef class Program:
         cdef bint fits = False
         self.take_hold()
         try:
-            fits = self.accepts(args) and self.valid()
+            fits = self.accepts(args) and self.valid() and (not self.moved or self.apart(args))
         finally:
             if not fits:
                 self.busy = 0
@@ -1420,6 +1452,33 @@ cdef bint held_outside(Recorder recorder, Tensor t) except -1:
     return (<PyObject *>t).ob_refcnt > known
 
 
+cdef dict count_gradients(Recorder recorder):
+    """References to gradients, by their addresses: as the .grad of tensors from outside, and as what that was."""
+    cdef Found found
+    cdef dict counts = {}
+    for found in recorder.found:
+        if found.grad is not None:
+            address = <size_t><PyObject *>found.grad
+            counts[address] = counts.get(address, 0) + 1 + (found.tensor.grad_tensor == <PyObject *>found.grad)
+    return counts
+
+
+cdef bint is_plain(Found found):
+    """Is there nothing to a tensor but its memory?"""
+    cdef Tensor t = found.tensor
+    return not found.flags & LEAF_REQUIRES_GRAD and found.grad is None and t.grad_tensor is NULL \
+        and t.block == found.block and t.ptr == found.ptr and not hooks_of(t)
+
+
+cdef bint is_gradient(Recorder recorder, Tensor t):
+    """Is it the .grad of a tensor from outside? (Another may be at the next call.)"""
+    cdef Found found
+    for found in recorder.found:
+        if found.grad is t:
+            return True
+    return False
+
+
 cdef int refs_held(list tensors, fg_block *block):
     cdef Tensor t
     cdef int count = 0
@@ -1452,33 +1511,6 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
     program.modules = recorder.modules
     program.changes = changes
     program.packing = packer()
-cdef dict count_gradients(Recorder recorder):
-    """References to gradients, by their addresses: as the .grad of tensors from outside, and as what that was."""
-    cdef Found found
-    cdef dict counts = {}
-    for found in recorder.found:
-        if found.grad is not None:
-            address = <size_t><PyObject *>found.grad
-            counts[address] = counts.get(address, 0) + 1 + (found.tensor.grad_tensor == <PyObject *>found.grad)
-    return counts
-
-
-cdef bint is_plain(Found found):
-    """Is there nothing to a tensor but its memory?"""
-    cdef Tensor t = found.tensor
-    return not found.flags & LEAF_REQUIRES_GRAD and found.grad is None and t.grad_tensor is NULL \
-        and t.block == found.block and t.ptr == found.ptr and not hooks_of(t)
-
-
-cdef bint is_gradient(Recorder recorder, Tensor t):
-    """Is it the .grad of a tensor from outside? (Another may be at the next call.)"""
-    cdef Found found
-    for found in recorder.found:
-        if found.grad is t:
-            return True
-    return False
-
-
     program.default_dt = default_dt
     program.watch = recorder.watch
     program.grad_mode = grad_enabled()
@@ -1612,6 +1644,7 @@ cdef bint is_gradient(Recorder recorder, Tensor t):
             if place.written:
                 raise refused(recorder.function, "the captured function changes a NumPy array that it made itself: a "
                                                  "replay would not make it anew. Make a tensor: fastgrad.zeros, say")
+    check_overlaps(recorder)
     spans = [(<size_t>place.start, <size_t>place.start + place.nbytes) for place in recorder.places if not place.own]
     what = recorder.watch.too_large(spans, computes)
     if what is not None:
@@ -1674,9 +1707,29 @@ cdef bint is_gradient(Recorder recorder, Tensor t):
         if argument.place is not None:
             for view in recorder.held:
                 if (<Tensor>view).flags & ARGUMENT and (<Tensor>view).block == argument.place.block \
-                        and argument.place.start <= (<Tensor>view).ptr <= argument.place.start + argument.place.nbytes:
+                        and argument.place.holds(<Tensor>view):
                     argument.views.append((view, (<Tensor>view).ptr - argument.place.start))
     program.watch.settle(spans, computes)
+    return 0
+
+
+cdef int check_overlaps(Recorder recorder) except -1:
+    """Passes rely on this: places share no memory, unless they are only read. (Tensors over one array may.)"""
+    cdef Place place, other
+    cdef list among = [(<size_t>place.start, n) for n, place in enumerate(recorder.places)
+                       if place.block.owner is not NULL and place.argument < 0 and not place.own]
+    cdef int i, k
+    among.sort()
+    for i in range(len(among)):
+        place = <Place>recorder.places[among[i][1]]
+        for k in range(i + 1, len(among)):
+            other = <Place>recorder.places[among[k][1]]
+            if other.start >= place.start + place.nbytes:
+                break
+            if place.written or other.written:
+                raise refused(recorder.function, "the captured function changes an array of NumPy's through a tensor, "
+                                                 "and uses another tensor over parts of its memory: make one a view of "
+                                                 "the other")
     return 0
 
 
@@ -1837,10 +1890,11 @@ cdef int settle(Recorder recorder, Program program) except -1:
     """Compare tensors from outside with what they were: `w.data = ...` becomes a copy into w's memory, a new gradient
     one that every replay leaves."""
     cdef Guard g, other
+    cdef Output out
     cdef Found found
     cdef Tensor t, grad
     cdef fg_block *block
-    cdef int i, n, expected
+    cdef int i, d, n, expected
     for n, g in enumerate(program.guards):
         t = g.tensor
         found = <Found>recorder.found[n]
@@ -1857,14 +1911,18 @@ cdef int settle(Recorder recorder, Program program) except -1:
                                                      "another shape")
             # Who else holds the old memory keeps the old values. Held by: its place, what was found, tensors found.
             expected = 1
+            for out in program.outputs:
+                if out.place is g.place:
+                    raise refused(recorder.function, "the captured function returns a view of a tensor from outside "
+                                                     "whose data it then replaces; return a clone() of it")
             for i, other in enumerate(program.guards):
                 expected += (<Found>recorder.found[i]).block == found.block
-                if other.tensor.block == found.block:
+                if other.place is g.place and other is not g:
                     raise refused(recorder.function, "the data of a tensor from outside was replaced, and the "
                                                      "function also uses a tensor that shares, and keeps, the old "
                                                      "data")
             g.changes_first = g.place.written
-            if found.block.refs > expected or found.block.owner is not NULL:    # an array's memory is its own
+            if held(found.block, expected):
                 block = block_new_common(found.block.nbytes)
                 memcpy(block.data, found.block.data, found.block.nbytes)
                 relocate(recorder, g.place, block)
@@ -1882,6 +1940,8 @@ cdef int settle(Recorder recorder, Program program) except -1:
             if i >= 0 and (<Place>recorder.places[i]).n_uses and (<Place>recorder.places[i]).argument < 0:
                 g.grad_place = <Place>recorder.places[i]
                 g.grad_ptr = found.grad_ptr
+                for d in range(found.grad.nd):
+                    g.grad_strides[d] = found.grad.strides[d]
         if grad is None:
             g.drops_grad = found.grad is not None
         elif grad.node is not NULL:
@@ -1932,7 +1992,7 @@ cdef bint grad_is_held(Found found, Recorder recorder):
     for other in recorder.found:
         refs += (other.grad is found.grad) + 2 * (other.tensor is found.grad)    # a guard holds it too
         blocks += other.block == found.grad_block
-    return (<PyObject *>found.grad).ob_refcnt > refs or found.grad_block.refs > blocks
+    return (<PyObject *>found.grad).ob_refcnt > refs or held(found.grad_block, blocks)
 
 
 cdef fg_block *block_new_common(size_t nbytes) except NULL:
@@ -1940,8 +2000,6 @@ cdef fg_block *block_new_common(size_t nbytes) except NULL:
     cdef fg_block *block
     set_recorder_pool(NULL)
     try:
-                for d in range(found.grad.nd):
-                    g.grad_strides[d] = found.grad.strides[d]
         block = block_new(nbytes)
     finally:
         set_recorder_pool(pool)
@@ -2187,8 +2245,8 @@ cdef class Captured:
         leaves = []
         template = (flatten(args, leaves), flatten(kwargs, leaves))
         for i in range(len(leaves)):
-            if isinstance(leaves[i], np.ndarray) and not usable(<cnp.ndarray>leaves[i]):
-                leaves[i] = np.array(leaves[i], leaves[i].dtype.newbyteorder("="))
+            if isinstance(leaves[i], np.ndarray):
+                leaves[i] = as_usable(leaves[i])
         flat = fg_items(leaves)
         for i, (known, candidate) in enumerate(self.programs):
             program = <Program>candidate
@@ -2283,6 +2341,7 @@ cdef class Captured:
         recorder.function = self.function
         recorder.lenient = self.on_break == "eager"
         recorder.watch = Watch()
+        looking = anomaly()
         key = <size_t>recorder.pool
         recorders[key] = latest = recorder
         try:
@@ -2313,6 +2372,8 @@ cdef class Captured:
                 if len(recorder.watch.arrays):
                     recorder.watch.take_as_they_are(recorder.written_spans())
                 what = recorder.watch.problem()
+                if anomaly() != looking:
+                    what = "set_detect_anomaly() in a captured function: a replay would not repeat it. Call it outside"
                 if what is not None and recorder.error is None:
                     recorder.error = what if isinstance(what, BaseException) else refused(self.function, what)
                 if recorder.error is not None:
@@ -2402,6 +2463,3 @@ def capture(function=None, *, on_break="raise", copy=True, max_programs=32, veri
     if function is None:
         return lambda function: Captured(function, on_break, copy, max_programs, verify)
     return Captured(function, on_break, copy, max_programs, verify)
-        looking = anomaly()
-                if anomaly() != looking:
-                    what = "set_detect_anomaly() in a captured function: a replay would not repeat it. Call it outside"
