@@ -666,6 +666,7 @@ cdef class Guard:
     cdef int refs                # of a place whose values are replaced: what the program itself accounts for; else 0
     cdef int grad_refs
     cdef bint changes_first      # its values are changed in place before they are replaced, for who holds them to see
+    cdef bint grad_changes_first
     cdef bint drops_grad         # the function leaves None
     cdef Place new_grad          # where the gradient is that the function leaves; else None
     cdef int64_t new_grad_offset
@@ -909,6 +910,8 @@ cdef class Program:
                 for d in range(grad.nd):
                     if grad.strides[d] != g.grad_strides[d] and grad.sizes[d] > 1:
                         return False
+                if g.grad_changes_first and ((<PyObject *>grad).ob_refcnt > 2 or held(grad.block, g.grad_refs)):
+                    return False
                 if grad.block != g.grad_place.block or grad.ptr != g.grad_ptr:
                     if not grad.flags & CONTIGUOUS or not self.follow(g.grad_place, grad, &g.grad_ptr):
                         return False
@@ -1498,6 +1501,7 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
     cdef Step *step
     cdef int i, k, d, expected
     cdef list shapes = []
+    cdef dict gradients
     strange = None
     program.n_arguments = -1
     program.guards = []
@@ -1559,9 +1563,9 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
     gradients = count_gradients(recorder)
     for i in range(len(recorder.found) - 1, -1, -1):
         found = <Found>recorder.found[i]
-        k = gradients.get(<size_t><PyObject *>found.tensor, 0) if gradients else 0
-        if recorder.is_argument(found.tensor) \
-                or ((<PyObject *>found.tensor).ob_refcnt == 1 + k and (k == 0 or is_plain(found))):
+        k = (<PyObject *>found.tensor).ob_refcnt - 1
+        if k == 0 or recorder.is_argument(found.tensor) or (
+                gradients and gradients.get(<size_t><PyObject *>found.tensor, 0) == k and is_plain(found)):
             recorder.found[i] = None
     found = None
     recorder.found = [known for known in recorder.found if known is not None]
@@ -1917,7 +1921,7 @@ cdef int settle(Recorder recorder, Program program) except -1:
                                                      "whose data it then replaces; return a clone() of it")
             for i, other in enumerate(program.guards):
                 expected += (<Found>recorder.found[i]).block == found.block
-                if other.place is g.place and other is not g:
+                if (other.place is g.place and other is not g) or (<Found>recorder.found[i]).grad_block == found.block:
                     raise refused(recorder.function, "the data of a tensor from outside was replaced, and the "
                                                      "function also uses a tensor that shares, and keeps, the old "
                                                      "data")
@@ -1958,6 +1962,7 @@ cdef int settle(Recorder recorder, Program program) except -1:
                 if other.tensor.block == found.grad_block and other.tensor is not found.grad:
                     raise refused(recorder.function, "a .grad was replaced, and the function also uses a tensor that "
                                                      "shares, and keeps, the old gradient's memory")
+            g.grad_changes_first = g.grad_place.written
             add_copy(recorder, g.grad_place, g.grad_ptr, grad)
             t.grad = found.grad
             g.grad_refs = -1
@@ -1990,6 +1995,8 @@ cdef bint grad_is_held(Found found, Recorder recorder):
     cdef Found other
     cdef int refs = 0, blocks = 2    # the tensor itself, and its place
     for other in recorder.found:
+        if other.grad is found.grad and other is not found:
+            return True
         refs += (other.grad is found.grad) + 2 * (other.tensor is found.grad)    # a guard holds it too
         blocks += other.block == found.grad_block
     return (<PyObject *>found.grad).ob_refcnt > refs or held(found.grad_block, blocks)

@@ -675,6 +675,67 @@ def test_a_gradient_with_other_strides():
     both(run)
 
 
+@pytest.mark.parametrize("hold", [
+    lambda w, kept: kept.append(w.grad), lambda w, kept: kept.append(w.grad.numpy()),
+    lambda w, kept: setattr(w, "grad", fg.from_numpy(kept[0])),
+], ids=["tensor", "view", "array"])  # fmt: skip
+def test_a_gradient_that_is_added_to_before_it_is_replaced(hold):
+    """Who holds it sees what was added."""
+    def run(wrap):
+        w, kept = fg.nn.Parameter(fg.ones(3)), [np.ones(3, np.float32)]
+        w.grad = fg.ones(3)
+
+        def step(x):
+            (w * x).sum().backward()
+            w.grad = None
+            (w * w).sum().backward()
+
+        step = wrap(step)
+        seen = []
+        for i in range(6):
+            if i in (2, 4):
+                hold(w, kept)
+            step(fg.ones(3) * i)
+            seen.append((w.grad.tolist(), [t.tolist() for t in kept]))
+        return seen
+
+    both(run)
+
+
+def test_one_gradient_of_two_parameters():
+    def run(wrap):
+        p, q = fg.nn.Parameter(fg.ones(3)), fg.nn.Parameter(fg.ones(3))
+
+        def step(x):
+            before = p.grad.sum() + q.grad.sum()
+            p.grad = q.grad = None
+            (p * x + 2 * q * x).sum().backward()
+            return before
+
+        step = wrap(step)
+        seen = []
+        for i in range(6):
+            if i in (0, 3):
+                p.grad = q.grad = fg.ones(3)
+            seen.append((step(fg.ones(3) * i).item(), p.grad.tolist(), q.grad.tolist()))
+        return seen
+
+    both(run)
+
+
+def test_a_gradient_over_data_that_are_replaced():
+    w, v = fg.nn.Parameter(fg.ones(3)), fg.ones(3)
+    optimizer = fg.optim.SGD([w], 0.1, momentum=0.9)
+    w.grad = v.detach()
+
+    def step(x):
+        v.data = x * 1
+        optimizer.step()
+
+    with pytest.raises(fg.CaptureError, match="shares, and keeps"):
+        fg.capture(step)(fg.ones(3))
+
+
 def test_gradients_that_are_returned_are_those_of_the_call():
     def run(wrap):
         w = fg.nn.Parameter(fg.ones(3))
