@@ -19,6 +19,7 @@ HEADERS = ["csrc/" + name for name in sorted(os.listdir("csrc")) if name.endswit
 ISAS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
     ISAS["avx2"] = ["-mavx2", "-mfma"]
+    ISAS["avx512"] = [*ISAS["avx2"], "-mbmi2", "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"]
 
 # -ffp-contract=off: a fused multiply-add stands only where the source asks for one, so that results do not depend
 # on the compiler's choice. NaN and infinity keep their meaning: no -ffast-math.
@@ -77,20 +78,20 @@ class BuildExt(build_ext):
         super().build_extension(extension)
 
 
-def extension(name, source, sources=()):
+def extension(name, source, sources=(), depends=()):
     return Extension(
         f"fastgrad.{name}",
         [source, *sources],
         include_dirs=["csrc"],
         extra_compile_args=CFLAGS[1:] + OPENMP + SANITIZE + ["-Wno-unused-function"],
         extra_link_args=OPENMP + SANITIZE + (STRIP if not SANITIZE else []),
-        depends=HEADERS,
+        depends=[*HEADERS, *depends],
     )
 
 
 setup(
     ext_modules=[
-        extension("runtime", "fastgrad/runtime.pyx", SUPPORT),
+        extension("runtime", "fastgrad/runtime.pyx", SUPPORT, KERNELS),
         extension("tensor", "fastgrad/tensor.pyx"),
         extension("tape", "fastgrad/tape.py"),
         extension("dispatch", "fastgrad/dispatch.pyx"),

@@ -8,7 +8,7 @@
  * - Threads get a grid of independent products and share nothing, so that there is no barrier: with two threads the
  *   panels of one operand are packed twice, which is 2/n of the work.
  * - Bias and activation are a pass over a block of C that is still in the first-level cache: fused into the tiles they
- *   would be compiled into each of the 42 tile shapes, to save a few percent of a product with small k.
+ *   would be compiled into each of the 42 or 63 tiles, to save a few percent of a product with small k.
  *
  * Note [One chain over k]: each element of C is one chain of multiply-adds over ascending k, which starts from 0, or
  * from C when accumulating; a block of k goes on from what the block before left in C. Then the bias is added. So the
@@ -18,6 +18,8 @@
  * Note [Tile shapes]: 6 x 2 vectors use 16 registers best (12 sums, 2 of B, 1 of A): 12 multiply-adds in 6 cycles for
  * 8 loads. At least 8 sums are needed to hide the latency of one, so few rows get wide panels (1 x 8, 2 x 4, 4 x 3).
  * Rows are dealt out evenly: 8 rows are 4 + 4, 64 are 9 tiles of 6 and 2 of 5: a tail of 1 or 2 rows would only wait.
+ * Where a register has 64 bytes and the last columns need no more than half of one, their vector has 32: it takes half
+ * the time where such a multiply-add is done in two halves (Zen 4: C of 17 columns 1.3 times as fast).
  *
  * Note [Packing]: B is read in place where a row of it is contiguous and it is small (direct_b), or where few
  * rows of A use it; beyond, panels of NR columns are packed, because rows that are a multiple of 512 bytes apart fall
@@ -51,14 +53,38 @@
 
 /* -- the instruction set ------------------------------------------------------------------------------------- */
 
-#if defined(__AVX2__) && defined(__FMA__)
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#define FMA_f32(a, b, c) ((reg_f32)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
+#define FMA_f64(a, b, c) ((reg_f64)_mm512_fmadd_pd((__m512d)(a), (__m512d)(b), (__m512d)(c)))
+#define LANES_f32(n) ((__mmask16)_bzhi_u32(0xffff, (unsigned)(n)))
+#define LANES_f64(n) ((__mmask8)_bzhi_u32(0xff, (unsigned)(n)))
+#define MASK_f32(p, n) ((reg_f32)_mm512_maskz_loadu_ps(LANES_f32(n), p))
+#define MASK_f64(p, n) ((reg_f64)_mm512_maskz_loadu_pd(LANES_f64(n), p))
+#define MASK_HALF_f32(p, n) ((V)_mm256_maskz_loadu_ps((__mmask8)LANES_f32(n), p))
+#define MASK_HALF_f64(p, n) ((V)_mm256_maskz_loadu_pd(LANES_f64(n), p))
+#define PUT_f32(p, n, v) _mm512_mask_storeu_ps(p, LANES_f32(n), (__m512)(v))
+#define PUT_f64(p, n, v) _mm512_mask_storeu_pd(p, LANES_f64(n), (__m512d)(v))
+#define PUT_HALF_f32(p, n, v) _mm256_mask_storeu_ps(p, (__mmask8)LANES_f32(n), (__m256)(v))
+#define PUT_HALF_f64(p, n, v) _mm256_mask_storeu_pd(p, LANES_f64(n), (__m256d)(v))
+#elif defined(__AVX2__) && defined(__FMA__)
 #define VECTOR_BYTES 32
-#define FMA_f32(a, b, c) ((reg_f32)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
-#define FMA_f64(a, b, c) ((reg_f64)_mm256_fmadd_pd((__m256d)(a), (__m256d)(b), (__m256d)(c)))
+#define FMA_f32 TURNED_FMA_f32
+#define FMA_f64 TURNED_FMA_f64
 #define LANE_f32 _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)
 #define LANE_f64 _mm256_setr_epi64x(0, 1, 2, 3)
 #define MASK_f32(p, n) ((reg_f32)_mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(n), LANE_f32)))
 #define MASK_f64(p, n) ((reg_f64)_mm256_maskload_pd(p, _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), LANE_f64)))
+#else
+#define VECTOR_BYTES 16
+#endif
+
+/* Blocks are transposed in registers of at most 32 bytes: wider ones take longer than two of these (Zen 4: 10 to 15 %
+ * of a matrix times a vector). */
+#if VECTOR_BYTES >= 32
+#define TURNED_BYTES 32
+#define TURNED_FMA_f32(a, b, c) ((turned_f32)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
+#define TURNED_FMA_f64(a, b, c) ((turned_f64)_mm256_fmadd_pd((__m256d)(a), (__m256d)(b), (__m256d)(c)))
 #define JOIN_f32(x, y) __builtin_shufflevector(x, y, 0, 1, 2, 3, 4, 5, 6, 7)
 #define JOIN_f64(x, y) __builtin_shufflevector(x, y, 0, 1, 2, 3)
 #define LOW4(x, y) __builtin_shufflevector(x, y, 0, 8, 1, 9, 4, 12, 5, 13)
@@ -66,7 +92,9 @@
 #define LOW2(x, y) __builtin_shufflevector(x, y, 0, 4, 2, 6)
 #define HIGH2(x, y) __builtin_shufflevector(x, y, 1, 5, 3, 7)
 #else
-#define VECTOR_BYTES 16
+#define TURNED_BYTES 16
+#define TURNED_FMA_f32 FMA_f32
+#define TURNED_FMA_f64 FMA_f64
 #define LOW4(x, y) __builtin_shufflevector(x, y, 0, 4, 1, 5)
 #define HIGH4(x, y) __builtin_shufflevector(x, y, 2, 6, 3, 7)
 #define LOW2(x, y) __builtin_shufflevector(x, y, 0, 2)
@@ -186,11 +214,13 @@ static grid make_grid(const fg_call *call, int64_t m, int64_t n, int64_t k, int6
 
 /* -- both types ---------------------------------------------------------------------------------------------- */
 
-enum { NO_PACK, PANEL, RING, ALL }; /* of B: one panel on the stack, a few in scratch memory, all of a block */
+enum { FULL, PARTIAL, HALF, LASTS }; /* the last vector of a tile's rows: see micro */
+enum { NO_PACK, PANEL, RING, ALL };  /* of B: one panel on the stack, a few in scratch memory, all of a block */
 
-typedef double reg_f64 __attribute__((vector_size(VECTOR_BYTES)));
+typedef double turned_f64 __attribute__((vector_size(TURNED_BYTES)));
 
 #define VEC F(reg)
+#define TURNED F(turned)
 #define TILE F(tile)
 #define PROBLEM F(problem)
 #define PLAN F(plan)

@@ -59,7 +59,8 @@ static inline void F(sweep)(TILE *t, int64_t m, int columns, const T *a, const T
 {
     const int vectors = (columns + W - 1) / W;
     t->lanes = columns - (vectors - 1) * W;
-    const F(micro_fn) *const micro = F(micros)[t->lanes < W][vectors];
+    const int last = t->lanes == W ? FULL : VECTOR_BYTES == 64 && t->lanes <= W / 2 ? HALF : PARTIAL;
+    const F(micro_fn) *const micro = F(micros)[last][vectors];
     const int most = t->tile_step ? TILE_ROWS : tallest[vectors];
     if (m <= most) {
         micro[m](t, a, b, c);
@@ -137,20 +138,20 @@ static void F(multiply_row)(const PROBLEM *g)
 /* Note [Transposed gemv] */
 static inline int F(is_gemv)(const PROBLEM *g)
 {
-    return g->m == 1 && g->rsb == 1 && g->csb != 1 && g->n >= W;
+    return g->m == 1 && g->rsb == 1 && g->csb != 1 && g->n >= TURN;
 }
 
 static void F(multiply_gemv)(const PROBLEM *g)
 {
     enum { RUN = GEMV_RUN_BYTES / sizeof(T), APART = RUN + QUAD };
-    const int vectors = g->n >= GEMV_VECTORS * W ? GEMV_VECTORS : 1, columns = vectors * W;
+    const int vectors = g->n >= GEMV_VECTORS * TURN ? GEMV_VECTORS : 1, columns = vectors * TURN;
     const int gather = g->csb * (int64_t)sizeof(T) % 1024 == 0 && vectors > 1;
     const int64_t step = gather ? RUN : g->k;
-    _Alignas(64) T near[GEMV_VECTORS * W * APART];
+    _Alignas(64) T near[GEMV_VECTORS * TURN * APART];
     for (int64_t j = 0; j < g->n; j += columns) {
         const int64_t at =
             min(j, g->n - columns); /* the last columns are a full tile too, of which the end is stored */
-        T sums[GEMV_VECTORS * W] = {0};
+        T sums[GEMV_VECTORS * TURN] = {0};
         if (g->flags & FG_ACCUMULATE)
             F(copy)(sums, g->c + at, columns);
         for (int64_t p = 0; p < g->k; p += step) {
@@ -164,8 +165,8 @@ static void F(multiply_gemv)(const PROBLEM *g)
                 F(gemv)(GEMV_VECTORS, k, a, g->csa, gather ? near : b, gather ? APART : g->csb, sums);
         }
         if (j == at)
-            for (int i = 0; i < columns; i += W)
-                STORE(g->c + j + i, LOAD(sums + i));
+            for (int i = 0; i < columns; i += TURN)
+                STORE_TURNED(g->c + j + i, LOAD_TURNED(sums + i));
         else
             F(copy)(g->c + j, sums + (j - at), columns - (j - at));
     }

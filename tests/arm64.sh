@@ -21,7 +21,8 @@ build() { # compiler, program, then "SET FLAGS" for each instruction set
     $cc $flags -static tests/kernels.c csrc/dispatch.c "${objects[@]}" -lm -o "$work/$program"
 }
 
-build "${CC:-cc}" x86 "baseline -msse2" "avx2 -mavx2 -mfma" &
+build "${CC:-cc}" x86 "baseline -msse2" "avx2 -mavx2 -mfma" \
+    "avx512 -mavx2 -mfma -mbmi2 -mavx512f -mavx512vl -mavx512bw -mavx512dq" &
 build aarch64-linux-gnu-gcc arm "baseline -O3" &
 failed=0
 wait -n || failed=1

@@ -180,11 +180,17 @@ PRODUCTS = [(1, 1, 1), (2, 5, 1), (5, 17, 0), (7, 33, 20), (13, 64, 128), (9, 10
 
 
 def matmul(dtype):
-    for m, n, k in [(200, 210, 384), (201, 67, 1000), (8, 1024, 600), (1, 784, 1280), (700, 1, 1100), (1000, 10, 100)]:
+    for m, n, k in [(200, 210, 384), (201, 67, 1000), (8, 1024, 600), (1, 784, 1280), (700, 1, 1100), (1000, 10, 100),
+                    (33, 77, 800)]:
         x, y = numbers("x", (m, k), dtype, specials=False), numbers("y", (k, n), dtype, specials=False)
         yield x @ y
         yield x @ y.T.contiguous().T
         yield ops.linear(x, y.T, numbers("b", n, dtype, specials=False))
+    for m in (1, 2, 3, 4, 5, 6, 7, 8, 13):  # every tile, with any number of columns in its last vector
+        x, y = numbers("x", (m, 400), dtype, specials=False), numbers("y", (400, 48), dtype, specials=False)
+        made = [x[:, :k] @ y[:k, :n] for k in (1, 33, 400) for n in range(1, 49)]
+        made += [x[:, :33] @ y[:33, :n].T.contiguous().T for n in range(1, 49)]
+        yield fg.cat([product.ravel() for product in made])
     yield numbers("x", (11, 60, 70), dtype, specials=False) @ numbers("y", (11, 70, 80), dtype, specials=False)
 
 
