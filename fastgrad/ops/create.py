@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from fastgrad.tensor import as_tensor as _as_tensor
 from fastgrad.tensor import device as _device
 from fastgrad.tensor import get_default as _get_default
 from fastgrad.tensor import set_default as _set_default
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 
 def set_default_dtype(d: Any) -> None:
@@ -240,7 +243,7 @@ def new_tensor(x: Tensor, data: Any, *, dtype: Any = None, device: Any = None, r
     return tensor(data, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
 
 
-def is_tensor(obj: object) -> builtins.bool:
+def is_tensor(obj: object) -> TypeIs[Tensor]:
     """Whether it is a tensor."""
     return isinstance(obj, Tensor) and issubclass(obj.__class__, Tensor)  # a captured function's floats are tensors too
 
