@@ -97,6 +97,13 @@ from fastgrad import memory as memory
 from fastgrad import return_types as return_types
 
 
+_OF_NN = frozenset({
+    "adaptive_avg_pool1d", "avg_pool1d", "celu", "channel_shuffle", "conv1d", "conv2d", "conv3d", "conv_transpose1d",
+    "conv_transpose2d", "conv_transpose3d", "cosine_similarity", "hardshrink", "max_pool1d", "max_pool2d", "max_pool3d",
+    "pairwise_distance", "pixel_shuffle", "pixel_unshuffle", "prelu", "rrelu", "selu", "threshold",
+})  # fmt: skip
+
+
 def __getattr__(name: str) -> object:
     """`fastgrad.nn` and the like are imported when first asked for: many programs need the tensors alone."""
     if name in ("nn", "optim", "models", "data", "func", "linalg", "utils", "cuda", "accelerator", "backends",
@@ -108,6 +115,10 @@ def __getattr__(name: str) -> object:
         from fastgrad import replay
 
         return getattr(replay, name)
+    if name in _OF_NN:
+        from fastgrad.nn import functional
+
+        return getattr(functional, name)
     if name in ("save", "load"):
         from fastgrad import serialization
 

@@ -20,13 +20,15 @@ from fastgrad.runtime cimport (
     enter_body, fg_call, find_kernel, grad_enabled, hooks, itemsize_of, launch, merge_dims, recorder_pool, recording,
     set_grad_enabled,
 )
-from fastgrad.tape cimport Op, record, record_change, recording_mask
+from fastgrad.tape cimport Op, mark_reshaped, record, record_change, recording_mask
 from fastgrad.tensor cimport (
     ARGUMENT, CONTIGUOUS, LEAF_REQUIRES_GRAD, NARROW, OF_NUMPY, OF_PYTHON, VIEW, WRAPPED, Tensor, alias, array_of,
     array_over, check_writable, contiguous, copy_data, default_dt, fitted, make_view, mark_written, new_tensor,
     normalize_dim, read_sizes, rebind, renewed, requires_grad, root_of, same_sizes, set_base, set_node, sizes_list,
     stale, tensor_of,
 )
+
+from warnings import warn
 
 import numpy as np
 
@@ -231,15 +233,14 @@ cdef class Primitive(Op):
         if grad_enabled() and (requires_grad(out) or recording_mask(self, args, self.n_params)):
             raise RuntimeError(f"{self.name}(): functions with out=... arguments don't support automatic "
                                f"differentiation, but one of the arguments requires grad.")
-        if self.kind_code <= COMPARISON:
+        if self.kind_code <= COMPARISON and has_shape_of(out, args, self.n_params):
             return self.run(args, self.n_params, out)
         result = self.run(args, self.n_params, None)
         if not isinstance(result, Tensor):
             raise TypeError(f"{self.name}(): out=... is for ops with one output")
-        if not same_sizes(out, <Tensor>result):
-            raise RuntimeError(f"{self.name}(): out has shape {sizes_list(out)}, the result "
-                               f"{sizes_list(<Tensor>result)}")
+        check_category(<Tensor>result, out)
         check_writable(out)
+        resized(self.name, out, <Tensor>result)
         copy_data(out, cast(<Tensor>result, out.dt))
         mark_written(out)
         return out
@@ -292,6 +293,8 @@ cdef void set_recorded(object (*function)(Op op, PyObject **args, int n, Tensor 
 
 
 _MISSING = object()
+# NumPy's dtypes that tensors do not have: float16, longdouble, unsigned integers of more than 8 bits.
+_WITHOUT_DTYPE = "egHILQ"
 # PyTorch's names of operands, and NumPy's names that PyTorch accepts.
 _SPELLINGS = {"input": "x", "other": "y", "exponent": "y", "axis": "dim", "keepdims": "keepdim"}
 
@@ -299,17 +302,15 @@ _SPELLINGS = {"input": "x", "other": "y", "exponent": "y", "axis": "dim", "keepd
 cdef object scaled(object x, object y, object alpha):
     """alpha y, in the dtype that it has beside x."""
     cdef double number
-    cdef int kind = -1, dt
+    cdef int kind = -1
     for part in (x, y):
         kind = max(kind, category((<Tensor>part).dt) if isinstance(part, Tensor) else read_number(part, &number))
     if kind < 2 and read_number(alpha, &number) == 2:
         raise RuntimeError("For integral input tensors, argument alpha must not be a floating point number.")
     if kind > 0 and isinstance(alpha, bool):
         raise RuntimeError("Boolean alpha only supported for Boolean results.")
-    if isinstance(x, Tensor) and isinstance(y, Tensor) and ((<Tensor>x).nd or not (<Tensor>y).nd):
-        dt = promote((<Tensor>x).dt, (<Tensor>y).dt)
-        if dt != (<Tensor>y).dt:
-            y = y.to(dtypes_by_code[dt])
+    if isinstance(x, Tensor) and isinstance(y, Tensor) and (<Tensor>x).dt != (<Tensor>y).dt:
+        y = y.to(result_dtype(x, y))
     return y * alpha
 
 
@@ -394,16 +395,67 @@ def stored(str name, result, out):
     if grad_enabled() and (requires_grad(<Tensor>out) or requires_grad(<Tensor>result)):
         raise RuntimeError(f"{name}(): functions with out=... arguments don't support automatic differentiation, but "
                            f"one of the arguments requires grad.")
-    if not same_sizes(<Tensor>out, <Tensor>result):
-        raise RuntimeError(f"{name}(): out has shape {sizes_list(<Tensor>out)}, the result "
-                           f"{sizes_list(<Tensor>result)}")
-    return replaced(out, result)
+    check_category(<Tensor>result, <Tensor>out)
+    resized(name, <Tensor>out, <Tensor>result)
+    return out.copy_(result)
+
+
+cdef int check_category(Tensor result, Tensor out) except -1:
+    if category(result.dt) > category(out.dt):
+        raise RuntimeError(f"result type {result.dtype} can't be cast to the desired output type {out.dtype}")
+    return 0
+
+
+cdef bint has_shape_of(Tensor out, PyObject **args, int n):
+    """Has `out` the shape to which the arguments of an elementwise op broadcast?"""
+    cdef int64_t sizes[8]
+    cdef int64_t size
+    cdef int i, d, nd = 0
+    for i in range(n):
+        if isinstance(<object>args[i], (Tensor, ndarray)):
+            nd = max(nd, (<object>args[i]).ndim)
+    if nd != out.nd:
+        return False
+    for d in range(nd):
+        sizes[d] = 1
+    for i in range(n):
+        if isinstance(<object>args[i], (Tensor, ndarray)):
+            shape = (<object>args[i]).shape
+            for d in range(len(shape)):
+                size = shape[d]
+                if size != 1:
+                    sizes[d + nd - len(shape)] = size
+    for d in range(nd):
+        if sizes[d] != out.sizes[d]:
+            return False
+    return True
+
+
+cdef int resized(str name, Tensor out, Tensor result) except -1:
+    """Give `out` the shape of a result, in memory of its own. UserWarning, unless it was empty."""
+    cdef fg_block *old = out.block
+    cdef Tensor fresh
+    if same_sizes(out, result):
+        return 0
+    if recording and recorder_pool() is not NULL and out.block.pool != recorder_pool():
+        hooks.refused(b"out=... has another shape than the result: a replay would not change it again")
+    if out.numel_:
+        warn(f"{name}(): out has shape {sizes_list(out)} and becomes {sizes_list(result)}, the shape of the result. "
+             f"Give it that shape, or no element", stacklevel=2)
+    fresh = new_tensor(out.dt, result.nd, result.sizes)
+    block_incref(fresh.block)
+    rebind(out, fresh)
+    if out.flags & VIEW:
+        out.flags &= ~VIEW
+        out.born = 0
+        set_base(out, NULL)
+    block_decref(old)
+    return 0
 
 
 def replaced(Tensor x, Tensor result):
     """x with the elements of `result` written into it. RuntimeError where they change kind: floats in integers."""
-    if category(result.dt) > category(x.dt):
-        raise RuntimeError(f"result type {result.dtype} can't be cast to the desired output type {x.dtype}")
+    check_category(result, x)
     return x.copy_(result)
 
 
@@ -602,8 +654,6 @@ cdef object spare_shared(Primitive op, PyObject **saved, int n, Tensor target):
     cdef uint32_t saves
     cdef list copies = None
     check_inplace(op, target)
-    if not target.numel_:
-        return None
     saves = what_is_saved(op, saved, n)
     for i in range(n):
         if saves >> i & 1 and isinstance(<object>saved[i], Tensor) and (<Tensor>saved[i]).block == target.block \
@@ -618,6 +668,40 @@ cdef object spare_shared(Primitive op, PyObject **saved, int n, Tensor target):
     return copies
 
 # ---------------------------------------------------------------------------------------------- elementwise
+
+
+cdef inline int promoted(int dim_dt, int zero_dt, int number_cat) noexcept:
+    """Promotion, as in PyTorch: 0-d tensors, and after them numbers, count only where their category is higher."""
+    cdef int dt = dim_dt
+    if zero_dt >= 0 and (dt < 0 or category(zero_dt) > category(dt)):
+        dt = zero_dt if dt < 0 else promote(dt, zero_dt)
+    if number_cat >= 0 and (dt < 0 or number_cat > category(dt)):
+        dt = default_dt if number_cat == 2 else INT64 if number_cat == 1 else BOOL
+    return dt
+
+
+def result_dtype(*things):
+    """The dtype that arithmetic of tensors and numbers gives."""
+    cdef int dim_dt = -1, zero_dt = -1, number_cat = -1, found
+    cdef double number
+    cdef Tensor t
+    for thing in things:
+        if isinstance(thing, ndarray):
+            thing = tensor_of(thing, True)
+        if not isinstance(thing, Tensor):
+            found = read_number(thing, &number)
+            if found < 0:
+                raise TypeError(f"expected tensors and numbers, got {type(thing).__name__}")
+            number_cat = max(number_cat, found)
+            continue
+        t = <Tensor>thing
+        if t.flags & WRAPPED:
+            number_cat = max(number_cat, category(t.dt))
+        elif t.nd:
+            dim_dt = t.dt if dim_dt < 0 else promote(dim_dt, t.dt)
+        else:
+            zero_dt = t.dt if zero_dt < 0 else promote(zero_dt, t.dt)
+    return dtypes_by_code[promoted(dim_dt, zero_dt, number_cat)]
 
 
 cdef object elementwise(Primitive op, PyObject **args, int n, Tensor target):
@@ -660,6 +744,10 @@ cdef object elementwise(Primitive op, PyObject **args, int n, Tensor target):
                 continue
             if not isinstance(thing, ndarray):
                 return NotImplemented
+            if thing.ndim == 0 and thing.dtype.char in _WITHOUT_DTYPE:  # what NumPy hands on of a scalar
+                operand[i] = NULL
+                number_cat = max(number_cat, read_number(thing[()], &number[i]))
+                continue
             thing = tensor_of(thing, True)
             if keep is None:
                 keep = []
@@ -694,12 +782,7 @@ cdef object elementwise(Primitive op, PyObject **args, int n, Tensor target):
         operand[0] = saved[0] = <PyObject *>first
         zero_dt = first.dt
 
-    # Promotion, as in PyTorch: 0-d tensors, and after them numbers, count only where their category is higher.
-    dt = dim_dt
-    if zero_dt >= 0 and (dt < 0 or category(zero_dt) > category(dt)):
-        dt = zero_dt if dt < 0 else promote(dt, zero_dt)
-    if number_cat >= 0 and (dt < 0 or number_cat > category(dt)):
-        dt = default_dt if number_cat == 2 else INT64 if number_cat == 1 else BOOL
+    dt = promoted(dim_dt, zero_dt, number_cat)
     if dt < FLOAT32 and op.integers == "float":
         dt = default_dt
     if dt < FLOAT32 or op.kernel is None:
@@ -1084,7 +1167,8 @@ cdef object by_reference(Primitive op, PyObject **args, PyObject **operand, int 
                            f"broadcast") from None
     except TypeError as error:
         raise NotImplementedError(f"{op.name} is not implemented for {dtypes_by_code[dt].name}: {error}") from None
-    if op.kind_code != COMPARISON and result.dtype.kind != "f":
+    # a `ref` that means integers where it is given booleans makes them int64
+    if op.kind_code != COMPARISON and result.dtype.kind != "f" and not (dt == BOOL and result.dtype == np.int64):
         result = result.astype(dtypes_by_code[dt].numpy, copy=False)
     out = tensor_of(result, True)
     if target is None:
@@ -1309,6 +1393,12 @@ cdef inline void put_matrix(fg_call *call, int operand, Tensor t, int64_t rows_,
     call.stride[operand][1] = column
 
 
+cdef object mixed(Primitive op, Tensor x, Tensor y):
+    """The exception for a product of two dtypes. Arrays are converted, for nobody has chosen theirs for this."""
+    return RuntimeError(f"{op.name}: expected both tensors to have the same dtype, but got: "
+                        f"{dtypes_by_code[x.dt].name} != {dtypes_by_code[y.dt].name}; cast one with .to()")
+
+
 cdef object matmul(Primitive op, PyObject **args):
     """PyTorch's matmul: vectors, matrices, batches with broadcasting."""
     cdef Tensor x, y, a, b, out, viewed
@@ -1328,6 +1418,8 @@ cdef object matmul(Primitive op, PyObject **args):
     if x.nd == 0 or y.nd == 0:
         raise RuntimeError(f"{op.name}: both arguments need to be at least 1-D, but they are {x.nd}-D and {y.nd}-D")
     dt = promote(x.dt, y.dt)
+    if x.dt != y.dt and isinstance(<object>args[0], Tensor) and isinstance(<object>args[1], Tensor):
+        raise mixed(op, x, y)
     a = cast(x, dt)
     b = cast(y, dt)
     if a.nd == 1:
@@ -1437,7 +1529,11 @@ cdef object linear(Primitive op, PyObject **args):
         raise RuntimeError(f"{op.name}: bias of shape {sizes_list(bias)} does not fit weight of shape "
                            f"{sizes_list(weight)}: expected [{n}]")
     dt = promote(x.dt, weight.dt)
+    if x.dt != weight.dt and isinstance(<object>args[0], Tensor) and isinstance(<object>args[1], Tensor):
+        raise mixed(op, x, weight)
     if bias is not None:
+        if bias.dt != dt and isinstance(<object>args[2], Tensor):
+            raise mixed(op, x, bias)
         dt = promote(dt, bias.dt)
     if dt < FLOAT32:
         return tensor_of(np.asarray(op.ref(array_of(cast(x, dt)), array_of(cast(weight, dt)),
@@ -1672,7 +1768,8 @@ def copy_into(Tensor x, source):
     """Write `source` (tensor, array or number), broadcast and converted, into `x`."""
     cdef Tensor t
     if not isinstance(source, Tensor):
-        source = as_tensor(source, None if isinstance(source, (ndarray, np_generic)) else dtypes_by_code[x.dt], False)
+        known = isinstance(source, ndarray) and source.dtype.char not in _WITHOUT_DTYPE
+        source = as_tensor(source, None if known else dtypes_by_code[x.dt], False)
     t = cast(<Tensor>source, x.dt)
     if t.block == x.block:
         t = clone(t)
@@ -1717,7 +1814,10 @@ def become(Tensor x, Tensor view):
     rebind(x, view)
     if view.node is not NULL:
         set_node(x, view.node, view.out_index)
-    x.born = view.born
+    if x.flags & VIEW:
+        x.born = view.born
+    elif x.node is NULL and requires_grad(x):
+        mark_reshaped(x)
     mark_written(x)
 
 

@@ -25,6 +25,7 @@ from fastgrad.ops.linalg import matrix_power as matrix_power
 from fastgrad.ops.solvers import linalg_cond as cond
 from fastgrad.ops.solvers import linalg_diagonal as diagonal
 from fastgrad.ops.solvers import linalg_vecdot as vecdot
+from fastgrad.ops.solvers import matrix_exp as matrix_exp
 
 __all__ = [
     "LinAlgError",
@@ -38,6 +39,7 @@ __all__ = [
     "inv",
     "lstsq",
     "matmul",
+    "matrix_exp",
     "matrix_norm",
     "matrix_power",
     "matrix_rank",

@@ -42,6 +42,7 @@ cdef class Op(Operator):
 cdef int record(Op op, PyObject **args, int n_args, uint32_t mask, Tensor out, tuple outs) except -1
 cdef int record_change(Op op, PyObject **args, int n_args, uint32_t mask, Tensor target) except -1
 cdef uint32_t recording_mask(Op op, PyObject **args, int n_args) noexcept
+cdef void mark_reshaped(Tensor leaf) noexcept
 cdef tuple hooks_of(Tensor t)
 cdef object packer()
 cdef bint looks_for_nan() noexcept

@@ -45,6 +45,7 @@ from cython.cimports.fastgrad.tensor import (
     HOOKED,
     LEAF_REQUIRES_GRAD,
     RETAIN_GRAD,
+    VIEW,
     Tensor,
     alias,
     checksum_of,
@@ -859,7 +860,14 @@ def _muted(rule, values):
 
 
 @cython.cfunc
-def _fit(grad, target: cython.pointer(PyObject), output: cython.int) -> Tensor:
+@cython.exceptval(check=False)
+def mark_reshaped(leaf: Tensor) -> cython.void:
+    """The shape of a leaf has been changed in place, beside the tape: nodes that lead to it know the old one."""
+    leaf.born = _numbers
+
+
+@cython.cfunc
+def _fit(grad, source: Node, target: cython.pointer(PyObject), output: cython.int) -> Tensor:
     """`grad` brought to the shape and dtype of what the edge leads to: broadcasting and casts undone."""
     g: Tensor
     node: Node
@@ -883,6 +891,11 @@ def _fit(grad, target: cython.pointer(PyObject), output: cython.int) -> Tensor:
                 fits = _sizes(node)[i] == g.sizes[i]
     else:
         t = cython.cast(Tensor, target)
+        if t.born >= source.number and not t.flags & VIEW:
+            raise RuntimeError(
+                f"the shape of a leaf was changed in place under no_grad, to {_shape_of_edge(target, output)}, after "
+                f"{source.op.name} had used it: its gradient has the old layout. Change the shape before or afterwards"
+            )
         dt = t.dt
         fits = same_sizes(t, g)
     if not fits:
@@ -1120,7 +1133,7 @@ def _run(tensors: tuple, gradients: tuple, keep: cython.bint, attach: cython.bin
                     result = _call_rule(node, argument, grad, i, attach)
                 if result is None:
                     continue
-                g = _fit(result, target, output)
+                g = _fit(result, node, target, output)
                 result = None
                 if isinstance(cython.cast(object, target), Node):
                     _arrive(queue, cython.cast(Node, target), output, g, task, attach)

@@ -44,7 +44,9 @@ cdef class Tensor:
     cdef PyObject *node            # Node that computed it, owned; NULL for a leaf
     cdef PyObject *grad_tensor     # Tensor, owned; or NULL
     cdef PyObject *base            # of a view: the Tensor that it was first made from, owned; Note [Stale views]
-    cdef uint64_t born             # of a view: the block's stamp when its node was made
+    # of a view: the block's stamp when its node was made; of another leaf: how many nodes there had been when its shape
+    # was last changed in place
+    cdef uint64_t born
     cdef int64_t numel_
     cdef unsigned char dt
     cdef unsigned char nd

@@ -332,6 +332,7 @@ cdef class Tensor:
         block_incref(source.block)
         rebind(self, source)
         if requires_grad:
+            self.born = 0
             self.flags |= LEAF_REQUIRES_GRAD
 
     def __dealloc__(self):  # of subclasses, and of what has weak references; see `free_tensor`
@@ -471,6 +472,8 @@ cdef class Tensor:
             if self.dt < FLOAT32:
                 raise RuntimeError(f"only Tensors of floating point dtype can require gradients, "
                                    f"and this one is {dtypes[self.dt].name}")
+            if not self.flags & (VIEW | LEAF_REQUIRES_GRAD):
+                self.born = 0
             self.flags |= LEAF_REQUIRES_GRAD
             set_base(self, NULL)  # a leaf from now on, which edges of its base's node may lead to
         else:
@@ -560,6 +563,7 @@ cdef class Tensor:
         rebind(self, source)
         if self.flags & VIEW:
             self.flags &= ~VIEW
+            self.born = 0
             set_base(self, NULL)
         block_decref(old)
 
@@ -1596,13 +1600,14 @@ def as_tensor(data, dtype dtype, bint copy):
                     array = array.astype(get_default().numpy)
         elif array.dtype == np.float64 and not has_float64(data):
             array = array.astype(get_default().numpy) if dtype is None else array
-        elif array.dtype.kind == "u" and (dtype is None or dtype.code < FLOAT32):
+        elif array.dtype == np.uint64 and (dtype is None or dtype.code < FLOAT32):
             raise ValueError("Overflow when unpacking long: an integer does not fit into 64 bits")
     if dtype is not None and array.dtype != dtype.numpy:
         if numbers:
             array = fitted(array, dtype)
         else:
-            code_of_array(array)
+            if array.dtype.kind not in "biuf":
+                code_of_array(array)
             with np.errstate(over="ignore", invalid="ignore"):
                 array = array.astype(dtype.numpy)
         copy = False

@@ -16,7 +16,7 @@ GROUPS: list[tuple[str, str, str]] = [
         bitwise_xor ceil clamp clamp_max clamp_min clip copysign cos cosh deg2rad digamma div divide erf erfc
         erfinv exp exp2 expm1 fix float_power floor floor_divide fmax fmin fmod frac gcd heaviside hypot lcm
         ldexp lerp lgamma log log10 log1p log2 logaddexp logaddexp2 logical_and logical_not logical_or
-        logical_xor logit maximum minimum mul multiply nan_to_num neg negative polygamma positive pow rad2deg
+        logical_xor logit maximum minimum mul multiply nan_to_num neg negative nextafter polygamma positive pow rad2deg
         reciprocal remainder round rsqrt rsub sgn sigmoid sign signbit sin sinc sinh sqrt square sub subtract
         tan tanh true_divide trunc where xlogy"""),
     ("Comparisons", "", """
@@ -36,9 +36,10 @@ GROUPS: list[tuple[str, str, str]] = [
         squeeze stack swapaxes swapdims T take take_along_dim tensor_split tile transpose tril triu unbind
         unflatten unfold unsqueeze view vsplit vstack"""),
     ("Creation and random numbers", "", """
-        arange as_tensor bernoulli empty empty_like eye from_dlpack from_numpy full full_like Generator get_rng_state
-        linspace logspace manual_seed multinomial normal ones ones_like rand rand_like randint randint_like randn
-        randn_like randperm set_rng_state tensor tril_indices triu_indices zeros zeros_like save load"""),
+        arange asarray as_tensor bartlett_window bernoulli blackman_window empty empty_like eye from_dlpack from_numpy
+        full full_like Generator get_rng_state linspace logspace manual_seed multinomial normal hamming_window
+        hann_window ones ones_like rand rand_like randint randint_like randn randn_like randperm set_rng_state tensor
+        tril_indices triu_indices zeros zeros_like save scalar_tensor load"""),
     ("Linear algebra", "", """
         addbmm addmm addmv addr baddbmm bmm cdist chain_matmul cholesky cholesky_inverse cholesky_solve cross det
         dot einsum ger inner inverse kron logdet matmul matrix_exp matrix_power mm mv outer pinverse qr slogdet svd
@@ -48,30 +49,32 @@ GROUPS: list[tuple[str, str, str]] = [
         matrix_rank multi_dot norm pinv qr slogdet solve solve_triangular svd svdvals vecdot vector_norm"""),
     ("nn.functional", "nn.functional", """
         adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d alpha_dropout avg_pool1d
-        avg_pool2d batch_norm bilinear binary_cross_entropy binary_cross_entropy_with_logits celu conv1d conv2d
-        conv3d conv_transpose2d cosine_embedding_loss cosine_similarity cross_entropy ctc_loss dropout dropout1d
-        dropout2d dropout3d elu embedding embedding_bag fold gaussian_nll_loss gelu glu grid_sample group_norm
-        gumbel_softmax hardshrink hardsigmoid hardswish hardtanh hinge_embedding_loss huber_loss instance_norm
-        interpolate kl_div l1_loss layer_norm leaky_relu linear local_response_norm log_softmax logsigmoid
-        margin_ranking_loss max_pool1d max_pool2d mish mse_loss multi_margin_loss multilabel_soft_margin_loss
-        nll_loss normalize one_hot pad pairwise_distance pixel_shuffle poisson_nll_loss prelu relu relu6
-        rms_norm rrelu scaled_dot_product_attention selu sigmoid silu smooth_l1_loss soft_margin_loss softmax
-        softmin softplus softshrink softsign tanh tanhshrink threshold triplet_margin_loss unfold"""),
+        avg_pool2d avg_pool3d batch_norm bilinear channel_shuffle binary_cross_entropy binary_cross_entropy_with_logits
+        celu conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d cosine_embedding_loss
+        cosine_similarity cross_entropy ctc_loss dropout dropout1d dropout2d dropout3d elu embedding embedding_bag fold
+        gaussian_nll_loss gelu glu grid_sample group_norm gumbel_softmax hardshrink hardsigmoid hardswish hardtanh
+        hinge_embedding_loss huber_loss instance_norm interpolate kl_div l1_loss layer_norm leaky_relu linear
+        local_response_norm log_softmax logsigmoid margin_ranking_loss max_pool1d max_pool2d max_pool3d mish mse_loss
+        multi_margin_loss multilabel_margin_loss multilabel_soft_margin_loss nll_loss normalize one_hot pad
+        pairwise_distance pixel_shuffle pixel_unshuffle poisson_nll_loss prelu relu relu6 rms_norm rrelu
+        scaled_dot_product_attention selu sigmoid silu smooth_l1_loss soft_margin_loss softmax softmin softplus
+        softshrink softsign tanh tanhshrink threshold triplet_margin_loss triplet_margin_with_distance_loss unfold
+        upsample"""),
     ("nn", "nn", """
         AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveMaxPool1d AdaptiveMaxPool2d AlphaDropout AvgPool1d AvgPool2d
-        BatchNorm1d BatchNorm2d BatchNorm3d BCELoss BCEWithLogitsLoss Bilinear CELU ConstantPad1d ConstantPad2d
-        Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d CosineEmbeddingLoss CosineSimilarity
-        CrossEntropyLoss CTCLoss Dropout Dropout1d Dropout2d Dropout3d ELU Embedding EmbeddingBag Flatten Fold
-        GaussianNLLLoss GELU GLU GroupNorm GRU GRUCell Hardshrink Hardsigmoid Hardswish Hardtanh
-        HingeEmbeddingLoss HuberLoss Identity InstanceNorm1d InstanceNorm2d KLDivLoss L1Loss LayerNorm
-        LazyLinear LeakyReLU Linear LogSigmoid LogSoftmax LSTM LSTMCell MarginRankingLoss MaxPool1d MaxPool2d
-        MaxPool3d Mish Module ModuleDict ModuleList MSELoss MultiheadAttention MultiLabelMarginLoss
+        AvgPool3d BatchNorm1d BatchNorm2d BatchNorm3d BCELoss BCEWithLogitsLoss Bilinear CELU ChannelShuffle
+        ConstantPad1d ConstantPad2d Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d
+        CosineEmbeddingLoss CosineSimilarity CrossEntropyLoss CTCLoss Dropout Dropout1d Dropout2d Dropout3d ELU
+        Embedding EmbeddingBag Flatten Fold GaussianNLLLoss GELU GLU GroupNorm GRU GRUCell Hardshrink Hardsigmoid
+        Hardswish Hardtanh HingeEmbeddingLoss HuberLoss Identity InstanceNorm1d InstanceNorm2d KLDivLoss L1Loss
+        LayerNorm LazyLinear LeakyReLU Linear LocalResponseNorm LogSigmoid LogSoftmax LSTM LSTMCell MarginRankingLoss
+        MaxPool1d MaxPool2d MaxPool3d Mish Module ModuleDict ModuleList MSELoss MultiheadAttention MultiLabelMarginLoss
         MultiLabelSoftMarginLoss MultiMarginLoss NLLLoss PairwiseDistance Parameter ParameterDict ParameterList
-        PixelShuffle PoissonNLLLoss PReLU ReflectionPad1d ReflectionPad2d ReLU ReLU6 ReplicationPad2d RMSNorm
-        RNN RNNCell RReLU SELU Sequential Sigmoid SiLU SmoothL1Loss SoftMarginLoss Softmax Softmax2d Softmin
-        Softplus Softshrink Softsign Tanh Tanhshrink Threshold Transformer TransformerDecoder
-        TransformerDecoderLayer TransformerEncoder TransformerEncoderLayer TripletMarginLoss Unflatten Unfold
-        Upsample ZeroPad1d ZeroPad2d"""),
+        PixelShuffle PixelUnshuffle PoissonNLLLoss PReLU ReflectionPad1d ReflectionPad2d ReLU ReLU6 ReplicationPad2d
+        RMSNorm RNN RNNCell RReLU SELU Sequential Sigmoid SiLU SmoothL1Loss SoftMarginLoss Softmax Softmax2d Softmin
+        Softplus Softshrink Softsign Tanh Tanhshrink Threshold Transformer TransformerDecoder TransformerDecoderLayer
+        TransformerEncoder TransformerEncoderLayer TripletMarginLoss TripletMarginWithDistanceLoss Unflatten Unfold
+        Upsample UpsamplingBilinear2d UpsamplingNearest2d ZeroPad1d ZeroPad2d"""),
     ("nn.Module", "nn.Module", """
         add_module apply bfloat16 buffers children cpu cuda double eval extra_repr float forward get_buffer
         get_parameter get_submodule half load_state_dict modules named_buffers named_children named_modules
@@ -104,7 +107,8 @@ GROUPS: list[tuple[str, str, str]] = [
         ChainedScheduler ConstantLR CosineAnnealingLR CosineAnnealingWarmRestarts CyclicLR ExponentialLR
         LambdaLR LinearLR LRScheduler MultiplicativeLR MultiStepLR OneCycleLR PolynomialLR ReduceLROnPlateau
         SequentialLR StepLR"""),
-    ("optim.swa_utils", "optim.swa_utils", "AveragedModel SWALR update_bn"),
+    ("optim.swa_utils", "optim.swa_utils", """
+        AveragedModel get_ema_avg_fn get_ema_multi_avg_fn get_swa_avg_fn get_swa_multi_avg_fn SWALR update_bn"""),
     ("distributions", "distributions", """
         Bernoulli Beta Categorical Distribution Gamma Independent kl_divergence MultivariateNormal Normal Poisson
         Uniform"""),
@@ -134,8 +138,6 @@ HEAD = """\
 Written by `python tests/coverage.py > docs/coverage.md`. What is there is compared with PyTorch, in values, shapes,
 dtypes, errors, gradients and second derivatives, by `tests/test_torch.py` and the tests of `nn` and `optim`. Where it
 differs on purpose, this page says how. `tests/programs/` holds whole scripts that run on either library.
-
-Losses take `reduction` by keyword; `size_average` and `reduce`, which PyTorch has deprecated, are not there.
 """
 
 

@@ -24,6 +24,7 @@ SECTIONS = [
     ("`fastgrad.nn.utils.rnn`", "fastgrad.nn.utils.rnn"),
     ("Optimisers: `fastgrad.optim`", "fastgrad.optim"),
     ("Learning rates: `fastgrad.optim.lr_scheduler`", "fastgrad.optim.lr_scheduler"),
+    ("Averages of parameters: `fastgrad.optim.swa_utils`", "fastgrad.optim.swa_utils"),
     ("Data: `fastgrad.utils.data`", "fastgrad.utils.data"),
     ("Checkpoints: `fastgrad.utils.checkpoint`", "fastgrad.utils.checkpoint"),
     ("Distributions: `fastgrad.distributions`", "fastgrad.distributions"),

@@ -40,6 +40,65 @@ def test_convolutions(n, args, keywords):
         np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-9, atol=1e-11)
 
 
+TRANSPOSED = [
+    (1, (4, 6, 3), {}), (2, (4, 6, 3, 2, 1), {}), (2, (4, 6, 3, 2, 1, 1, 2), {}),
+    (2, (4, 6, (3, 2)), {"stride": 2, "output_padding": 1, "bias": False}),
+    (3, (4, 2, 2, 2), {"dilation": (1, 2, 1)}), (1, (4, 4, 3), {"groups": 4, "stride": 3}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("n", "args", "keywords"), TRANSPOSED, ids=str)
+def test_transposed_convolutions(n, args, keywords):
+    theirs = getattr(torch.nn, f"ConvTranspose{n}d")(*args, dtype=torch.float64, **keywords)
+    ours = getattr(nn, f"ConvTranspose{n}d")(*args, dtype=fg.float64, **keywords)
+    assert repr(ours) == repr(theirs)
+    bound = max(p.abs().max().item() for p in theirs.parameters())
+    assert all(0.1 * bound < p.abs().max().item() < 1.5 * bound for p in ours.parameters())
+    ours.load_state_dict({key: fg.from_numpy(value.detach().numpy()) for key, value in theirs.state_dict().items()})
+    x = np.random.default_rng(0).normal(size=(2, 4, *(5, 4, 3)[:n]))
+    a, b = fg.from_numpy(x).requires_grad_(), torch.from_numpy(x).requires_grad_()
+    mine, other = ours(a), theirs(b)
+    np.testing.assert_allclose(mine.detach().numpy(), other.detach().numpy(), rtol=1e-10, atol=1e-12)
+    (mine * mine).sum().backward()
+    (other * other).sum().backward()
+    for p, q in zip([a, *ours.parameters()], [b, *theirs.parameters()], strict=True):
+        np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-9, atol=1e-11)
+    if max(ours.stride) > 1:
+        size = [n + (s > 1) - m for n, s, m in zip(mine.shape[2:], ours.stride, ours.output_padding, strict=True)]
+        np.testing.assert_allclose(ours(a, size).detach().numpy(), theirs(b, size).detach().numpy(), rtol=1e-10)
+    for module, given in ((ours, a), (theirs, b)):
+        with pytest.raises(ValueError, match="output size"):
+            module(given, [99] * n)
+
+
+IMAGES = [
+    ("Upsample", (), {"scale_factor": 2}), ("Upsample", ((7, 9), None, "bilinear"), {}),
+    ("Upsample", (None, 1.5, "bicubic", True), {}), ("UpsamplingNearest2d", (), {"scale_factor": (2, 3)}),
+    ("UpsamplingBilinear2d", (5,), {}), ("PixelShuffle", (2,), {}), ("PixelUnshuffle", (2,), {}),
+    ("ChannelShuffle", (2,), {}), ("Unfold", (2,), {"stride": 2}), ("Fold", ((4, 5), (2, 1)), {}),
+    ("Softmax2d", (), {}), ("LocalResponseNorm", (3,), {"k": 2.0}), ("MaxPool3d", (2,), {}),
+    ("AvgPool3d", (2, 1), {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "args", "keywords"), IMAGES, ids=str)
+def test_images(name, args, keywords):
+    theirs, ours = getattr(torch.nn, name)(*args, **keywords), getattr(nn, name)(*args, **keywords)
+    assert repr(ours) == repr(theirs)
+    x = np.random.default_rng(0).normal(size=(2, 4, 15) if name == "Fold" else (2, 4, 6, 4))
+    found = ours(fg.from_numpy(x)).numpy(), theirs(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(*found, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("distance", [None, lambda a, b: (a - b).abs().sum(-1)])
+@pytest.mark.parametrize("keywords", [{}, {"swap": True, "margin": 0.5}, {"reduction": "none"}])
+def test_triplets_with_a_distance(distance, keywords):
+    arrays = np.random.default_rng(0).normal(size=(3, 4, 5))
+    found = [library.nn.TripletMarginWithDistanceLoss(distance_function=distance, **keywords)(
+        *(library.tensor(array) for array in arrays)).numpy() for library in (fg, torch)]  # fmt: skip
+    np.testing.assert_allclose(*found, rtol=1e-9)
+
+
 POOLS = [
     ("MaxPool1d", (3,), {}), ("MaxPool1d", (3, 2, 1), {"ceil_mode": True}), ("AvgPool1d", (2,), {}),
     ("AvgPool1d", (3, 2, 1), {"count_include_pad": False}), ("AdaptiveAvgPool1d", (3,), {}),

@@ -122,3 +122,67 @@ def test_randint_like():
             assert drawn.dtype == x.dtype
             assert (drawn.min().item(), drawn.max().item()) == (least, most)
         assert library.randint_like(x, 5, dtype=library.int32).dtype == library.int32
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+@pytest.mark.parametrize("length", [0, 1, 2, 7, 8])
+@pytest.mark.parametrize("name", ["hann_window", "hamming_window", "blackman_window", "bartlett_window"])
+def test_windows(name, length, periodic):
+    torch = pytest.importorskip("torch")
+    for dtype in ("float32", "float64"):
+        ours = getattr(fg, name)(length, periodic, dtype=getattr(fg, dtype))
+        theirs = getattr(torch, name)(length, periodic, dtype=getattr(torch, dtype))
+        assert ours.dtype.name == dtype
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-6 if dtype == "float32" else 1e-12)
+    assert getattr(fg, name)(3).dtype is fg.float32
+    with pytest.raises(RuntimeError, match="window_length"):
+        getattr(fg, name)(-1)
+
+
+def test_asarray():
+    torch = pytest.importorskip("torch")
+    for library in (fg, torch):
+        array = np.ones(3)
+        shared, copied = library.asarray(array), library.asarray(array, copy=True)
+        array[0] = 5
+        assert shared.tolist() == [5, 1, 1]
+        assert copied.tolist() == [1, 1, 1]
+        x = library.ones(2)
+        assert library.asarray(x) is x
+        assert library.asarray(x, copy=True).data_ptr() != x.data_ptr()
+        assert library.asarray([1, 2], dtype=library.float64).dtype is library.float64
+        assert library.asarray([1.0], requires_grad=True).requires_grad
+        assert library.asarray(2.0).ndim == 0
+        for wrong in ([1, 2], np.ones(2)):
+            with pytest.raises(ValueError, match=r"alias|copy"):
+                library.asarray(wrong, dtype=library.float32, copy=False)
+        assert library.scalar_tensor(2).dtype is library.float32
+
+
+def test_applied_and_resized():
+    torch = pytest.importorskip("torch")
+    for library in (fg, torch):
+        x = library.arange(6.0).reshape(2, 3).t()
+        assert x.apply_(lambda v: v * v + 1) is x
+        assert x.tolist() == [[1, 10], [2, 17], [5, 26]]
+        x.map_(library.tensor([1.0, 2.0]), lambda a, b: a - b)
+        assert x.tolist() == [[0, 8], [1, 15], [4, 24]]
+        y = library.arange(6.0)
+        assert y.resize_(2, 2) is y
+        assert y.tolist() == [[0, 1], [2, 3]]
+        y = library.arange(2.0)
+        assert tuple(y.resize_((3, 2)).shape) == (3, 2)
+        assert y.flatten()[:2].tolist() == [0, 1]
+        leaf = library.ones(2, requires_grad=True)
+        with pytest.raises(RuntimeError, match="resize"):
+            leaf.resize_(1)
+        with pytest.raises(RuntimeError, match="apply_"):
+            leaf.apply_(abs)
+    assert fg.tensor([1.0]).polygamma(1).item() == pytest.approx(np.pi**2 / 6)
+
+
+def test_names_of_networks_at_the_first_level():
+    torch = pytest.importorskip("torch")
+    for name in fg._OF_NN:
+        assert callable(getattr(fg, name))
+        assert callable(getattr(torch, name))

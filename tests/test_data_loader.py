@@ -127,3 +127,8 @@ def test_wrong_options():
         ours.random_split(range(5), [1, 2])
     with pytest.raises(AssertionError):
         ours.TensorDataset(fg.ones(2), fg.ones(3))
+
+
+def test_a_negative_timeout_is_refused():
+    with pytest.raises(ValueError, match="timeout"):
+        ours.DataLoader(range(3), timeout=-1)

@@ -460,3 +460,42 @@ def test_a_gradient_that_a_leaf_had_before_its_shape_changed():
             x.t_()
         with pytest.raises(RuntimeError, match="size of tensor a"):
             (x * 2).sum().backward()
+
+
+@pytest.mark.parametrize(("name", "args", "shape"), [*SHAPE_CHANGES, ("t_", (), (2, 2))])
+@pytest.mark.parametrize("use", [lambda w: w + 1, lambda w: -w, lambda w: w.sum()], ids=["add", "neg", "sum"])
+def test_a_gradient_of_the_old_shape_is_refused(name, args, shape, use):
+    """PyTorch gives a square leaf its gradient in the old layout, and is silent."""
+    w = fg.ones(*shape, requires_grad=True)
+    before = use(w)
+    with fg.no_grad():
+        getattr(w, name)(*args)
+    after = use(w)
+    with pytest.raises(RuntimeError, match="shape of a leaf was changed in place"):
+        before.sum().backward()
+    with pytest.raises(RuntimeError, match="shape of a leaf was changed in place"):
+        fg.autograd.grad(use(w).sum() + before.sum(), w)
+    after.sum().backward()
+    assert w.grad.shape == w.shape
+    w.requires_grad_(False)
+    w.requires_grad_(True)
+    use(w).sum().backward()
+
+
+def test_what_other_tensors_leave_in_memory_is_no_change_of_shape():
+    for _ in range(300):
+        fg.ones(4, 4)[1:].t_()
+        w = fg.ones(2, 2, requires_grad=True)
+        loss = (w + 1).sum()
+        w.data = fg.ones(4, 2)[1:3]
+        loss.backward()
+
+
+def test_changes_of_what_is_empty_are_recorded_like_others():
+    x = fg.zeros(1, 0, requires_grad=True)
+    y = x * 1.5
+    y.pow_(2)
+    y.mul_(2.0)
+    y.zero_()
+    y.sum().backward()
+    assert x.grad.shape == (1, 0)

@@ -140,3 +140,14 @@ def test_svd_of_torch(some):
     np.testing.assert_allclose((ours.U * ours.S @ ours.V.T).numpy(), x)
     np.testing.assert_allclose(ours.S.numpy(), theirs.S.numpy())
     same(lambda lib, a: lib.svd(a, compute_uv=False).S, x)
+
+
+def test_a_captured_exponential_refuses_larger_matrices():
+    exponential = fg.capture(lambda x: fg.matrix_exp(x))
+    for factor in (1.0, 0.5, 8.0):
+        x = fg.eye(2) * factor
+        if factor > 1:
+            with pytest.raises(RuntimeError, match="larger"):
+                exponential(x)
+        else:
+            np.testing.assert_allclose(exponential(x).numpy(), fg.matrix_exp(x).numpy())

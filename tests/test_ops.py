@@ -207,8 +207,9 @@ def test_composites_take_out(name):
         out = fg.zeros_like(result)
         assert COMPOSITES[name].function(*arguments, **keywords, out=out) is out
         np.testing.assert_array_equal(out.numpy(), result.numpy())
-        with pytest.raises(RuntimeError, match="out has shape"):
-            COMPOSITES[name].function(*arguments, **keywords, out=fg.zeros(*result.shape, 2, dtype=result.dtype))
+        wide = fg.zeros(*result.shape, 2, dtype=result.dtype)
+        assert COMPOSITES[name].function(*arguments, **keywords, out=wide) is wide
+        assert wide.shape == result.shape
         if result.is_floating_point():
             with pytest.raises(RuntimeError, match="can't be cast"):
                 COMPOSITES[name].function(*arguments, **keywords, out=fg.zeros(result.shape, dtype=fg.int64))

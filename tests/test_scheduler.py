@@ -22,6 +22,10 @@ CASES = {
     "OneCycleLR linear": lambda s, o: s.OneCycleLR(
         o, [0.5, 0.7], epochs=8, steps_per_epoch=5, anneal_strategy="linear"
     ),
+    "CyclicLR": lambda s, o: s.CyclicLR(o, 0.01, 0.1, 5, 7),
+    "CyclicLR triangular2": lambda s, o: s.CyclicLR(o, [0.01, 0.02], 0.1, 4, mode="triangular2", cycle_momentum=False),
+    "CyclicLR exp_range": lambda s, o: s.CyclicLR(o, 0.01, [0.1, 0.3], 4, mode="exp_range", gamma=0.9),
+    "CyclicLR scale_fn": lambda s, o: s.CyclicLR(o, 0.01, 0.1, 4, scale_fn=lambda x: 0.7**x, scale_mode="iterations"),
     "OneCycleLR three": lambda s, o: s.OneCycleLR(o, 0.5, total_steps=40, three_phase=True, cycle_momentum=False),
     "SequentialLR": lambda s, o: s.SequentialLR(
         o, [s.ConstantLR(o, 0.1, 4), s.ExponentialLR(o, 0.9), s.StepLR(o, 3, 0.5)], [4, 17]

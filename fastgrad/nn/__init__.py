@@ -12,6 +12,7 @@ from fastgrad.nn import (
     normalization,
     padding,
     recurrent,
+    resampling,
     utils,
     weighted,
 )
@@ -26,6 +27,7 @@ from fastgrad.nn.normalization import *
 from fastgrad.nn.padding import *
 from fastgrad.nn.parameter import Parameter
 from fastgrad.nn.recurrent import *
+from fastgrad.nn.resampling import *
 from fastgrad.nn.weighted import *
 
 __all__ = ["Module", "Parameter", "functional", "init", "utils"]
@@ -38,4 +40,5 @@ __all__ += loss.__all__
 __all__ += normalization.__all__
 __all__ += padding.__all__
 __all__ += recurrent.__all__
+__all__ += resampling.__all__
 __all__ += weighted.__all__

@@ -14,7 +14,8 @@ from fastgrad.tensor import Tensor
 
 __all__ = [
     "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "AvgPool1d", "AvgPool2d",
-    "Conv1d", "Conv2d", "Conv3d", "MaxPool1d", "MaxPool2d",
+    "AvgPool3d", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "MaxPool1d",
+    "MaxPool2d", "MaxPool3d",
 ]  # fmt: skip
 
 
@@ -105,6 +106,77 @@ class Conv3d(_Convolution):
     _dims = 3
 
 
+class _Transposed(_Convolution):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes = 1, padding: Sizes = 0,
+        output_padding: Sizes = 0, groups: int = 1, bias: bool = True, dilation: Sizes = 1, padding_mode: str = "zeros",
+        device: Any = None, dtype: Any = None,
+    ) -> None:  # fmt: skip
+        if padding_mode != "zeros":
+            raise ValueError(f'Only "zeros" padding mode is supported for {type(self).__name__}')
+        super().__init__(out_channels, in_channels, kernel_size, stride, padding, dilation, groups, False,
+                         device=device, dtype=dtype)  # fmt: skip
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.output_padding = _each(output_padding, self._dims, "output_padding")
+        self.bias = Parameter(ops.empty(out_channels, dtype=dtype, device=device)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias anew, uniformly in +-1/sqrt(out_channels / groups x kernel_size)."""
+        inputs = self.out_channels // self.groups * prod(self.kernel_size)
+        for parameter in (self.weight, self.bias):
+            if parameter is not None and inputs:
+                init.uniform_(parameter, -1 / sqrt(inputs), 1 / sqrt(inputs))
+
+    def __call__(  # type: ignore[override]
+        self, input: Tensor, output_size: Sequence[int] | None = None
+    ) -> Tensor:
+        return super().__call__(input) if output_size is None else self._watched_call(input, output_size)
+
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """`output_size`, of the last dimensions, chooses the output padding. ValueError if there is none for it."""
+        more = self.output_padding
+        if output_size is not None:
+            wanted, here = tuple(output_size)[-self._dims :], tuple(input.shape)[-self._dims :]
+            spans = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+            around: Any = self.padding
+            least = [(size - 1) * s - 2 * p + span
+                     for size, s, p, span in zip(here, self.stride, around, spans, strict=True)]  # fmt: skip
+            more = tuple(size - low for size, low in zip(wanted, least, strict=True))
+            if any(not 0 <= m < max(s, d) for m, s, d in zip(more, self.stride, self.dilation, strict=True)):
+                raise ValueError(f"requested an output size of {list(wanted)}, but valid sizes range from {least}, in "
+                                 f"steps below the stride (for an input of {list(input.shape)})")
+        convolve = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[self._dims - 1]
+        padding: Any = self.padding
+        return convolve(input, self.weight, self.bias, self.stride, padding, more, self.groups, self.dilation)
+
+    def extra_repr(self) -> str:
+        text = super().extra_repr()
+        if self.output_padding == (0,) * self._dims:
+            return text
+        before = f", padding={self.padding}" if self.padding != (0,) * self._dims else f", stride={self.stride}"
+        return text.replace(before, f"{before}, output_padding={self.output_padding}")
+
+
+class ConvTranspose1d(_Transposed):
+    """`functional.conv_transpose1d` with weight (in_channels, out_channels / groups, kernel_size), bias (out_channels).
+    """
+
+    _dims = 1
+
+
+class ConvTranspose2d(_Transposed):
+    """`functional.conv_transpose2d` with weight and bias, as ConvTranspose1d."""
+
+    _dims = 2
+
+
+class ConvTranspose3d(_Transposed):
+    """`functional.conv_transpose3d` with weight and bias, as ConvTranspose1d."""
+
+    _dims = 3
+
+
 # ---------------------------------------------------------------------------------------------- pooling
 
 
@@ -134,6 +206,14 @@ class MaxPool2d(MaxPool1d):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.max_pool2d(input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode,
+                            self.return_indices)  # fmt: skip
+
+
+class MaxPool3d(MaxPool1d):
+    """`functional.max_pool3d`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.max_pool3d(input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode,
                             self.return_indices)  # fmt: skip
 
 
@@ -177,6 +257,14 @@ class AvgPool2d(UnaryModule):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
+class AvgPool3d(AvgPool2d):
+    """`functional.avg_pool3d`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.avg_pool3d(input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad,
+                            self.divisor_override)  # fmt: skip
+
+
 class _Adaptive(UnaryModule):
     def __init__(self, output_size: Any) -> None:
         super().__init__()
@@ -200,14 +288,22 @@ class AdaptiveAvgPool2d(_Adaptive):
         return F.adaptive_avg_pool2d(input, self.output_size)
 
 
-class AdaptiveMaxPool1d(_Adaptive):
+class _AdaptiveMax(_Adaptive):
+    def __init__(self, output_size: Any, return_indices: bool = False) -> None:
+        super().__init__(output_size)
+        if return_indices:
+            raise NotImplementedError(f"{type(self).__name__}: return_indices=True is not supported")
+        self.return_indices = False
+
+
+class AdaptiveMaxPool1d(_AdaptiveMax):
     """`functional.adaptive_max_pool1d`."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.adaptive_max_pool1d(input, self.output_size)
 
 
-class AdaptiveMaxPool2d(_Adaptive):
+class AdaptiveMaxPool2d(_AdaptiveMax):
     """`functional.adaptive_max_pool2d`."""
 
     def forward(self, input: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Distances, and losses of numbers, of distributions and of pairs, composed of ops. nn.functional has them."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 from warnings import warn
 
@@ -10,7 +11,25 @@ from fastgrad import ops
 from fastgrad.nn.pointwise import logsigmoid
 from fastgrad.ops.table import composite
 from fastgrad.replay import check_values
-from fastgrad.tensor import Tensor
+from fastgrad.tensor import Tensor, int64
+
+
+def reduction_of(reduction: str, size_average: bool | None, reduce: bool | None) -> str:
+    """`reduction`, or what is said in its place by the two arguments that PyTorch had before, with a UserWarning."""
+    if size_average is None and reduce is None:
+        return reduction
+    if reduce is not None and not reduce:
+        reduction = "none"
+    else:
+        reduction = "mean" if size_average is None or size_average else "sum"
+    warn(f"size_average and reduce are deprecated; say reduction='{reduction}' instead.", stacklevel=3)
+    return reduction
+
+
+def weighted(losses: Tensor, weight: Tensor, reduction: str) -> Tensor:
+    """The losses times their weights, reduced; the mean divides by the sum of the weights."""
+    losses = losses * weight
+    return ops.sum(losses) / ops.sum(weight) if reduction == "mean" else reduced(losses, reduction)
 
 
 def reduced(losses: Tensor, reduction: str) -> Tensor:
@@ -50,9 +69,13 @@ def _like(rng: np.random.Generator, *more: dict[str, Any], low: float = -2.0) ->
 
 
 @composite(sample=lambda rng: _like(rng, {"beta": 0.3}, {"beta": 0.0}, {"beta": -1.0}), methods=())
-def smooth_l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", beta: float = 1.0) -> Tensor:
+def smooth_l1_loss(
+    input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
+    reduction: str = "mean", beta: float = 1.0,
+) -> Tensor:  # fmt: skip
     """d^2 / (2 beta) where |d| = |x - y| is below beta, |d| - beta / 2 elsewhere: Girshick (2015). RuntimeError for a
     negative beta; warns where sizes differ."""
+    reduction = reduction_of(reduction, size_average, reduce)
     if beta < 0:
         raise RuntimeError("smooth_l1_loss does not support negative values for beta.")
     if input.shape != target.shape:
@@ -67,7 +90,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", be
 
 @composite(sample=lambda rng: _like(rng, {"delta": 0.3}, {"delta": 0.0}), methods=())
 def huber_loss(
-    input: Tensor, target: Tensor, *, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
+    input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
 ) -> Tensor:
     """d^2 / 2 where |d| = |x - y| is at most delta, delta (|d| - delta / 2) elsewhere: Huber (1964); times `weight`.
     RuntimeError for a delta that is not above 0."""
@@ -79,26 +102,22 @@ def huber_loss(
     far = distance > delta
     near = ops.where(far, 0.0, distance)  # as above
     losses = ops.where(far, delta * (distance - 0.5 * delta), 0.5 * near * near)
-    if weight is None:
-        return reduced(losses, reduction)
-    losses = losses * weight
-    return ops.sum(losses) / ops.sum(weight) if reduction == "mean" else reduced(losses, reduction)
+    return reduced(losses, reduction) if weight is None else weighted(losses, weight, reduction)
 
 
 @composite(sample=lambda rng: _like(rng, {"log_input": False}, {"full": True}, low=0.1), methods=())
 def poisson_nll_loss(
-    input: Tensor, target: Tensor, log_input: bool = True, full: bool = False, *, eps: float = 1e-8,
-    reduction: str = "mean",
+    input: Tensor, target: Tensor, log_input: bool = True, full: bool = False, size_average: bool | None = None,
+    eps: float = 1e-8, reduce: bool | None = None, reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
     """e^x - y x for logarithms x of the rate, x - y log(x + eps) for rates; `full` adds Stirling's y log y - y +
     log(2 pi y) / 2 where y > 1."""
+    reduction = reduction_of(reduction, size_average, reduce)
     losses = ops.exp(input) - target * input if log_input else input - target * ops.log(input + eps)
     if full:
         more = target > 1
         y = ops.where(more, target, 1.0)
         losses = losses + ops.where(more, y * ops.log(y) - y + 0.5 * ops.log(2 * math.pi * y), 0.0)
-    if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"{reduction} is not a valid value for reduction")
     return reduced(losses, reduction)
 
 
@@ -141,8 +160,11 @@ def gaussian_nll_loss(
 
 
 @composite(sample=lambda rng: _like(rng), methods=())
-def soft_margin_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
+def soft_margin_loss(
+    input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean"
+) -> Tensor:  # fmt: skip
     """log(1 + e^(-y x)), for y of 1 and -1."""
+    reduction = reduction_of(reduction, size_average, reduce)
     if reduction in ("none", "mean", "sum") and not (input.is_floating_point() and target.is_floating_point()):
         raise RuntimeError(f"soft_margin_loss is not implemented for {input.dtype.name}")
     return reduced(ops.log1p(ops.exp(-target * input)), reduction)
@@ -153,10 +175,14 @@ def soft_margin_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") 
 
 @composite(sample=lambda rng: _like(rng, {"log_target": True, "reduction": "batchmean"}, {"reduction": "batchmean"},
                                     low=0.0), methods=())
-def kl_div(input: Tensor, target: Tensor, *, reduction: str = "mean", log_target: bool = False) -> Tensor:
+def kl_div(
+    input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
+    reduction: str = "mean", log_target: bool = False,
+) -> Tensor:  # fmt: skip
     """y (log y - x): the pointwise Kullback-Leibler divergence for log-probabilities x and probabilities y (their
     logarithms with `log_target`). "batchmean" divides the sum by the first size, and is the divergence; "mean" warns
     that it is not."""
+    reduction = reduction_of(reduction, size_average, reduce)
     if reduction == "mean":
         warn("reduction: 'mean' divides the total loss by both the batch size and the support size. 'batchmean' "
              "divides only by the batch size, and aligns with the KL div math definition.", stacklevel=2)
@@ -170,9 +196,11 @@ def kl_div(input: Tensor, target: Tensor, *, reduction: str = "mean", log_target
                                (x, rng.uniform(0, 1, (2, 3)), rng.uniform(0, 1, 3), {"reduction": "none"}),
                                (x[0], rng.uniform(0, 1, 3), {"reduction": "sum"})], methods=())
 def multilabel_soft_margin_loss(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, *, reduction: str = "mean"
-) -> Tensor:
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+    reduce: bool | None = None, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
     """The mean over the last dimension of -(y log s(x) + (1 - y) log s(-x)), with the sigmoid s and weights."""
+    reduction = reduction_of(reduction, size_average, reduce)
     losses = -(target * logsigmoid(input) + (1 - target) * logsigmoid(-input))
     if weight is not None:
         losses = losses * weight
@@ -184,11 +212,12 @@ def multilabel_soft_margin_loss(
                                (x, np.array([2, 2, 0]), {"weight": rng.uniform(0, 1, 4)}), (x[0], np.array(1)),
                                (x, np.array([0, 3, 1]), {"p": 3})], methods=())
 def multi_margin_loss(
-    input: Tensor, target: Tensor, p: int = 1, margin: float = 1.0, weight: Tensor | None = None, *,
-    reduction: str = "mean",
+    input: Tensor, target: Tensor, p: int = 1, margin: float = 1.0, weight: Tensor | None = None,
+    size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
     """The sum over classes i other than y of max(0, margin - x[y] + x[i])^p, over their number; times weight[y]. x is
     (N, C) or (C), y (N) or (). ValueError unless p is 1 or 2."""
+    reduction = reduction_of(reduction, size_average, reduce)
     if p not in (1, 2):
         raise ValueError("only p == 1 and p == 2 supported")
     scores = input if input.ndim == 2 else ops.unsqueeze(input, 0)
@@ -239,8 +268,12 @@ def pairwise_distance(
 
 @composite(sample=lambda rng: [(x := rng.uniform(-2, 2, 4), np.array([1.0, -1, 1, -1])),
                                (x, np.array([1.0, -1, -1, 3.0]), 0.5, {"reduction": "none"})], methods=())
-def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, *, reduction: str = "mean") -> Tensor:
+def hinge_embedding_loss(
+    input: Tensor, target: Tensor, margin: float = 1.0, size_average: bool | None = None, reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:  # fmt: skip
     """x where y is 1, max(0, margin - x) where it is -1."""
+    reduction = reduction_of(reduction, size_average, reduce)
     if reduction == "mean" and not input.is_floating_point():
         raise RuntimeError(f"hinge_embedding_loss is not implemented for {input.dtype.name}")
     if not input.is_floating_point():
@@ -258,9 +291,11 @@ def _labelled(rng: np.random.Generator) -> list[tuple]:
 
 @composite(sample=_labelled, methods=())
 def cosine_embedding_loss(
-    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, *, reduction: str = "mean"
-) -> Tensor:
+    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, size_average: bool | None = None,
+    reduce: bool | None = None, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
     """1 - cos where y is 1, max(0, cos - margin) where it is -1: (N, D), (N, D), (N) or (D), (D), ()."""
+    reduction = reduction_of(reduction, size_average, reduce)
     if not ((target.ndim == 1 and input1.ndim == 2 == input2.ndim)
             or (target.ndim == 0 and input1.ndim == 1 == input2.ndim)):
         raise RuntimeError(f"{target.ndim}D target tensor expects {target.ndim + 1}D input tensors, but found inputs "
@@ -276,9 +311,11 @@ def cosine_embedding_loss(
                                (x, x[::-1].copy(), np.array([1.0, -1, -1]), 0.5, {"reduction": "none"})],
            methods=())
 def margin_ranking_loss(
-    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, *, reduction: str = "mean"
-) -> Tensor:
+    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, size_average: bool | None = None,
+    reduce: bool | None = None, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
     """max(0, margin - y (x1 - x2)): 1 in y says that x1 should be the larger."""
+    reduction = reduction_of(reduction, size_average, reduce)
     if not input1.ndim == input2.ndim == target.ndim:
         raise RuntimeError(f"margin_ranking_loss : All input tensors should have same dimension but got sizes: "
                            f"{list(input1.shape)}, {list(input2.shape)}, {list(target.shape)}")
@@ -294,16 +331,54 @@ def _triplets(rng: np.random.Generator) -> list[tuple]:
 @composite(sample=_triplets, methods=())
 def triplet_margin_loss(
     anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2, eps: float = 1e-6,
-    swap: bool = False, *, reduction: str = "mean",
+    swap: bool = False, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
     """max(0, margin + d(a, p) - d(a, n)) with `pairwise_distance` d; `swap` takes d(p, n) where it is the smaller:
     Balntas et al. (2016). ValueError for a margin that is not above 0."""
+    reduction = reduction_of(reduction, size_average, reduce)
     if not margin > 0:
         raise ValueError(f"margin must be greater than 0, got {margin}")
     near, far = pairwise_distance(anchor, positive, p, eps), pairwise_distance(anchor, negative, p, eps)
     if swap:
         far = ops.minimum(far, pairwise_distance(positive, negative, p, eps))
     return reduced(ops.clamp(margin + near - far, min=0.0), reduction)
+
+
+def triplet_margin_with_distance_loss(
+    anchor: Tensor, positive: Tensor, negative: Tensor, *,
+    distance_function: Callable[[Tensor, Tensor], Tensor] | None = None, margin: float = 1.0, swap: bool = False,
+    reduction: str = "mean",
+) -> Tensor:  # fmt: skip
+    """`triplet_margin_loss` with a distance of one's own; `pairwise_distance` if there is none."""
+    if not margin > 0:
+        raise ValueError(f"margin must be greater than 0, got {margin}")
+    distance = pairwise_distance if distance_function is None else distance_function
+    near, far = distance(anchor, positive), distance(anchor, negative)
+    if swap:
+        far = ops.minimum(far, distance(positive, negative))
+    return reduced(ops.clamp(margin + near - far, min=0.0), reduction)
+
+
+@composite(sample=lambda rng: [(x := rng.uniform(-1, 1, (3, 4)), y := np.array([[3, 0, -1, 1], [-1, 2, 0, 1],
+                                                                               [0, 1, 2, 3]])),
+                               (x, y, {"reduction": "none"}), (x[0], y[0], {"reduction": "sum"}), (x, y[0])],
+           methods=())
+def multilabel_margin_loss(
+    input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean"
+) -> Tensor:
+    """The sum over classes j in y, up to the first -1, and i that are not of max(0, 1 - (x[j] - x[i])), over the number
+    of classes: (N, C) or (C), y of the same shape (int64). RuntimeError if the shapes differ."""
+    reduction = reduction_of(reduction, size_average, reduce)
+    if input.shape != target.shape or input.ndim not in (1, 2):
+        raise RuntimeError(f"inconsistent target size: {list(target.shape)} for {list(input.shape)}")
+    x, y = (t if t.ndim == 2 else ops.unsqueeze(t, 0) for t in (input, target))
+    listed = ops.cumsum((y < 0).to(int64), 1) == 0  # before the first -1
+    index = ops.where(listed, y, 0)
+    inside = ops.scatter_add(ops.zeros(x.shape, dtype=int64), 1, index, listed.to(int64)) > 0
+    over = 1 - (ops.unsqueeze(ops.gather(x, 1, index), 2) - ops.unsqueeze(x, 1))
+    counted = ops.unsqueeze(listed, 2) & ops.unsqueeze(~inside, 1) & (over > 0)
+    losses = ops.sum(ops.where(counted, over, 0.0), (1, 2)) / x.shape[1]
+    return reduced(losses if input.ndim == 2 else ops.reshape(losses, ()), reduction)
 
 
 # ---------------------------------------------------------------------------------------------- bilinear

@@ -9,7 +9,7 @@ from typing import Any
 from warnings import warn
 
 from fastgrad import ops
-from fastgrad.nn import windows
+from fastgrad.nn import images, windows
 from fastgrad.nn.criteria import (
     bilinear as bilinear,
 )
@@ -38,6 +38,9 @@ from fastgrad.nn.criteria import (
     multi_margin_loss as multi_margin_loss,
 )
 from fastgrad.nn.criteria import (
+    multilabel_margin_loss as multilabel_margin_loss,
+)
+from fastgrad.nn.criteria import (
     multilabel_soft_margin_loss as multilabel_soft_margin_loss,
 )
 from fastgrad.nn.criteria import (
@@ -48,7 +51,9 @@ from fastgrad.nn.criteria import (
 )
 from fastgrad.nn.criteria import (
     reduced,
+    reduction_of,
     warn_of_broadcast,
+    weighted,
 )
 from fastgrad.nn.criteria import (
     smooth_l1_loss as smooth_l1_loss,
@@ -58,6 +63,9 @@ from fastgrad.nn.criteria import (
 )
 from fastgrad.nn.criteria import (
     triplet_margin_loss as triplet_margin_loss,
+)
+from fastgrad.nn.criteria import (
+    triplet_margin_with_distance_loss as triplet_margin_with_distance_loss,
 )
 from fastgrad.nn.normalization import (
     batch_norm as batch_norm,
@@ -213,6 +221,7 @@ __all__ = [
     "mish",
     "mse_loss",
     "multi_margin_loss",
+    "multilabel_margin_loss",
     "multilabel_soft_margin_loss",
     "nll_loss",
     "normalize",
@@ -240,6 +249,7 @@ __all__ = [
     "tanhshrink",
     "threshold",
     "triplet_margin_loss",
+    "triplet_margin_with_distance_loss",
 ]
 
 # ---------------------------------------------------------------------------------------------- layers, activations
@@ -296,18 +306,37 @@ def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
 # ---------------------------------------------------------------------------------------------- regression losses
 
 
-def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
-    """(x - y)^2. UserWarning if the sizes differ, RuntimeError if they do not broadcast either."""
+def mse_loss(
+    input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
+    reduction: str = "mean", weight: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """(x - y)^2, times `weight` of the input's shape (ValueError for another); then the mean divides by its sum.
+    UserWarning if the sizes differ, RuntimeError if they do not broadcast either."""
     if input.shape != target.shape:
         warn_of_broadcast(input, target)
-    return reduced(ops.square(input - target), reduction)
+    if size_average is not None or reduce is not None:
+        reduction = reduction_of(reduction, size_average, reduce)
+    losses = ops.square(input - target)
+    return reduced(losses, reduction) if weight is None else _weighted(losses, input, weight, reduction)
 
 
-def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
-    """|x - y|, with derivative 0 at 0. UserWarning and RuntimeError as `mse_loss`."""
+def l1_loss(
+    input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
+    reduction: str = "mean", weight: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """|x - y|, with derivative 0 at 0. `weight`, warnings and errors as for `mse_loss`."""
     if input.shape != target.shape:
         warn_of_broadcast(input, target)
-    return reduced(ops.abs(input - target), reduction)
+    if size_average is not None or reduce is not None:
+        reduction = reduction_of(reduction, size_average, reduce)
+    losses = ops.abs(input - target)
+    return reduced(losses, reduction) if weight is None else _weighted(losses, input, weight, reduction)
+
+
+def _weighted(losses: Tensor, input: Tensor, weight: Tensor, reduction: str) -> Tensor:
+    if weight.shape != input.shape:
+        raise ValueError("Weights and input must have the same size.")
+    return weighted(losses, weight, reduction)
 
 
 # ---------------------------------------------------------------------------------------------- two classes
@@ -322,8 +351,9 @@ def _check_probabilities(name: str, values: Tensor) -> None:
 
 
 def binary_cross_entropy(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, *, reduction: str = "mean"
-) -> Tensor:
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+    reduce: bool | None = None, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
     """-w (y log x + (1 - y) log(1 - x)) for probabilities x and y of one shape and dtype, w broadcast to it.
 
     A logarithm counts as -100 below that, so that no loss is infinite; the derivative's denominator x (1 - x) counts
@@ -346,14 +376,15 @@ def binary_cross_entropy(
     losses = ops.where(inside, lost, edge)
     if weight is not None:
         losses = losses * ops.broadcast_to(weight, input.shape)
-    return reduced(losses, reduction)
+    return reduced(losses, reduction_of(reduction, size_average, reduce))
 
 
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
-    *,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
     reduction: str = "mean",
     pos_weight: Tensor | None = None,
 ) -> Tensor:
@@ -375,7 +406,7 @@ def binary_cross_entropy_with_logits(
     losses = (1 - target) * input + losses
     if weight is not None:
         losses = losses * weight
-    return reduced(losses, reduction)
+    return reduced(losses, reduction_of(reduction, size_average, reduce))
 
 
 # ---------------------------------------------------------------------------------------------- many classes
@@ -385,8 +416,9 @@ def nll_loss(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
-    *,
+    size_average: bool | None = None,
     ignore_index: int = -100,
+    reduce: bool | None = None,
     reduction: str = "mean",
 ) -> Tensor:
     """-w[y] x[y] for log-probabilities x and classes y: (N, C, ...) and (N, ...), or (C) and ().
@@ -395,6 +427,8 @@ def nll_loss(
     sum of w[y], and is NaN if nothing is left. y is int64 or uint8 (RuntimeError); IndexError if it is no class,
     ValueError or RuntimeError if the sizes do not fit.
     """
+    if size_average is not None or reduce is not None:
+        reduction = reduction_of(reduction, size_average, reduce)
     return _class_loss(input, target, weight, ignore_index, reduction, 0.0)
 
 
@@ -402,8 +436,9 @@ def cross_entropy(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
-    *,
+    size_average: bool | None = None,
     ignore_index: int = -100,
+    reduce: bool | None = None,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
@@ -415,6 +450,8 @@ def cross_entropy(
     """
     if not 0 <= label_smoothing <= 1:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
+    if size_average is not None or reduce is not None:
+        reduction = reduction_of(reduction, size_average, reduce)
     shape = input.shape
     dim = 1 if len(shape) > 1 else 0
     if target.shape != shape:
@@ -513,8 +550,21 @@ adaptive_avg_pool1d, adaptive_avg_pool2d = windows.adaptive_avg_pool1d, windows.
 adaptive_max_pool1d, adaptive_max_pool2d = windows.adaptive_max_pool1d, windows.adaptive_max_pool2d
 avg_pool1d, avg_pool2d = windows.avg_pool1d, windows.avg_pool2d
 conv1d, conv2d, conv3d = windows.conv1d, windows.conv2d, windows.conv3d
-max_pool1d, max_pool2d = windows.max_pool1d, windows.max_pool2d
+max_pool1d, max_pool2d, max_pool3d = windows.max_pool1d, windows.max_pool2d, windows.max_pool3d
+avg_pool3d = windows.avg_pool3d
 __all__ += [
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d", "avg_pool1d",
-    "avg_pool2d", "conv1d", "conv2d", "conv3d", "max_pool1d", "max_pool2d",
+    "avg_pool2d", "avg_pool3d", "conv1d", "conv2d", "conv3d", "max_pool1d", "max_pool2d", "max_pool3d",
+]  # fmt: skip
+
+# ---------------------------------------------------------------------------------------------- images
+
+channel_shuffle, fold, interpolate = images.channel_shuffle, images.fold, images.interpolate
+conv_transpose1d, conv_transpose2d = images.conv_transpose1d, images.conv_transpose2d
+conv_transpose3d, local_response_norm = images.conv_transpose3d, images.local_response_norm
+pixel_shuffle, pixel_unshuffle = images.pixel_shuffle, images.pixel_unshuffle
+unfold, upsample = images.unfold, images.upsample
+__all__ += [
+    "channel_shuffle", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "fold", "interpolate",
+    "local_response_norm", "pixel_shuffle", "pixel_unshuffle", "unfold", "upsample",
 ]  # fmt: skip

@@ -353,6 +353,29 @@ def avg_pool2d(
     return _avg_pool(2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
+def _cubes(rng: np.random.Generator) -> list[tuple]:
+    x = rng.uniform(-1, 1, (2, 3, 5, 4, 3))
+    return [(x, 2), (x[0], 2), (x, (3, 2, 1), (2, 1, 1), (1, 0, 0)), (x, 2, 2, 1, {"ceil_mode": True}), (x, 9)]
+
+
+@composite(methods=(), sample=_cubes)
+def max_pool3d(
+    input: Tensor, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, dilation: Sizes = 1,
+    ceil_mode: bool = False, return_indices: bool = False,
+) -> Tensor:  # fmt: skip
+    """`max_pool1d` in three dimensions."""
+    return _max_pool(3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+
+
+@composite(methods=(), sample=_cubes)
+def avg_pool3d(
+    input: Tensor, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, ceil_mode: bool = False,
+    count_include_pad: bool = True, divisor_override: int | None = None,
+) -> Tensor:  # fmt: skip
+    """`avg_pool2d` in three dimensions."""
+    return _avg_pool(3, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+
+
 def _adapted(n: int) -> Any:
     def sample(rng: np.random.Generator) -> list[tuple]:
         x = rng.uniform(-1, 1, (2, 3, *(7, 6)[:n]))

@@ -32,15 +32,15 @@ where.otherwise = _where
 
 # What rules, methods and modules are written with, and PyTorch has no function for: `fastgrad.ops` alone has it.
 _INTERNAL = {
-    "LinAlgError", "assign", "bernoulli_", "cast", "cauchy_", "cholesky_symmetric", "composite",
+    "LinAlgError", "apply_", "assign", "bernoulli_", "cast", "cauchy_", "cholesky_symmetric", "composite",
     "contiguous", "copy_", "determinant_sign", "diagonal_backward", "draw_", "draw_by_", "expand", "expand_as",
     "exponential_", "generator", "geometric_", "getitem", "index", "index_backward", "linear", "log_determinant",
     "log_normal_",
-    "log_softmax_backward", "max_index", "median_index", "method", "middle", "min_index", "mode_index", "ndimension",
-    "new_empty",
-    "new_full", "new_ones", "new_tensor", "new_zeros", "normal_", "one_hot", "op", "pad", "pin_memory",
+    "log_softmax_backward", "map_", "max_index", "median_index", "method", "middle", "min_index", "mode_index",
+    "ndimension", "new_empty", "new_full", "new_ones", "new_tensor", "new_zeros", "normal_", "of_one_dtype", "one_hot",
+    "op", "pad", "pin_memory",
     "pow_backward",
-    "power_norm", "put_strided", "random_", "relu_backward", "repeat", "reshape_as", "rint", "running_index",
+    "power_norm", "put_strided", "random_", "relu_backward", "repeat", "reshape_as", "resize_", "rint", "running_index",
     "scatter_extreme", "scatter_source", "scatter_value", "scatter_zeros", "setitem",
     "sigmoid_backward", "softmax_backward", "solve_matrices", "sort_index", "spelled", "spread", "strided",
     "sum_to_size", "tanh_backward", "to", "type_as", "unfold_backward", "unfold_windows", "uniform_",

@@ -70,6 +70,64 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     return _as_tensor(data, wanted, False)
 
 
+def asarray(obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | None = None,
+            requires_grad: bool = False) -> Tensor:
+    """`as_tensor`, or `tensor` with `copy`. ValueError for copy=False where the memory cannot be shared."""
+    _check_device(device)
+    found = _as_tensor(obj, None if dtype is None else as_dtype(dtype), bool(copy))
+    if copy is False and found is not obj and not (
+            isinstance(obj, np.ndarray) and np.shares_memory(found.detach().numpy(), obj)):
+        raise ValueError("can't alias data from sequence, or in another dtype: asarray(..., copy=False) does not copy")
+    if not requires_grad:
+        return found if copy is None or copy is False else found.detach()
+    if found is obj:
+        found = found.detach()
+    return _finish(found, True)
+
+
+def scalar_tensor(s: float, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A number as a tensor without dimensions, of the default dtype if none is given."""
+    return tensor(s, dtype=dtype or _get_default(), device=device, requires_grad=requires_grad)
+
+
+def _window(name: str, length: int, periodic: bool, make: Callable[[np.ndarray], np.ndarray], given: dict) -> Tensor:
+    """make(0 .. 1) at `length` places: the last one, at 1, is left out if the window is periodic."""
+    if length < 0:
+        raise RuntimeError(f"{name} requires non-negative window_length, got window_length={length}")
+    steps = length if periodic else length - 1
+    values = make(np.arange(length) / builtins.max(steps, 1)) if length > 1 else np.ones(length)
+    return tensor(values, **{**given, "dtype": given["dtype"] or _get_default()})
+
+
+def hann_window(window_length: int, periodic: bool = True, *, dtype: Any = None, device: Any = None,
+                requires_grad: bool = False) -> Tensor:
+    """(1 - cos 2 pi t) / 2 for t from 0 to 1; the end is left out of a periodic window."""
+    given = {"dtype": dtype, "device": device, "requires_grad": requires_grad}
+    return _window("hann_window", window_length, periodic, lambda t: 0.5 - 0.5 * np.cos(2 * np.pi * t), given)
+
+
+def hamming_window(window_length: int, periodic: bool = True, alpha: float = 0.54, beta: float = 0.46, *,
+                   dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """alpha - beta cos 2 pi t for t from 0 to 1; the end is left out of a periodic window."""
+    given = {"dtype": dtype, "device": device, "requires_grad": requires_grad}
+    return _window("hamming_window", window_length, periodic, lambda t: alpha - beta * np.cos(2 * np.pi * t), given)
+
+
+def blackman_window(window_length: int, periodic: bool = True, *, dtype: Any = None, device: Any = None,
+                    requires_grad: bool = False) -> Tensor:
+    """0.42 - cos(2 pi t) / 2 + 0.08 cos 4 pi t for t from 0 to 1; the end is left out of a periodic window."""
+    given = {"dtype": dtype, "device": device, "requires_grad": requires_grad}
+    return _window("blackman_window", window_length, periodic, lambda t: np.maximum(
+        0.42 - 0.5 * np.cos(2 * np.pi * t) + 0.08 * np.cos(4 * np.pi * t), 0.0), given)
+
+
+def bartlett_window(window_length: int, periodic: bool = True, *, dtype: Any = None, device: Any = None,
+                    requires_grad: bool = False) -> Tensor:
+    """1 - |2 t - 1| for t from 0 to 1; the end is left out of a periodic window."""
+    given = {"dtype": dtype, "device": device, "requires_grad": requires_grad}
+    return _window("bartlett_window", window_length, periodic, lambda t: 1 - np.abs(2 * t - 1), given)
+
+
 def _size(sizes: tuple, size: Any = None) -> Any:
     """The shape that is given as numbers, as one sequence, or by the keyword `size`."""
     if size is not None:
@@ -154,7 +212,7 @@ def arange(start: float | None = None, end: float | None = None, step: float = 1
     if dtype is None:
         dtype = int64 if builtins.all(isinstance(n, int | np.integer) for n in (start, end, step)) else _get_default()
     try:
-        numbers = np.arange(start, end, step)
+        numbers = np.arange(*(float(n) if isinstance(n, np.floating) else n for n in (start, end, step)))
     except ValueError as error:
         raise RuntimeError(f"unsupported range: {start} -> {end}: {error}") from None
     return tensor(numbers, dtype=dtype, device=device, requires_grad=requires_grad)
@@ -165,7 +223,7 @@ def linspace(start: float, end: float, steps: int, *, dtype: Any = None, device:
     """`steps` numbers evenly spaced from start to end, both included."""
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
-    numbers = np.linspace(start, end, steps)
+    numbers = np.linspace(float(start), float(end), steps)
     return tensor(numbers, dtype=dtype or _get_default(), device=device, requires_grad=requires_grad)
 
 

@@ -227,7 +227,8 @@ def _(grad):
     return zeros_like(grad)
 
 
-@op(kind="unary", kernel="square", ref=np.square, domain=(-4, 4), integers="ref", inplace=True)
+@op(kind="unary", kernel="square", ref=lambda x: x.astype(np.int64) if x.dtype == np.bool_ else np.square(x),
+    domain=(-4, 4), integers="ref", inplace=True)
 def square(x: Tensor) -> Tensor:
     """x x."""
 
@@ -286,8 +287,8 @@ def expm1(x: Tensor) -> Tensor:
 
 
 @expm1.vjp("x")
-def _(grad, out):
-    return grad * (out + 1)
+def _(grad, x):
+    return grad * exp(x)  # out + 1 would lose it below zero
 
 
 @op(kind="unary", kernel="log", ref=np.log, domain=(0.2, 4), inplace=True, cost=8)
@@ -380,7 +381,13 @@ def _(grad, g, out):
     return grad * g * (1 - 2.0 * out)
 
 
-@op(kind="unary", kernel="relu", ref=lambda x: np.maximum(x, 0), domain=((-4, -0.1), (0.1, 4)), integers="ref",
+def _relu(x: np.ndarray) -> np.ndarray:
+    if x.dtype == np.bool_:
+        raise RuntimeError("Boolean inputs not supported for relu")
+    return np.maximum(x, 0)
+
+
+@op(kind="unary", kernel="relu", ref=_relu, domain=((-4, -0.1), (0.1, 4)), integers="ref",
     inplace=True)
 def relu(x: Tensor) -> Tensor:
     """max(x, 0). Its derivative at 0 is 0."""

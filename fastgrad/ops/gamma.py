@@ -26,9 +26,9 @@ from fastgrad.ops.elementwise import (
     sub,
     where,
 )
-from fastgrad.ops.shape import clone
+from fastgrad.ops.shape import clone, of_one_dtype
 from fastgrad.ops.special import logaddexp, trunc
-from fastgrad.ops.table import composite, op
+from fastgrad.ops.table import composite, method, op
 from fastgrad.tensor import Tensor, float64, from_numpy
 from fastgrad.tensor import as_tensor as _as_tensor
 
@@ -131,6 +131,27 @@ def _(grad, n, x):
     return grad * polygamma(n + 1, x)
 
 
+@method("polygamma")
+def _polygamma_method(x: Tensor, n: int) -> Tensor:
+    """`polygamma(n, x)`."""
+    return polygamma(n, x)
+
+
+@op(kind="binary", ref=np.nextafter, domain=(-4, 4))
+def nextafter(x: Tensor, y: Tensor) -> Tensor:
+    """The next number after x towards y, that its dtype has."""
+
+
+@nextafter.vjp("x")
+def _(grad):
+    return grad
+
+
+@nextafter.vjp("y")
+def _(grad):
+    return zeros_like(grad)
+
+
 def _erfinv(x: np.ndarray) -> np.ndarray:
     """Winitzki's approximation, and Halley's steps on erf; on erfc, where erf is close to 1."""
     kept = np.asarray(x).dtype
@@ -210,6 +231,7 @@ def _(grad, x, y):
 @composite(sample=lambda rng: [(rng.uniform(-4, 4, (2, 3)), rng.uniform(-4, 4, 3))])
 def logaddexp2(x: Tensor, y: Tensor) -> Tensor:
     """log2(2^x + 2^y)."""
+    x, y = of_one_dtype(x, y)
     return logaddexp(x * math.log(2), y * math.log(2)) / math.log(2)
 
 
@@ -304,6 +326,7 @@ def positive(x: Tensor) -> Tensor:
 @composite(inplace=True, sample=lambda rng: [(rng.uniform(-1, 1, (2, 3)), np.array([1, 0, 10]))])
 def ldexp(x: Tensor, y: Tensor) -> Tensor:
     """x 2^y."""
+    x, y = of_one_dtype(x, y)
     return mul(x, 2.0**y)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from fastgrad.dispatch import copy_into
 from fastgrad.ops import shape as _shape
-from fastgrad.ops.create import arange, is_tensor, ones_like, zeros
+from fastgrad.ops.create import arange, is_tensor, ones, ones_like, zeros
 from fastgrad.ops.elementwise import maximum, minimum, where
 from fastgrad.ops.shape import broadcast_tensors, clone, expand, ravel, reshape, unsqueeze
 from fastgrad.ops.table import composite, op
@@ -220,10 +221,13 @@ def _gather_samples(rng: np.random.Generator) -> list[tuple]:
                                                          enumerate(index.shape))], index, dim))
 def gather(x: Tensor, dim: int, index: Tensor) -> Tensor:
     """Elements of x along `dim` at the places that `index` (integers, as many dimensions) holds. RuntimeError outside.
+
+    Here, and where things are scattered, no dimension counts as one.
     """
     if not isinstance(index, Tensor | np.ndarray):
         raise TypeError(f"gather(): argument 'index' must be Tensor, not {type(index).__name__}")
-    return from_numpy(np.asarray(x.detach().numpy()[_along(x.shape, dim, index)]))
+    found = np.atleast_1d(x.detach().numpy())[_along(x.shape, dim, index)]
+    return from_numpy(np.asarray(found).reshape(index.shape))
 
 
 @gather.vjp("x")
@@ -237,7 +241,7 @@ def _(grad, dim, index, in_shape):
 def scatter_zeros(g: Tensor, dim: int, index: Tensor, shape: Sequence[int]) -> Tensor:
     """Zeros of `shape` with g added along `dim` at `index`: what reaches x through gather."""
     whole = zeros(shape, dtype=g.dtype)
-    _add_at(whole.numpy(), _along(shape, dim, index), g.detach().numpy())
+    _add_at(np.atleast_1d(whole.numpy()), _along(shape, dim, index), g.detach().numpy())
     return whole
 
 
@@ -247,21 +251,22 @@ def _(grad, dim, index):
 
 
 def _along(shape: Sequence[int], dim: int, index: Tensor | np.ndarray) -> Key:
-    """The key that takes element (.., index[..], ..) along `dim`."""
-    places = index.numpy() if isinstance(index, Tensor) else np.asarray(index)
+    """The key that takes element (.., index[..], ..) along `dim`, of an array with at least one dimension."""
+    places = np.atleast_1d(index.numpy() if isinstance(index, Tensor) else np.asarray(index))
     axis = normalize_dim(dim, len(shape))
+    shape = tuple(shape) or (1,)
     if places.dtype not in (np.int64, np.int32):
         raise RuntimeError(f"gather(): Expected dtype int32 or int64 for index, got {places.dtype}")
     if places.ndim != len(shape):
         raise RuntimeError(f"index has {places.ndim} dimensions and the tensor {len(shape)}; they must be the same")
-    if places.size and (places.min() < 0 or places.max() >= (shape[axis] if shape else 1)):
+    if places.size and (places.min() < 0 or places.max() >= shape[axis]):
         bad = places.min() if places.min() < 0 else places.max()
-        raise RuntimeError(f"index {bad} is out of bounds for dimension {axis} with size {shape[axis] if shape else 1}")
+        raise RuntimeError(f"index {bad} is out of bounds for dimension {axis} with size {shape[axis]}")
     for d, n in enumerate(places.shape):
         if d != axis and n > shape[d]:
             raise RuntimeError(f"index of shape {list(places.shape)} is larger than the tensor {list(shape)} apart "
                                f"from dimension {axis}")
-    grids = np.ogrid[tuple(slice(n) for n in places.shape)] if places.ndim else []
+    grids = np.ogrid[tuple(slice(n) for n in places.shape)]
     return tuple(places if d == axis else grid for d, grid in enumerate(grids))
 
 
@@ -396,7 +401,7 @@ def take_along_dim(x: Tensor, indices: Tensor, dim: int | None = None) -> Tensor
 
 def _put(x: np.ndarray, dim: int, index: np.ndarray, value: object) -> np.ndarray:
     whole = x.copy()
-    whole[_along(x.shape, dim, index)] = value
+    np.atleast_1d(whole)[_along(x.shape, dim, index)] = value
     return whole
 
 
@@ -433,9 +438,12 @@ def _scattered(name: str, x: Tensor, index: Tensor, src: Tensor) -> Tensor:
     """What of `src` is used: the first elements along each dimension, as many as `index` has."""
     if src.dtype is not x.dtype:
         raise RuntimeError(f"{name}(): Expected self.dtype to be equal to src.dtype")
-    if src.ndim != index.ndim or any(n > m for n, m in zip(index.shape, src.shape, strict=True)):
+    if src.shape == index.shape:
+        return src
+    wanted, given = tuple(index.shape) or (1,), tuple(src.shape) or (1,)
+    if len(wanted) != len(given) or any(n > m for n, m in zip(wanted, given, strict=True)):
         raise RuntimeError(f"{name}(): index of shape {list(index.shape)} is larger than src of {list(src.shape)}")
-    return src if src.shape == index.shape else getitem(src, tuple(slice(0, n) for n in index.shape))
+    return reshape(getitem(reshape(src, given), tuple(slice(0, n) for n in wanted)), tuple(index.shape))
 
 
 def _scatter_samples(*rest: tuple) -> Callable[[np.random.Generator], list[tuple]]:
@@ -485,7 +493,7 @@ def scatter_add(x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
 
 def _extreme(x: np.ndarray, dim: int, index: np.ndarray, src: np.ndarray, largest: bool) -> np.ndarray:
     whole = x.copy()
-    (np.maximum if largest else np.minimum).at(whole, _along(x.shape, dim, index), src)
+    (np.maximum if largest else np.minimum).at(np.atleast_1d(whole), _along(x.shape, dim, index), src)
     return whole
 
 
@@ -515,18 +523,49 @@ def _(grad, out, x, dim, index, src):
 def _scatter_product(x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """x times what of `src` goes to each place."""
     whole = x.detach().numpy().copy()
-    np.multiply.at(whole, _along(x.shape, dim, index), src.detach().numpy())
+    np.multiply.at(np.atleast_1d(whole), _along(x.shape, dim, index), src.detach().numpy())
     return from_numpy(whole)
 
 
+def _ranks_of(index: np.ndarray, dim: int, shape: Sequence[int]) -> np.ndarray:
+    places = np.arange(math.prod(shape)).reshape(tuple(shape) or (1,))[_along(shape, dim, index)].ravel()
+    order = np.argsort(places, kind="stable")
+    ordered = places[order]
+    ranks = np.empty_like(places)
+    ranks[order] = np.arange(places.size) - np.searchsorted(ordered, ordered)
+    return ranks.reshape(index.shape)
+
+
+@op(kind="python", methods=(), ref=_ranks_of, sample=lambda rng: [(np.array([[2, 0], [2, 2], [0, 0]]), 0, (3, 2))])
+def _ranks(index: Tensor, dim: int, shape: Sequence[int]) -> Tensor:
+    """How many elements of `index` before an element, in memory's order, name its place in a tensor of `shape`."""
+    return from_numpy(_ranks_of(index.numpy(), dim, shape))
+
+
+def _product_at(x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    """x times what of `src` goes to each place, with derivatives: what goes to one place is stacked, and its product
+    taken."""
+    from fastgrad.ops.scan import prod
+
+    if not (x.requires_grad or src.requires_grad):
+        return _scatter_product(x, dim, index, src)
+    ranks = _ranks(index, dim, tuple(x.shape))
+    # as many as there may be, where a replay must find room
+    layers = index.shape[dim] if is_recording() and index.ndim else int(ranks.numpy().max()) + 1
+    rows = ones((layers, *x.shape), dtype=x.dtype)
+    places = gather(reshape(arange(x.numel()), tuple(x.shape)), dim, index) + ranks * x.numel()
+    rows = reshape(scatter_source(ravel(rows), 0, ravel(places), ravel(src)), (layers, *x.shape))
+    return x * prod(rows, 0)
+
+
 @composite(sample=_scatter_samples(*((how, {"include_self": own}) for how in ("sum", "mean", "amax", "amin")
-                                     for own in (True, False)), ("odd",)))
+                                     for own in (True, False)), ("odd",)),
+           note='the part of `src` that `index` does not reach has no gradient; with "prod" PyTorch 2.13 gives it one')
 def scatter_reduce(x: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *,
                    include_self: bool = True) -> Tensor:
     """x and what of `src` goes to each place (see `scatter`) reduced: "sum", "prod", "mean", "amax", "amin".
 
-    Without `include_self`, what x holds at places that receive something does not count. "prod" has no gradient:
-    NotImplementedError.
+    Without `include_self`, what x holds at places that receive something does not count.
     """
     normalize_dim(dim, x.ndim)
     if reduce not in ("sum", "prod", "mean", "amax", "amin"):
@@ -542,9 +581,7 @@ def scatter_reduce(x: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str,
     if reduce in ("amax", "amin"):
         return scatter_extreme(base, dim, index, src, reduce == "amax")
     if reduce == "prod":
-        if base.requires_grad or src.requires_grad:
-            raise NotImplementedError("scatter_reduce with reduce='prod' has no gradient")
-        return _scatter_product(base, dim, index, src)
+        return _product_at(base, dim, index, src)
     total = scatter_add(base, dim, index, src)
     if reduce == "sum":
         return total
@@ -611,10 +648,11 @@ def index_copy(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     (rng.uniform(-1, 1, (3, 4)), 0, np.array([2, 2, 0]), np.array(0.5))])
 def index_fill(x: Tensor, dim: int, index: Tensor, value: float | Tensor) -> Tensor:
     """x with `value` in the parts along `dim` at `index` (1-D)."""
+    if x.ndim == 0:
+        return reshape(index_fill(reshape(x, (1,)), dim, index, value), ())
     axis = normalize_dim(dim, x.ndim)
     shape = [index.numel() if d == axis else n for d, n in enumerate(x.shape)]
-    if x.ndim:
-        index = where(index < 0, index + x.shape[axis], index)
+    index = where(index < 0, index + x.shape[axis], index)
     places = _spread_index("index_fill", x, dim, index, shape)
     if not isinstance(value, Tensor):
         return scatter_value(x, dim, places, value)

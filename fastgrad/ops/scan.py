@@ -89,7 +89,8 @@ def _log_scan_samples(rng: np.random.Generator) -> list[tuple]:
     return [(x, 0), (x, {"dim": -1}), (x[0, 0], 0), (np.asarray(x[0, 0, 0]), 0), (x, 3), (x * 300, 1)]
 
 
-@composite(sample=_log_scan_samples)
+@composite(sample=_log_scan_samples,
+           note="where a gradient that arrives is 0, PyTorch 2.13 leaves out a part of the second derivative")
 def logcumsumexp(x: Tensor, dim: int) -> Tensor:
     """log(cumsum(exp(x))) along `dim`, without overflow: spans are doubled, as in `cumprod`."""
     from fastgrad.ops.special import logaddexp

@@ -18,6 +18,7 @@ from fastgrad.dispatch import (
     make_contiguous,
     promote_types,
     put_grad_enabled,
+    result_dtype,
     to_dtype,
 )
 from fastgrad.ops.table import Sample, composite, method, op
@@ -535,16 +536,13 @@ def can_cast(from_: dtype, to: dtype) -> bool:
 
 def result_type(x: Any, y: Any) -> dtype:
     """The dtype that arithmetic of the two gives: tensors, or numbers."""
-    from fastgrad.ops.create import tensor
-    from fastgrad.ops.elementwise import mul
+    return result_dtype(x, y)
 
-    def stand_in(thing: Any) -> Any:
-        return empty_tensor((0,) if thing.ndim else (), thing.dtype) if isinstance(thing, Tensor) else thing
 
-    x, y = stand_in(x), stand_in(y)
-    if not isinstance(x, Tensor) and not isinstance(y, Tensor):
-        x, y = tensor(x), tensor(y)
-    return mul(x, y).dtype
+def of_one_dtype(*given: Any) -> list[Any]:
+    """The tensors among what is given in the dtype that arithmetic of them gives; numbers and arrays as they are."""
+    common = result_dtype(*given)
+    return [x.to(common) if isinstance(x, Tensor) and x.dtype is not common else x for x in given]
 
 
 # ---------------------------------------------------------------------------------------------- joins
@@ -1198,32 +1196,34 @@ def _pad_samples(rng: np.random.Generator) -> list[tuple]:
 
 
 @composite(methods=(), sample=_pad_samples)
-def pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
-    """x with `pad` (before, after) added to the last dimension, then to the one before it, ...; negative ones cut off.
+def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
+    """The input with `pad` (before, after) added to the last dimension, then to the one before it, ...; negative
+    numbers cut off.
 
     mode: "constant" fills with `value` (0 if left out); "reflect" mirrors at the outermost elements, "replicate"
     repeats them, "circular" goes on at the other end. These three take 2, 4 or 6 numbers for a tensor that has one or
     two dimensions more. RuntimeError if the padding does not fit, NotImplementedError for another mode.
     """
     if mode == "constant":
-        return constant_pad_nd(x, tuple(pad), 0.0 if value is None else value)
+        return constant_pad_nd(input, tuple(pad), 0.0 if value is None else value)
     if value is not None and value != 0:
         raise ValueError(f'Padding mode "{mode}" doesn\'t take in value argument')
     if len(pad) % 2:
         raise RuntimeError("Padding length must be divisible by 2")
-    if mode not in ("reflect", "replicate", "circular") or x.ndim not in (len(pad) // 2 + 1, len(pad) // 2 + 2) \
+    if mode not in ("reflect", "replicate", "circular") or input.ndim not in (len(pad) // 2 + 1, len(pad) // 2 + 2) \
             or not 2 <= len(pad) <= 6:
-        raise NotImplementedError(f"padding {list(pad)} in mode {mode!r} is not implemented for {x.ndim} dimensions")
-    for d, (before, after) in enumerate(_pad_zone(x.shape, pad)):
-        size = x.shape[d]
+        raise NotImplementedError(f"padding {list(pad)} in mode {mode!r} is not there for {input.ndim} dimensions")
+    for d, (before, after) in enumerate(_pad_zone(input.shape, pad)):
+        size = input.shape[d]
         if before == after == 0:
             continue
         most = {"reflect": size - 1, "circular": size}.get(mode, builtins.max(before, after))
         if builtins.max(before, after) > most or size + before + after < 1 or size < 1:
             raise RuntimeError(f"padding ({before}, {after}) does not fit dimension {d} of size {size} in {mode!r}")
         if mode == "circular" and builtins.min(before, after) < 0:  # what is cut off does not come back
-            x = constant_pad_nd(x, (0, 0) * (x.ndim - d - 1) + (builtins.min(before, 0), builtins.min(after, 0)))
-            before, after, size = builtins.max(before, 0), builtins.max(after, 0), x.shape[d]
+            cut = (builtins.min(before, 0), builtins.min(after, 0))
+            input = constant_pad_nd(input, (0, 0) * (input.ndim - d - 1) + cut)
+            before, after, size = builtins.max(before, 0), builtins.max(after, 0), input.shape[d]
         places = np.arange(-before, size + after)
         if mode == "reflect":
             places = np.abs(places)
@@ -1232,5 +1232,5 @@ def pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | No
             places = np.clip(places, 0, size - 1)
         else:
             places %= size
-        x = x[(slice(None),) * d + (places,)]
-    return x
+        input = input[(slice(None),) * d + (places,)]
+    return input

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import builtins
+import math
 from typing import Any
 
 import numpy as np
 
 from fastgrad import return_types
 from fastgrad.ops.create import eye
-from fastgrad.ops.elementwise import mul, where
+from fastgrad.ops.elementwise import abs, mul, where
 from fastgrad.ops.factor import (
     _check_matrix,
     _shapes,
@@ -19,6 +21,7 @@ from fastgrad.ops.factor import (
     linalg_svd,
     linalg_svdvals,
 )
+from fastgrad.ops.index import _check_at_replay
 from fastgrad.ops.linalg import (
     _matrices,
     _uniform,
@@ -27,9 +30,11 @@ from fastgrad.ops.linalg import (
     linalg_det,
     linalg_inv,
     linalg_slogdet,
+    linalg_solve,
     log_determinant,
+    matmul,
 )
-from fastgrad.ops.reduce import sum
+from fastgrad.ops.reduce import amax, sum
 from fastgrad.ops.shape import broadcast_tensors, broadcast_to, diagonal, transpose
 from fastgrad.ops.table import composite
 from fastgrad.tensor import Tensor
@@ -144,3 +149,51 @@ def linalg_vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
 def linalg_diagonal(A: Tensor, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
     """`diagonal`, of the last two dimensions by default."""
     return diagonal(A, offset, dim1, dim2)
+
+
+# Higham (2005): the coefficients of the Pade approximation of order 13 to e^x, and up to which norm it is exact.
+_PADE = (
+    64764752532480000.0, 32382376266240000.0, 7771770303897600.0, 1187353796428800.0, 129060195264000.0,
+    10559470521600.0, 670442572800.0, 33522128640.0, 1323241920.0, 40840800.0, 960960.0, 16380.0, 182.0, 1.0,
+)  # fmt: skip
+_PADE_NORM = 5.371920351148152
+
+
+@composite(sample=lambda rng: [(x := rng.uniform(-1, 1, (3, 3)),), (rng.uniform(-4, 4, (2, 2, 2)),), (x * 0.0,),
+                               (x * 1e-3,), (x[:, :2],), (x[0],)])
+def matrix_exp(x: Tensor) -> Tensor:
+    """The matrix exponential, the sum of x^n / n!, of square matrices (.., n, n): scaled, by a Pade approximation, and
+    squared (Higham 2005). RuntimeError for other shapes and for integers."""
+    if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
+        raise RuntimeError(f"linalg.matrix_exp: A must be batches of square matrices, not of shape {list(x.shape)}")
+    if not x.is_floating_point():
+        raise RuntimeError(f"linalg.matrix_exp: Expected a floating point tensor as input, got {x.dtype}")
+    if x.numel() == 0:
+        return x.clone()
+    norm = amax(sum(abs(x.detach()), -2))
+    chosen: list[int] = []
+
+    def check(values: np.ndarray) -> None:
+        size = float(values)
+        needed = builtins.max(0, math.ceil(math.log2(size / _PADE_NORM))) if math.isfinite(size) and size else 0
+        if not chosen:
+            chosen.append(needed)
+        elif needed > chosen[0]:
+            raise RuntimeError("matrix_exp in a captured function: a matrix is larger than those that it was captured "
+                               "with, and would be squared too seldom")
+
+    _check_at_replay(check, norm)
+    doublings = chosen[0]
+    x = x * 0.5**doublings
+    b = [coefficient / _PADE[0] for coefficient in _PADE]
+    one = eye(x.shape[-1], dtype=x.dtype)
+    x2 = matmul(x, x)
+    x4 = matmul(x2, x2)
+    x6 = matmul(x2, x4)
+    odd = matmul(x6, b[13] * x6 + b[11] * x4 + b[9] * x2) + b[7] * x6 + b[5] * x4 + b[3] * x2 + b[1] * one
+    even = matmul(x6, b[12] * x6 + b[10] * x4 + b[8] * x2) + b[6] * x6 + b[4] * x4 + b[2] * x2 + b[0] * one
+    odd = matmul(x, odd)
+    power = linalg_solve(even - odd, even + odd)
+    for _ in range(doublings):
+        power = matmul(power, power)
+    return power

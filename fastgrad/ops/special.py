@@ -32,6 +32,7 @@ from fastgrad.ops.elementwise import (
     sub,
     where,
 )
+from fastgrad.ops.shape import of_one_dtype
 from fastgrad.ops.table import composite, op
 from fastgrad.tensor import Tensor
 
@@ -246,7 +247,10 @@ def frac(x: Tensor) -> Tensor:
 @composite(inplace=True, sample=lambda rng: [(rng.normal(size=(2, 3)), rng.normal(size=3), 0.3),
                                (rng.normal(size=3), rng.normal(size=(2, 1)), rng.normal(size=3))])
 def lerp(x: Tensor, end: Tensor, weight: float | Tensor) -> Tensor:
-    """x + weight (end - x)."""
+    """x + weight (end - x), of one dtype: RuntimeError for two."""
+    for name, given in (("end", end), ("weight", weight)):
+        if isinstance(given, Tensor) and given.dtype is not x.dtype and (name == "end" or given.ndim):
+            raise RuntimeError(f"expected dtype {x.dtype.name} for `{name}` but got dtype {given.dtype.name}")
     # from the nearer end, so that weights 0 and 1 give the ends exactly
     if isinstance(weight, Tensor):
         near = abs(weight.detach()) < 0.5
@@ -260,6 +264,7 @@ def addcmul(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) ->
     """x + value tensor1 tensor2."""
     if not (x.is_floating_point() or tensor1.is_floating_point() or tensor2.is_floating_point()):
         value = int(value)  # integers stay integers, as in PyTorch
+    x, tensor1, tensor2 = of_one_dtype(x, tensor1, tensor2)
     return x + value * (tensor1 * tensor2)
 
 
@@ -269,6 +274,7 @@ def addcdiv(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) ->
     """x + value tensor1 / tensor2."""
     if not tensor1.is_floating_point() and not tensor2.is_floating_point():
         raise RuntimeError("addcdiv: integers are not divided; cast them to float first")
+    x, tensor1, tensor2 = of_one_dtype(x, tensor1, tensor2)
     return x + value * (tensor1 / tensor2)
 
 

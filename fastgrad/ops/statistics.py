@@ -14,7 +14,7 @@ from fastgrad.ops.index import _check_at_replay
 from fastgrad.ops.linalg import matmul
 from fastgrad.ops.reduce import power_norm, sum
 from fastgrad.ops.scan import cumsum
-from fastgrad.ops.shape import cat, diagonal, movedim, narrow, reshape, transpose, unsqueeze
+from fastgrad.ops.shape import cat, diagonal, movedim, narrow, of_one_dtype, reshape, transpose, unsqueeze
 from fastgrad.ops.table import composite, op
 from fastgrad.tensor import Tensor, from_numpy, normalize_dim
 
@@ -121,7 +121,8 @@ def corrcoef(x: Tensor) -> Tensor:
 @composite(sample=lambda rng: [(rng.uniform(-1, 1, (2, 3)), rng.uniform(-1, 1, 3), *p) for p in ((), (1,), (3.0,))])
 def dist(x: Tensor, y: Tensor, p: float = 2) -> Tensor:
     """The p-norm of all elements of x - y. RuntimeError for integers."""
-    if not (x.is_floating_point() and y.is_floating_point()):
+    x, y = of_one_dtype(x, y)
+    if not x.is_floating_point():
         raise RuntimeError(f"dist(): input dtype should be floating point, got {x.dtype} and {y.dtype}")
     return power_norm(x - y, p, None, False)
 

@@ -107,14 +107,19 @@ def op(
 
 
 def composite(
-    *, sample: Sample, methods: tuple[str, ...] | None = None, inplace: bool = False, differs: str | None = None
+    *,
+    sample: Sample,
+    methods: tuple[str, ...] | None = None,
+    inplace: bool = False,
+    differs: str | None = None,
+    note: str | None = None,
 ) -> Callable[[Function], Function]:
     """Declare a function of tensors that is composed of ops.
 
     sample: a function of a NumPy generator that returns a list of argument tuples, in which arrays stand for tensors;
         a dict at the end has keyword arguments. Tests compare results and derivatives with PyTorch's function of the
         name.
-    methods, inplace, differs: as for `op`.
+    methods, inplace, differs, note: as for `op`.
     """
 
     def declare(function: Function) -> Function:
@@ -125,6 +130,8 @@ def composite(
         COMPOSITES[name] = Composite(function, sample, inplace)
         if differs is not None:
             DIFFERS[name] = differs
+        if note is not None:
+            NOTES[name] = note
         for method in (name,) if methods is None else methods:
             bind(method, function)
             if inplace:

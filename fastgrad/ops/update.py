@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,9 @@ import numpy as np
 
 from fastgrad.dispatch import copy_into, fill
 from fastgrad.ops.create import generator as _stream
-from fastgrad.ops.create import zeros_like
-from fastgrad.ops.table import op
-from fastgrad.tensor import Tensor
+from fastgrad.ops.create import zeros, zeros_like
+from fastgrad.ops.table import method, op
+from fastgrad.tensor import Tensor, from_numpy
 from fastgrad.tensor import as_tensor as _as_tensor
 
 
@@ -172,3 +173,43 @@ def draw_(x: Tensor, draw: Callable[[tuple], np.ndarray]) -> Tensor:
 def draw_by_(x: Tensor, source: Tensor, draw: Callable[[tuple, np.ndarray], np.ndarray]) -> Tensor:
     """The same, with the values of another tensor."""
     copy_into(x, np.asarray(draw(tuple(x.shape), source.numpy())))
+
+
+@method()
+def apply_(x: Tensor, callable: Callable[[Any], Any]) -> Tensor:
+    """Replace each element by the function's value at it. RuntimeError if x requires grad."""
+    return map_(x, None, lambda a, _: callable(a))
+
+
+@method()
+def map_(x: Tensor, tensor: Tensor | None, callable: Callable[[Any, Any], Any]) -> Tensor:
+    """Replace each element by the function's value at it and at the element of `tensor`, which is broadcast.
+    RuntimeError if x requires grad."""
+    from fastgrad.replay import refuse
+
+    refuse("apply_() or map_() in a captured function: a replay would not call the function")
+    if x.requires_grad:
+        raise RuntimeError("Can't call apply_() on Variable that requires grad. Use var.detach().apply_() instead.")
+    array = x.numpy()
+    others = np.broadcast_to(array if tensor is None else tensor.detach().numpy(), array.shape)
+    values = [callable(a.item(), b.item()) for a, b in zip(array.flat, others.flat, strict=True)]
+    return x.copy_(from_numpy(np.array(values, array.dtype).reshape(array.shape)))
+
+
+@method()
+def resize_(x: Tensor, *sizes: Any) -> Tensor:
+    """Give x another shape, with its first elements in memory's order; further ones are 0. What shares its memory keeps
+    the old shape, and what is larger gets memory of its own. RuntimeError if x requires grad."""
+    from fastgrad.replay import refuse
+
+    refuse("resize_() in a captured function: a replay would not do it again")
+    if x.requires_grad:
+        raise RuntimeError("cannot resize variables that require grad")
+    shape = tuple(sizes[0]) if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
+    count, flat = math.prod(shape), x.detach().reshape(-1)
+    if count > flat.shape[0]:
+        more = zeros((count,), dtype=x.dtype)
+        more[: flat.shape[0]] = flat
+        flat = more
+    x.data = flat[:count].reshape(shape)
+    return x

@@ -160,8 +160,10 @@ class LBFGS(Optimizer):
         for y, s, inverse in zip(reversed(changes), reversed(steps), reversed(inverses), strict=True):
             factors.append(float(s.dot(q)) * float(inverse))
             q.add_(y, alpha=-factors[-1])
+        factors.reverse()
+        state["al"] = factors + [None] * (history_size - len(factors))  # for PyTorch
         direction = q * float(state["H_diag"])
-        for y, s, inverse, factor in zip(changes, steps, inverses, reversed(factors), strict=True):
+        for y, s, inverse, factor in zip(changes, steps, inverses, factors, strict=True):
             direction.add_(s, alpha=factor - float(y.dot(direction)) * float(inverse))
         return direction
 

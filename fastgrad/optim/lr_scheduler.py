@@ -2,19 +2,23 @@
 
 Design: a schedule says what the learning rates are at a step, from those that the groups have and had at first. Most
 multiply what is there, so that they can be chained.
+
+A state dict has PyTorch's keys, and either library loads what the other has saved: attributes that are only there for
+PyTorch say so.
 """
 
 import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any
 
 from fastgrad.optim.optimizer import Optimizer
 from fastgrad.replay import refuse
 
 __all__ = [
-    "ChainedScheduler", "ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "ExponentialLR",
+    "ChainedScheduler", "ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "CyclicLR", "ExponentialLR",
     "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR", "MultiplicativeLR", "OneCycleLR", "PolynomialLR",
     "ReduceLROnPlateau", "SequentialLR", "StepLR",
 ]  # fmt: skip
@@ -40,7 +44,17 @@ class LRScheduler:
                 raise KeyError(f"param 'initial_lr' is not specified in param_groups[{i}] when resuming an optimizer")
         self.base_lrs: list[float] = [group["initial_lr"] for group in optimizer.param_groups]
         self.last_epoch = last_epoch
-        self.step()
+        self._get_lr_called_within_step = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """The first step."""
+        self._step_count = 0
+        self._is_initial = True
+        try:
+            self.step()
+        finally:
+            self._is_initial = False
 
     def get_lr(self) -> list[float]:
         """The groups' learning rates at step `last_epoch`."""
@@ -53,13 +67,21 @@ class LRScheduler:
     def step(self, epoch: int | None = None) -> None:
         """Go one step on, or from the first learning rates to step `epoch`, and set the learning rates."""
         refuse(_INSIDE)
-        if epoch is None:
-            self.last_epoch += 1
-            self._set(self.get_lr())
-            return
-        self._set(self.base_lrs)
-        for self.last_epoch in range(epoch + 1):
-            self._set(self.get_lr())
+        self._step_count += 1
+        self._go_to(epoch)
+
+    def _go_to(self, epoch: int | None) -> None:
+        self._get_lr_called_within_step = True
+        try:
+            if epoch is None:
+                self.last_epoch += 1
+                self._set(self.get_lr())
+                return
+            self._set(self.base_lrs)
+            for self.last_epoch in range(epoch + 1):
+                self._set(self.get_lr())
+        finally:
+            self._get_lr_called_within_step = False
 
     def _set(self, rates: Sequence[float]) -> None:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
@@ -78,11 +100,37 @@ class LRScheduler:
         self.__dict__.update(state_dict)
 
 
+def _attributes_of(function: Any) -> dict[str, Any] | None:
+    """What a state dict has of a function that it was given."""
+    return None if function is None or isinstance(function, FunctionType) else dict(getattr(function, "__dict__", {}))
+
+
 def _per_group(functions: Any, groups: int) -> list[Callable[[int], float]]:
     given = list(functions) if isinstance(functions, (list, tuple)) else [functions] * groups
     if len(given) != groups:
         raise ValueError(f"Expected {groups} lr_lambdas, but got {len(given)}")
     return given
+
+
+def per_group(name: str, optimizer: Optimizer, given: Any) -> list[Any]:
+    """A value for each group. ValueError for a list or tuple of another length."""
+    groups = len(optimizer.param_groups)
+    values = list(given) if isinstance(given, (list, tuple)) else [given] * groups
+    if len(values) != groups:
+        raise ValueError(f"Expected {groups} values for {name}, got {len(values)}")
+    return values
+
+
+def _set_momentum(group: dict[str, Any], momentum: float) -> None:
+    if "betas" in group:
+        group["betas"] = (momentum, *group["betas"][1:])
+    else:
+        group["momentum"] = momentum
+
+
+def _check_momentum(optimizer: Optimizer) -> None:
+    if not ("momentum" in optimizer.defaults or "betas" in optimizer.defaults):
+        raise ValueError("optimizer must support momentum or beta1 with `cycle_momentum` option enabled")
 
 
 class LambdaLR(LRScheduler):
@@ -96,8 +144,17 @@ class LambdaLR(LRScheduler):
         return [base * f(self.last_epoch) for f, base in zip(self.lr_lambdas, self.base_lrs, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
-        """All attributes but the optimiser and the functions."""
-        return {key: value for key, value in super().state_dict().items() if key != "lr_lambdas"}
+        """All attributes but the optimiser; of a callable object that it was given, the object's, of a function None.
+        """
+        return super().state_dict() | {"lr_lambdas": [_attributes_of(f) for f in self.lr_lambdas]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned; the functions stay."""
+        parts = state_dict.get("lr_lambdas", [])
+        super().load_state_dict({key: value for key, value in state_dict.items() if key != "lr_lambdas"})
+        for f, part in zip(self.lr_lambdas, parts, strict=False):
+            if part:
+                f.__dict__.update(part)
 
 
 class MultiplicativeLR(LambdaLR):
@@ -241,6 +298,9 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         refuse(_INSIDE)
         if epoch is not None and epoch < 0:
             raise ValueError(f"Expected non-negative epoch, but got {epoch}")
+        self._go_to(epoch)
+
+    def _go_to(self, epoch: int | None) -> None:
         self.last_epoch = self.last_epoch + 1 if epoch is None else math.floor(epoch)
         self.T_cur, self.T_i = self.last_epoch if epoch is None else epoch, self.T_0
         while self.T_cur >= self.T_i:
@@ -272,12 +332,10 @@ class OneCycleLR(LRScheduler):
         if anneal_strategy not in ("cos", "linear"):
             raise ValueError(f"anneal_strategy must be one of 'cos' or 'linear', instead got {anneal_strategy}")
         groups = optimizer.param_groups
-        tops: list[Any] = list(max_lr) if isinstance(max_lr, (list, tuple)) else [max_lr] * len(groups)
-        if len(tops) != len(groups):
-            raise ValueError(f"Expected {len(groups)} values for max_lr, got {len(tops)}")
-        if cycle_momentum and not ("momentum" in optimizer.defaults or "betas" in optimizer.defaults):
-            raise ValueError("optimizer must support momentum or beta1 with `cycle_momentum` option enabled")
-        self.total_steps, self.anneal_strategy, self.cycle_momentum = total_steps, anneal_strategy, cycle_momentum
+        tops = per_group("max_lr", optimizer, max_lr)
+        if cycle_momentum:
+            _check_momentum(optimizer)
+        self.total_steps, self._anneal_func_type, self.cycle_momentum = total_steps, anneal_strategy, cycle_momentum
         ends = [pct_start * total_steps - 1, total_steps - 1]
         names = [("initial_lr", "max_lr"), ("max_lr", "min_lr")]
         momenta = [("max_momentum", "base_momentum"), ("base_momentum", "max_momentum")]
@@ -285,7 +343,12 @@ class OneCycleLR(LRScheduler):
             ends.insert(1, 2 * pct_start * total_steps - 2)
             names[1:] = [("max_lr", "initial_lr"), ("initial_lr", "min_lr")]
             momenta.append(("max_momentum", "max_momentum"))
-        self._phases = list(zip(ends, names, momenta, strict=True))
+        self._schedule_phases: list[dict[str, Any]] = [
+            {"end_step": end, "start_lr": lr[0], "end_lr": lr[1], "start_momentum": m[0], "end_momentum": m[1]}
+            for end, lr, m in zip(ends, names, momenta, strict=True)
+        ]
+        if cycle_momentum:
+            self.use_beta1 = "betas" in optimizer.defaults  # for PyTorch
         if last_epoch == -1:
             for group, top in zip(groups, tops, strict=True):
                 group["initial_lr"], group["max_lr"] = top / div_factor, top
@@ -295,7 +358,7 @@ class OneCycleLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def _between(self, first: float, last: float, part: float) -> float:
-        if self.anneal_strategy == "linear":
+        if self._anneal_func_type == "linear":
             return (last - first) * part + first
         return last + (first - last) / 2.0 * (math.cos(math.pi * part) + 1)
 
@@ -305,21 +368,90 @@ class OneCycleLR(LRScheduler):
             raise ValueError(f"Tried to step {step} times. The specified number of total steps is {self.total_steps}")
         begin = 0.0
         at = 0
-        while step > self._phases[at][0] and at < len(self._phases) - 1:
-            begin = self._phases[at][0]
+        while step > self._schedule_phases[at]["end_step"] and at < len(self._schedule_phases) - 1:
+            begin = self._schedule_phases[at]["end_step"]
             at += 1
-        end, names, momenta = self._phases[at]
-        part = (step - begin) / (end - begin)
+        phase = self._schedule_phases[at]
+        part = (step - begin) / (phase["end_step"] - begin)
         rates = []
         for group in self.optimizer.param_groups:
-            rates.append(self._between(group[names[0]], group[names[1]], part))
+            rates.append(self._between(group[phase["start_lr"]], group[phase["end_lr"]], part))
             if self.cycle_momentum:
-                momentum = self._between(group[momenta[0]], group[momenta[1]], part)
-                if "betas" in group:
-                    group["betas"] = (momentum, *group["betas"][1:])
-                else:
-                    group["momentum"] = momentum
+                _set_momentum(group, self._between(group[phase["start_momentum"]], group[phase["end_momentum"]], part))
         return rates
+
+
+class CyclicLR(LRScheduler):
+    """From base_lr to max_lr in `step_size_up` steps and back in `step_size_down`, along lines, again and again: Smith
+    (2017). Momentum, or beta1, cycles the other way with `cycle_momentum`.
+
+    The height stays ("triangular"), halves with each cycle ("triangular2"), or falls by gamma with each step
+    ("exp_range"); `scale_fn` of the cycle's or, with scale_mode "iterations", the step's number gives another.
+    ValueError for another mode without it.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, base_lr: float | Sequence[float], max_lr: float | Sequence[float],
+        step_size_up: int = 2000, step_size_down: int | None = None, mode: str = "triangular", gamma: float = 1.0,
+        scale_fn: Callable[[float], float] | None = None, scale_mode: str = "cycle", cycle_momentum: bool = True,
+        base_momentum: float | Sequence[float] = 0.8, max_momentum: float | Sequence[float] = 0.9, last_epoch: int = -1,
+    ) -> None:  # fmt: skip
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
+        groups, base_lrs = optimizer.param_groups, per_group("base_lr", optimizer, base_lr)
+        if last_epoch == -1:
+            for group, rate in zip(groups, base_lrs, strict=True):
+                group["lr"] = rate
+        self.max_lrs = per_group("max_lr", optimizer, max_lr)
+        up = float(step_size_up)
+        self.total_size = up + (up if step_size_down is None else float(step_size_down))
+        self.step_ratio = up / self.total_size
+        if mode not in ("triangular", "triangular2", "exp_range") and scale_fn is None:
+            raise ValueError("mode is invalid and scale_fn is None")
+        self.mode, self.gamma, self._scale_fn_custom, self.scale_mode = mode, gamma, scale_fn, scale_mode
+        if scale_fn is None:
+            self.scale_mode = "iterations" if mode == "exp_range" else "cycle"
+        self.cycle_momentum = cycle_momentum
+        if cycle_momentum:
+            _check_momentum(optimizer)
+            self.use_beta1 = "betas" in optimizer.defaults  # for PyTorch
+            self.base_momentums = per_group("base_momentum", optimizer, base_momentum)
+            self.max_momentums = per_group("max_momentum", optimizer, max_momentum)
+            if last_epoch == -1:
+                for group, low, high in zip(groups, self.base_momentums, self.max_momentums, strict=True):
+                    _set_momentum(group, high)
+                    group["max_momentum"], group["base_momentum"] = high, low
+        super().__init__(optimizer, last_epoch)
+        self.base_lrs = base_lrs
+
+    def scale_fn(self, x: float) -> float:
+        """What the height is multiplied by in cycle, or at step, x."""
+        if self._scale_fn_custom is not None:
+            return self._scale_fn_custom(x)
+        if self.mode == "exp_range":
+            return self.gamma**x
+        return 1 / 2.0 ** (x - 1) if self.mode == "triangular2" else 1.0
+
+    def get_lr(self) -> list[float]:
+        cycle = math.floor(1 + self.last_epoch / self.total_size)
+        x = 1.0 + self.last_epoch / self.total_size - cycle
+        part = x / self.step_ratio if x <= self.step_ratio else (x - 1) / (self.step_ratio - 1)
+        height = part * self.scale_fn(cycle if self.scale_mode == "cycle" else self.last_epoch)
+        if self.cycle_momentum:
+            both = zip(self.optimizer.param_groups, self.base_momentums, self.max_momentums, strict=True)
+            for group, low, high in both:
+                _set_momentum(group, high - (high - low) * height)
+        return [low + (high - low) * height for low, high in zip(self.base_lrs, self.max_lrs, strict=True)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """All attributes but the optimiser; of a callable object as `scale_fn` the object's, of a function None."""
+        return super().state_dict() | {"_scale_fn_custom": _attributes_of(self._scale_fn_custom)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned; the function stays."""
+        super().load_state_dict({key: value for key, value in state_dict.items() if key != "_scale_fn_custom"})
+        if state_dict.get("_scale_fn_custom") and self._scale_fn_custom is not None:
+            self._scale_fn_custom.__dict__.update(state_dict["_scale_fn_custom"])
 
 
 class SequentialLR(LRScheduler):
@@ -342,7 +474,7 @@ class SequentialLR(LRScheduler):
             group["lr"] = group["initial_lr"]
         for scheduler in self._schedulers:
             scheduler.last_epoch -= 1
-        self._schedulers[0].step()
+        self._schedulers[0]._begin()
         self._last_lr = self._schedulers[0].get_last_lr()
 
     def step(self, epoch: int | None = None) -> None:
@@ -352,7 +484,7 @@ class SequentialLR(LRScheduler):
         which = bisect_right(self._milestones, self.last_epoch)
         scheduler = self._schedulers[which]
         if which > 0 and self._milestones[which - 1] == self.last_epoch:
-            scheduler.step(0)
+            scheduler._go_to(0)
         else:
             scheduler.step()
         self._last_lr = scheduler.get_last_lr()
@@ -410,10 +542,11 @@ class ReduceLROnPlateau(LRScheduler):
         self.optimizer, self.mode, self.factor, self.patience = optimizer, mode, factor, patience
         self.threshold, self.threshold_mode, self.cooldown, self.eps = threshold, threshold_mode, cooldown, eps
         least: list[Any] = list(min_lr) if isinstance(min_lr, (list, tuple)) else [min_lr] * groups
-        self.min_lrs = [float(rate) for rate in least]
+        self.min_lrs = least
         if len(self.min_lrs) != groups:
             raise ValueError(f"expected {groups} min_lrs, got {len(self.min_lrs)}")
-        self.best = math.inf if mode == "min" else -math.inf
+        self.default_min_lr = None if isinstance(min_lr, (list, tuple)) else min_lr  # for PyTorch, as is mode_worse
+        self.best = self.mode_worse = math.inf if mode == "min" else -math.inf
         self.cooldown_counter, self.num_bad_epochs, self.last_epoch = 0, 0, 0
         self._last_lr = self._current()
 

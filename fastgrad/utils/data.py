@@ -273,7 +273,8 @@ class DataLoader:
     batch_size: None gives single elements. shuffle, sampler, batch_sampler, drop_last: which indices, in what order.
     collate_fn: makes a batch of a list of elements. num_workers: threads that prepare batches ahead (`prefetch_factor`
     each); batches keep their order, exceptions are passed on. generator: by default `manual_seed`'s.
-    ValueError for options that exclude each other. `pin_memory`, `timeout` and the like are taken and not needed.
+    ValueError for options that exclude each other, and for a negative timeout. `pin_memory`, `timeout` and the like are
+    taken and not needed.
     """
 
     def __init__(
@@ -286,6 +287,8 @@ class DataLoader:
     ) -> None:  # fmt: skip
         if num_workers < 0:
             raise ValueError("num_workers option should be non-negative; use num_workers=0 to disable multiprocessing.")
+        if timeout < 0:
+            raise ValueError("timeout option should be non-negative")
         if sampler is not None and shuffle:
             raise ValueError("sampler option is mutually exclusive with shuffle")
         streams = isinstance(dataset, IterableDataset)
