@@ -1617,6 +1617,7 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
         if out.place is not None:
             out.place.n_uses += 1
     t = found = None    # they count a block
+    check_overlaps(recorder, program)
     settle(recorder, program)
     # Memory of the program that somebody else holds: a tensor was stored where a replay would not store it.
     for attempt in range(3):
@@ -1648,7 +1649,6 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
             if place.written:
                 raise refused(recorder.function, "the captured function changes a NumPy array that it made itself: a "
                                                  "replay would not make it anew. Make a tensor: fastgrad.zeros, say")
-    check_overlaps(recorder)
     spans = [(<size_t>place.start, <size_t>place.start + place.nbytes) for place in recorder.places if not place.own]
     what = recorder.watch.too_large(spans, computes)
     if what is not None:
@@ -1717,20 +1717,25 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
     return 0
 
 
-cdef int check_overlaps(Recorder recorder) except -1:
-    """Passes rely on this: places share no memory, unless they are only read. (Tensors over one array may.)"""
+cdef int check_overlaps(Recorder recorder, Program program) except -1:
+    """Passes rely on this, and so does where a pointer is noted to lie: places share no memory, unless they are only
+    read, and stay. (Tensors over one array may share.)"""
     cdef Place place, other
+    cdef Guard g
     cdef list among = [(<size_t>place.start, n) for n, place in enumerate(recorder.places)
                        if place.block.owner is not NULL and place.argument < 0 and not place.own]
     cdef int i, k
+    if len(among) < 2:
+        return 0
     among.sort()
+    replaced = [g.place for g in program.guards if g.tensor.block != g.place.block]
     for i in range(len(among)):
         place = <Place>recorder.places[among[i][1]]
         for k in range(i + 1, len(among)):
             other = <Place>recorder.places[among[k][1]]
             if other.start >= place.start + place.nbytes:
                 break
-            if place.written or other.written:
+            if place.written or other.written or place in replaced or other in replaced:
                 raise refused(recorder.function, "the captured function changes an array of NumPy's through a tensor, "
                                                  "and uses another tensor over parts of its memory: make one a view of "
                                                  "the other")

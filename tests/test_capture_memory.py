@@ -547,7 +547,7 @@ def test_tensors_over_parts_of_one_array(begin, kind):
         step = wrap(add if kind == "add" else replace)
         return [(step().tolist(), changed.tolist(), array.tolist()) for _ in range(3)]
 
-    if (begin, kind) in ((1, "add"), (0, "replace")):
+    if begin or kind == "replace":
         with pytest.raises(fg.CaptureError):
             run(fg.capture)
     else:
