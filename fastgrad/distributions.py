@@ -25,10 +25,11 @@ Shape = Sequence[int]
 
 def _broadcast(*parts: Any) -> list[Tensor]:
     """Numbers and tensors as tensors of one shape."""
-    like = next((part for part in parts if isinstance(part, Tensor)), None)
+    like = next((part for part in parts if ops.is_tensor(part)), None)
     made: dict[str, Any] = {} if like is None else {"dtype": like.dtype}
     return list(ops.broadcast_tensors(
-        *(part if isinstance(part, Tensor) else ops.tensor(float(part), **made) for part in parts)))
+        *(part if ops.is_tensor(part) else ops.tensor(part if isinstance(part, Tensor) else float(part), **made)
+          for part in parts)))
 
 
 class Distribution:

@@ -27,7 +27,7 @@ cimport cython
 cimport numpy as cnp
 from cpython.float cimport PyFloat_AsDouble, PyFloat_Check
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
-from cpython.object cimport PyTypeObject
+from cpython.object cimport Py_TPFLAGS_HEAPTYPE, PyTypeObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_INCREF, PyObject
 from libc.stddef cimport size_t
@@ -46,7 +46,7 @@ from fastgrad.runtime cimport (
     fg_entry, fg_pool, free_pool, grad_enabled, hooks, itemsize_of, make_common, new_pool, next_stamp, recorder_pool,
     recording, room_for_one, run_merged, set_grad_enabled, set_recorder_pool, thread_limit,
 )
-from fastgrad.tape cimport Op, hooks_of, packer
+from fastgrad.tape cimport Op, hooks_of, looks_for_nan, packer
 from fastgrad.tensor cimport (
     ARGUMENT, CONTIGUOUS, LEAF_REQUIRES_GRAD, NARROW, OF_NUMPY, OF_PYTHON, WRAPPED, Tensor, alias, array_over,
     copy_data, default_dt, new_tensor, requires_grad, same_sizes, sizes_list, tensor_of,
@@ -55,8 +55,9 @@ from fastgrad.watch cimport Watch, same_value, set_note_module, unmute
 
 import numpy as np
 
+from fastgrad.tape import anomaly
+from fastgrad.tensor import Size, dtypes_by_code
 from fastgrad.tensor import dtype as dtype_type
-from fastgrad.tensor import dtypes_by_code
 from fastgrad.watch import code_of, located
 
 cnp.import_array()
@@ -84,7 +85,7 @@ cdef extern from *:
     PyObject **fg_items(list)
 
 plain_types = (int, str, bytes, type(None), type(Ellipsis), slice, np.integer, np.bool_, np.dtype, dtype_type)
-cdef tuple constant_types = (*plain_types, float, complex, np.generic, np.ndarray, type, FunctionType, ModuleType)
+cdef tuple constant_types = (*plain_types, Size, float, complex, np.generic, np.ndarray, type, FunctionType, ModuleType)
 cdef int[8] typenums    # NumPy's, by dtype code
 for _dtype in dtypes_by_code:
     typenums[<int>dtypes_by_code.index(_dtype)] = _dtype.numpy.num
@@ -141,6 +142,11 @@ cdef class Place:
     def __dealloc__(self):
         if self.block is not NULL and not self.own:
             block_decref(self.block)
+
+    cdef bint holds(self, Tensor t):
+        """Does a tensor over this block begin in here? (Its neighbour's memory begins where this ends.)"""
+        return self.start <= t.ptr < self.start + self.nbytes or (
+            t.numel_ == 0 and self.start <= t.ptr <= self.start + self.nbytes)
 
 
 cdef class Found:
@@ -267,16 +273,32 @@ cdef class Recorder:
         cdef int index
         if t.flags & ARGUMENT:
             for place in self.arguments:
-                if place.start <= t.ptr <= place.start + place.nbytes and place.block == t.block:
+                if place.block == t.block and place.holds(t):
                     return place
+            if not t.flags & WRAPPED and self.is_argument(t):
+                self.fail("a view reaches out of an argument, into memory that the next argument may not have around "
+                          "it: pass the whole tensor")
         index = fg_pointers_get(&self.starts, start, NULL)
         if index >= 0 and (<Place>self.places[index]).argument < 0:
-            return <Place>self.places[index]
+            place = <Place>self.places[index]
+            place.nbytes = max(place.nbytes, t.block.nbytes)    # of arrays that begin together
+            return place
         for place in self.arguments:
-            if start < place.start + place.nbytes and place.start < end and not t.flags & ARGUMENT:
+            if start < place.start + place.nbytes and place.start < end and not self.is_argument(t):
                 self.fail("an argument shares memory with a tensor that the function also uses by itself; "
                           "pass a clone() of it")
         return self.add_place(t.block, start, t.block.nbytes, False)
+
+    cdef bint is_argument(self, Tensor t):
+        """Is it one, or a view of one? (Of another recording, it is a tensor like others.)"""
+        cdef Place place
+        if t.flags & ARGUMENT:
+            if t.flags & WRAPPED:
+                return True
+            for place in self.arguments:
+                if place.block == t.block:
+                    return True
+        return False
 
     cdef list written_spans(self):
         """(begin, end) of memory from outside that launches have written."""
@@ -388,7 +410,7 @@ cdef void on_used(PyObject *tensor) noexcept:
         return
     if t.block.owner is not NULL and t.block.version == 0 and t.block.stamp > recorder.born:
         number(&recorder.made, t.block, NULL, 0)
-    elif not t.flags & ARGUMENT or requires_grad(t):
+    elif requires_grad(t) or not recorder.is_argument(t):
         recorder.meet(t)
         number(&recorder.met, <PyObject *>t, t.block, 0)
 
@@ -500,6 +522,13 @@ cdef int on_refused(const char *what) except -1:
     return 0
 
 
+cdef void note_raised(Recorder recorder, what, error) noexcept:
+    """Values were looked at, and an exception raised. If the function catches that, what was recorded is void."""
+    if recorder.error is None:
+        broken(f"{what} raised {type(error).__name__}, and the captured function caught it: with other values it might "
+               f"not, and a replay would not look again")
+
+
 cdef object recorded(Op op, PyObject **args, int n, Tensor out):
     """An op, while this thread records. If it runs through NumPy, the op itself is noted instead of its launches."""
     cdef Recorder recorder = current()
@@ -513,6 +542,10 @@ cdef object recorded(Op op, PyObject **args, int n, Tensor out):
     muted = op.own and recorder.watch.mute()
     try:
         result = compute(op, args, n, out)
+    except Exception as error:
+        if recorder.by_python:
+            note_raised(recorder, op.name, error)
+        raise
     finally:
         if muted:
             unmute()
@@ -594,7 +627,12 @@ def check_values(check, *tensors):
     each replay. It may raise an exception, and must not write."""
     cdef Recorder recorder = current()
     cdef OpCall call
-    check(*[array_over(<Tensor>t) for t in tensors])
+    try:
+        check(*[array_over(<Tensor>t) for t in tensors])
+    except Exception as error:
+        if recorder is not None:
+            note_raised(recorder, "a check of values", error)
+        raise
     if recorder is not None and recorder.error is None:
         call = recorder.new_call([recorder.hold(t) for t in tensors])
         call.check = check
@@ -624,9 +662,11 @@ cdef class Guard:
     cdef bint has_grad
     cdef Place grad_place        # of the gradient it comes with, if launches use that; else None
     cdef char *grad_ptr
+    cdef int64_t grad_strides[8]
     cdef int refs                # of a place whose values are replaced: what the program itself accounts for; else 0
     cdef int grad_refs
     cdef bint changes_first      # its values are changed in place before they are replaced, for who holds them to see
+    cdef bint grad_changes_first
     cdef bint drops_grad         # the function leaves None
     cdef Place new_grad          # where the gradient is that the function leaves; else None
     cdef int64_t new_grad_offset
@@ -643,6 +683,15 @@ cdef class Argument:
     cdef list views              # (tensor, offset): aliases of its memory that Python calls work with
 
 
+cdef bint same_constant(thing, value):
+    """Are two values of plain types the same, of one type? (Those of a class may have attributes.)"""
+    kind = type(thing)
+    if kind is not type(value) or not isinstance(thing, plain_types) or thing != value:
+        return False
+    return not (<PyTypeObject *>kind).tp_flags & Py_TPFLAGS_HEAPTYPE \
+        or getattr(thing, "__dict__", None) == getattr(value, "__dict__", None)
+
+
 cdef inline char *memory_of(PyObject *thing):
     """Of an argument that is a tensor or an array."""
     if isinstance(<object>thing, Tensor):
@@ -651,7 +700,12 @@ cdef inline char *memory_of(PyObject *thing):
 
 
 cdef inline bint overlap(Place place, char *start, size_t nbytes):
-    return start < <char *>place.block.data + place.block.nbytes and <char *>place.block.data < start + nbytes
+    return start < place.start + place.nbytes and place.start < start + nbytes
+
+
+cdef inline bint held(fg_block *block, int refs) noexcept:
+    """Note [Who holds a block]: does anybody hold it but those that `refs` counts? (An array's memory is its own.)"""
+    return block.refs > refs or block.owner is not NULL
 
 
 cdef inline void renew(fg_block *block) noexcept:
@@ -755,8 +809,7 @@ cdef class Program:
                 if thing is not a.same:
                     return False
             elif a.place is None:
-                if type(thing) is not type(a.value) or (
-                        thing is not a.value and (not isinstance(thing, plain_types) or thing != a.value)):
+                if thing is not a.value and not same_constant(thing, a.value):
                     return False
             elif isinstance(thing, Tensor):
                 t = <Tensor>thing
@@ -770,10 +823,7 @@ cdef class Program:
                 return False
             else:
                 moved |= <char *>cnp.PyArray_DATA(<cnp.ndarray>thing) != a.place.start
-        if moved and self.n_memory:
-            if not self.apart(args):
-                return False
-            self.moved = False
+        self.moved = moved
         return True
 
     cdef bint apart(self, PyObject **args):
@@ -783,7 +833,7 @@ cdef class Program:
         cdef char *start
         cdef char *there
         cdef int i, k
-        for i in range(len(self.arguments)):
+        for i in range(len(self.arguments) if self.n_memory else 0):
             a = <Argument>self.arguments[i]
             if a.place is None or a.same is not None:
                 continue
@@ -802,12 +852,13 @@ cdef class Program:
                     there = memory_of(args[k])
                     if start < there + other.place.nbytes and there < start + a.place.nbytes:
                         return False
+        self.moved = False
         return True
 
     cdef bint is_own(self, thing):
-        """May memory be the program's own? (That of results with copy=False, or of a gradient.)"""
+        """May memory be the program's own? (That of results with copy=False, of a gradient, or of arrays over such.)"""
         if isinstance(thing, Tensor):
-            return (<Tensor>thing).block.pool == self.pool
+            return (<Tensor>thing).block.pool == self.pool or (<Tensor>thing).block.owner is not NULL
         return not cnp.PyArray_CHKFLAGS(<cnp.ndarray>thing, cnp.NPY_ARRAY_OWNDATA)
 
     cdef bint accepts_array(self, Argument a, cnp.ndarray array):
@@ -832,7 +883,7 @@ cdef class Program:
             return False
         if self.watch.first_change() >= 0:
             return False
-        if packer() is not self.packing or default_dt != self.default_dt:
+        if packer() is not self.packing or default_dt != self.default_dt or looks_for_nan():
             return False
         if self.changes != changes:
             if not same_attributes(self.modules):
@@ -852,10 +903,15 @@ cdef class Program:
             if t.block != g.place.block or t.ptr != g.ptr:
                 if not self.follow(g.place, t, &g.ptr):
                     return False
-            if g.changes_first and t.block.refs > g.refs:
+            if g.changes_first and held(t.block, g.refs):
                 return False
             if g.grad_place is not None:
                 grad = <Tensor>t.grad_tensor
+                for d in range(grad.nd):
+                    if grad.strides[d] != g.grad_strides[d] and grad.sizes[d] > 1:
+                        return False
+                if g.grad_changes_first and ((<PyObject *>grad).ob_refcnt > 2 or held(grad.block, g.grad_refs)):
+                    return False
                 if grad.block != g.grad_place.block or grad.ptr != g.grad_ptr:
                     if not grad.flags & CONTIGUOUS or not self.follow(g.grad_place, grad, &g.grad_ptr):
                         return False
@@ -867,16 +923,21 @@ cdef class Program:
     cdef bint follow(self, Place place, Tensor t, char **ptr):
         """Have what pointed into `place` point to the memory of `t`, at whose start the recorded tensor's stood."""
         cdef Guard g
+        cdef Place other
         cdef int users = 0
-        if ptr[0] != place.start or t.ptr != <char *>t.block.data \
+        if ptr[0] != place.start or t.ptr != <char *>t.block.data or (place.written and t.block.readonly) \
                 or t.block.nbytes < <size_t>(t.numel_ * itemsize_of[t.dt]):
-            return False
-        if len(self.op_calls):
             return False
         for g in self.guards:
             users += (g.place is place) + (g.grad_place is place)
-        if users != 1 or place.own:
+        if users != 1 or place.own or place.argument >= 0:
             return False
+        # Passes, and what a call leaves behind, take places to be apart; where two were not, pointers may be noted as
+        # the other's.
+        for other in self.places:
+            if other is not place and other.argument < 0 and (
+                    overlap(other, <char *>t.block.data, t.block.nbytes) or overlap(other, place.start, place.nbytes)):
+                return False
         self.move(place, t.block)
         ptr[0] = t.ptr
         return True
@@ -898,6 +959,7 @@ cdef class Program:
             place.own = False
         block_decref(old)
         place.block = block
+        place.nbytes = block.nbytes
         self.point(place, <char *>block.data)
         place.start = <char *>block.data
 
@@ -920,7 +982,7 @@ cdef class Program:
         cdef fg_block *block
         for g in self.leaving:
             t = g.tensor
-            if g.refs and t.block.refs > g.refs:
+            if g.refs and held(t.block, g.refs):
                 block = block_new(t.block.nbytes)
                 memcpy(block.data, t.block.data, min(t.block.nbytes, block.nbytes))
                 self.move(g.place, block)
@@ -930,7 +992,7 @@ cdef class Program:
                 g.ptr = t.ptr
             if g.grad_refs:
                 grad = <Tensor>t.grad_tensor
-                if (<PyObject *>grad).ob_refcnt > 2 or grad.block.refs > g.grad_refs:
+                if (<PyObject *>grad).ob_refcnt > 2 or held(grad.block, g.grad_refs):
                     copy = new_tensor(grad.dt, grad.nd, grad.sizes)
                     copy_data(copy, grad)
                     self.move(g.grad_place, copy.block)
@@ -1052,7 +1114,7 @@ cdef class Program:
         cdef bint fits = False
         self.take_hold()
         try:
-            fits = self.accepts(args) and self.valid()
+            fits = self.accepts(args) and self.valid() and (not self.moved or self.apart(args))
         finally:
             if not fits:
                 self.busy = 0
@@ -1393,6 +1455,33 @@ cdef bint held_outside(Recorder recorder, Tensor t) except -1:
     return (<PyObject *>t).ob_refcnt > known
 
 
+cdef dict count_gradients(Recorder recorder):
+    """References to gradients, by their addresses: as the .grad of tensors from outside, and as what that was."""
+    cdef Found found
+    cdef dict counts = {}
+    for found in recorder.found:
+        if found.grad is not None:
+            address = <size_t><PyObject *>found.grad
+            counts[address] = counts.get(address, 0) + 1 + (found.tensor.grad_tensor == <PyObject *>found.grad)
+    return counts
+
+
+cdef bint is_plain(Found found):
+    """Is there nothing to a tensor but its memory?"""
+    cdef Tensor t = found.tensor
+    return not found.flags & LEAF_REQUIRES_GRAD and found.grad is None and t.grad_tensor is NULL \
+        and t.block == found.block and t.ptr == found.ptr and not hooks_of(t)
+
+
+cdef bint is_gradient(Recorder recorder, Tensor t):
+    """Is it the .grad of a tensor from outside? (Another may be at the next call.)"""
+    cdef Found found
+    for found in recorder.found:
+        if found.grad is t:
+            return True
+    return False
+
+
 cdef int refs_held(list tensors, fg_block *block):
     cdef Tensor t
     cdef int count = 0
@@ -1412,6 +1501,7 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
     cdef Step *step
     cdef int i, k, d, expected
     cdef list shapes = []
+    cdef dict gradients
     strange = None
     program.n_arguments = -1
     program.guards = []
@@ -1446,8 +1536,9 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
             continue
         if t.flags & WRAPPED:
             out.computed = np.float64 if t.number_kind == OF_NUMPY else float
-        if t.block.pool != recorder.pool and not t.flags & ARGUMENT \
-                and fg_pointers_get(&recorder.made, t.block, NULL) < 0 and held_outside(recorder, t):
+        if (t.block.pool != recorder.pool or fg_pointers_get(&recorder.met, <PyObject *>t, NULL) >= 0) \
+                and not recorder.is_argument(t) and fg_pointers_get(&recorder.made, t.block, NULL) < 0 \
+                and not is_gradient(recorder, t) and held_outside(recorder, t):
             out.same = thing
             continue
         if t.numel_ == 0:
@@ -1466,10 +1557,15 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
     if strange is not None:
         raise refused(recorder.function, f"the captured function returns a new {strange}: every replay would return "
                                          "the same one. Return tensors, in tuples, lists and dicts")
-    # Tensors that only the recorder knew any more were made on the way. A view, found after its base, holds it.
+    # Tensors that only the recorder knew any more were made on the way, and so were those over an argument. A view,
+    # found after its base, holds it. A gradient that nobody else knows was found as the .grad of its tensor, and that
+    # is what is compared.
+    gradients = count_gradients(recorder)
     for i in range(len(recorder.found) - 1, -1, -1):
         found = <Found>recorder.found[i]
-        if (<PyObject *>found.tensor).ob_refcnt == 1:
+        k = (<PyObject *>found.tensor).ob_refcnt - 1
+        if k == 0 or recorder.is_argument(found.tensor) or (
+                gradients and gradients.get(<size_t><PyObject *>found.tensor, 0) == k and is_plain(found)):
             recorder.found[i] = None
     found = None
     recorder.found = [known for known in recorder.found if known is not None]
@@ -1513,7 +1609,15 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
             i = len(recorder.places) - 1
         g.place = <Place>recorder.places[i]
     count_uses(recorder)
-    found = None    # it counts a block
+    for t in recorder.held:
+        i = recorder.find(t.ptr)
+        if i >= 0:
+            (<Place>recorder.places[i]).n_uses += 1
+    for out in program.outputs:
+        if out.place is not None:
+            out.place.n_uses += 1
+    t = found = None    # they count a block
+    check_overlaps(recorder, program)
     settle(recorder, program)
     # Memory of the program that somebody else holds: a tensor was stored where a replay would not store it.
     for attempt in range(3):
@@ -1607,9 +1711,34 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
         if argument.place is not None:
             for view in recorder.held:
                 if (<Tensor>view).flags & ARGUMENT and (<Tensor>view).block == argument.place.block \
-                        and argument.place.start <= (<Tensor>view).ptr <= argument.place.start + argument.place.nbytes:
+                        and argument.place.holds(<Tensor>view):
                     argument.views.append((view, (<Tensor>view).ptr - argument.place.start))
     program.watch.settle(spans, computes)
+    return 0
+
+
+cdef int check_overlaps(Recorder recorder, Program program) except -1:
+    """Passes rely on this, and so does where a pointer is noted to lie: places share no memory, unless they are only
+    read, and stay. (Tensors over one array may share.)"""
+    cdef Place place, other
+    cdef Guard g
+    cdef list among = [(<size_t>place.start, n) for n, place in enumerate(recorder.places)
+                       if place.block.owner is not NULL and place.argument < 0 and not place.own]
+    cdef int i, k
+    if len(among) < 2:
+        return 0
+    among.sort()
+    replaced = [g.place for g in program.guards if g.tensor.block != g.place.block]
+    for i in range(len(among)):
+        place = <Place>recorder.places[among[i][1]]
+        for k in range(i + 1, len(among)):
+            other = <Place>recorder.places[among[k][1]]
+            if other.start >= place.start + place.nbytes:
+                break
+            if place.written or other.written or place in replaced or other in replaced:
+                raise refused(recorder.function, "the captured function changes an array of NumPy's through a tensor, "
+                                                 "and uses another tensor over parts of its memory: make one a view of "
+                                                 "the other")
     return 0
 
 
@@ -1770,10 +1899,11 @@ cdef int settle(Recorder recorder, Program program) except -1:
     """Compare tensors from outside with what they were: `w.data = ...` becomes a copy into w's memory, a new gradient
     one that every replay leaves."""
     cdef Guard g, other
+    cdef Output out
     cdef Found found
     cdef Tensor t, grad
     cdef fg_block *block
-    cdef int i, n, expected
+    cdef int i, d, n, expected
     for n, g in enumerate(program.guards):
         t = g.tensor
         found = <Found>recorder.found[n]
@@ -1790,14 +1920,18 @@ cdef int settle(Recorder recorder, Program program) except -1:
                                                      "another shape")
             # Who else holds the old memory keeps the old values. Held by: its place, what was found, tensors found.
             expected = 1
+            for out in program.outputs:
+                if out.place is g.place:
+                    raise refused(recorder.function, "the captured function returns a view of a tensor from outside "
+                                                     "whose data it then replaces; return a clone() of it")
             for i, other in enumerate(program.guards):
                 expected += (<Found>recorder.found[i]).block == found.block
-                if other.tensor.block == found.block:
+                if (other.place is g.place and other is not g) or (<Found>recorder.found[i]).grad_block == found.block:
                     raise refused(recorder.function, "the data of a tensor from outside was replaced, and the "
                                                      "function also uses a tensor that shares, and keeps, the old "
                                                      "data")
             g.changes_first = g.place.written
-            if found.block.refs > expected or found.block.owner is not NULL:    # an array's memory is its own
+            if held(found.block, expected):
                 block = block_new_common(found.block.nbytes)
                 memcpy(block.data, found.block.data, found.block.nbytes)
                 relocate(recorder, g.place, block)
@@ -1812,9 +1946,11 @@ cdef int settle(Recorder recorder, Program program) except -1:
         grad = None if t.grad_tensor is NULL else <Tensor>t.grad_tensor
         if found.grad is not None and found.grad_block is not NULL:
             i = recorder.find(found.grad_ptr)
-            if i >= 0 and (<Place>recorder.places[i]).n_uses:
+            if i >= 0 and (<Place>recorder.places[i]).n_uses and (<Place>recorder.places[i]).argument < 0:
                 g.grad_place = <Place>recorder.places[i]
                 g.grad_ptr = found.grad_ptr
+                for d in range(found.grad.nd):
+                    g.grad_strides[d] = found.grad.strides[d]
         if grad is None:
             g.drops_grad = found.grad is not None
         elif grad.node is not NULL:
@@ -1831,6 +1967,7 @@ cdef int settle(Recorder recorder, Program program) except -1:
                 if other.tensor.block == found.grad_block and other.tensor is not found.grad:
                     raise refused(recorder.function, "a .grad was replaced, and the function also uses a tensor that "
                                                      "shares, and keeps, the old gradient's memory")
+            g.grad_changes_first = g.grad_place.written
             add_copy(recorder, g.grad_place, g.grad_ptr, grad)
             t.grad = found.grad
             g.grad_refs = -1
@@ -1863,9 +2000,11 @@ cdef bint grad_is_held(Found found, Recorder recorder):
     cdef Found other
     cdef int refs = 0, blocks = 2    # the tensor itself, and its place
     for other in recorder.found:
+        if other.grad is found.grad and other is not found:
+            return True
         refs += (other.grad is found.grad) + 2 * (other.tensor is found.grad)    # a guard holds it too
         blocks += other.block == found.grad_block
-    return (<PyObject *>found.grad).ob_refcnt > refs or found.grad_block.refs > blocks
+    return (<PyObject *>found.grad).ob_refcnt > refs or held(found.grad_block, blocks)
 
 
 cdef fg_block *block_new_common(size_t nbytes) except NULL:
@@ -1972,12 +2111,34 @@ cdef int restore(thing, values) except -1:
     return 0
 
 
-cdef object as_tensors(thing):
-    """Arguments as a recording passes them: arrays as tensors."""
+cdef dict plain_runs = {}     # threads that run captured functions as they are, and those that they call: how deep
+
+
+cdef object run_plainly(function, tuple args, dict kwargs):
+    """Call it with arguments as a recording passes them: arrays as tensors."""
     leaves = []
-    template = flatten(thing, leaves)
-    return rebuild(template, iter([tensor_of(leaf, True) if isinstance(leaf, np.ndarray) else leaf
-                                   for leaf in leaves]))
+    template = flatten((args, kwargs), leaves)
+    args, kwargs = rebuild(template, iter([tensor_of(as_usable(leaf), True) if isinstance(leaf, np.ndarray) else leaf
+                                           for leaf in leaves]))
+    leaves = template = None
+    thread = PyThread_get_thread_ident()
+    plain_runs[thread] = plain_runs.get(thread, 0) + 1
+    try:
+        return function(*args, **kwargs)
+    finally:
+        plain_runs[thread] -= 1
+        if not plain_runs[thread]:
+            del plain_runs[thread]
+
+
+cdef object as_usable(cnp.ndarray array):
+    """An array on which a tensor can lie: itself, or a copy, which is not to be written, for the caller would not see
+    that."""
+    if usable(array):
+        return array
+    copy = np.array(array, array.dtype.newbyteorder("="))
+    copy.flags.writeable = False
+    return copy
 
 
 cdef object as_number(thing):
@@ -2089,15 +2250,15 @@ cdef class Captured:
         cdef Program program
         cdef list leaves
         cdef PyObject **flat
-        if recording and recorder_pool() is not NULL:
+        if (recording and recorder_pool() is not NULL) or PyThread_get_thread_ident() in plain_runs:
             return self.function(*args, **kwargs)
-        if self.eager:    # arrays are tensors, as when recording
-            return self.function(*as_tensors(args), **as_tensors(kwargs))
+        if self.eager or looks_for_nan():
+            return run_plainly(self.function, args, kwargs)
         leaves = []
         template = (flatten(args, leaves), flatten(kwargs, leaves))
         for i in range(len(leaves)):
-            if isinstance(leaves[i], np.ndarray) and not usable(<cnp.ndarray>leaves[i]):
-                leaves[i] = np.array(leaves[i], leaves[i].dtype.newbyteorder("="))
+            if isinstance(leaves[i], np.ndarray):
+                leaves[i] = as_usable(leaves[i])
         flat = fg_items(leaves)
         for i, (known, candidate) in enumerate(self.programs):
             program = <Program>candidate
@@ -2143,7 +2304,7 @@ cdef class Captured:
                 restore(grad, grad_values)
         for drawn, state in generators:
             drawn.bit_generator.state = state
-        result = self.function(*as_tensors(args), **as_tensors(kwargs))
+        result = run_plainly(self.function, args, kwargs)
         ours, theirs = [], []
         flatten(replayed, ours)
         flatten(result, theirs)
@@ -2192,6 +2353,7 @@ cdef class Captured:
         recorder.function = self.function
         recorder.lenient = self.on_break == "eager"
         recorder.watch = Watch()
+        looking = anomaly()
         key = <size_t>recorder.pool
         recorders[key] = latest = recorder
         try:
@@ -2222,6 +2384,8 @@ cdef class Captured:
                 if len(recorder.watch.arrays):
                     recorder.watch.take_as_they_are(recorder.written_spans())
                 what = recorder.watch.problem()
+                if anomaly() != looking:
+                    what = "set_detect_anomaly() in a captured function: a replay would not repeat it. Call it outside"
                 if what is not None and recorder.error is None:
                     recorder.error = what if isinstance(what, BaseException) else refused(self.function, what)
                 if recorder.error is not None:
@@ -2250,7 +2414,7 @@ cdef class Captured:
             self.eager = True
             given = keywords = None
             if not ran:
-                return self.function(*as_tensors(args), **as_tensors(kwargs))
+                return run_plainly(self.function, args, kwargs)
             # It has run to its end, as eager code.
             if program.outputs and not results:
                 results = [(<Output>out).same if (<Output>out).place is None else (<Output>out).shape
@@ -2267,7 +2431,7 @@ cdef PyObject *captured_vectorcall(PyObject *callee, PyObject **args, size_t nar
     cdef Program last = self.last
     cdef dict keywords
     if names is NULL and last is not None and last.n_arguments == n and self.verify == 0 \
-            and not (recording and recorder_pool() is not NULL) and last.holds_for(args):
+            and not (recording and recorder_pool() is not NULL) and not plain_runs and last.holds_for(args):
         result = last.replay(args, self.copy)
     else:
         keywords = {}

@@ -221,12 +221,16 @@ cdef int thread_limit() noexcept nogil:
 
 def get_num_threads() -> int:
     """The most threads that a kernel uses."""
+    if recording:
+        hooks.refused(b"get_num_threads() in a captured function: a replay would not ask again. Ask outside")
     return thread_limit()
 
 
 def set_num_threads(int threads) -> None:
     """Let a kernel use at most this many threads; results do not depend on it. RuntimeError below 1."""
     global _limit
+    if recording:
+        hooks.refused(b"set_num_threads() in a captured function: a replay would not repeat it. Call it outside")
     if threads < 1:
         raise RuntimeError(f"set_num_threads expects a positive integer, got {threads}")
     _limit = threads

@@ -45,6 +45,7 @@ cdef uint32_t recording_mask(Op op, PyObject **args, int n_args) noexcept
 cdef void mark_reshaped(Tensor leaf) noexcept
 cdef tuple hooks_of(Tensor t)
 cdef object packer()
+cdef bint looks_for_nan() noexcept
 
 cdef Operator _add               # how the engine adds gradients
 cdef Op _view, _put              # what an in-place change of a view records

@@ -685,7 +685,7 @@ def _packed(thing: cython.pointer(PyObject), t: Tensor) -> cython.pointer(PyObje
     """What stands for a saved tensor, whose reference this takes, where hooks are set."""
     kept: Packed
     found = packer()
-    if found is None:
+    if found is None or isinstance(found, str):
         return thing
     kept = Packed.__new__(Packed)
     pack, kept.unpack = found
@@ -745,11 +745,11 @@ def unpack(packed: Packed):
 
 @cython.cfunc
 def packer():
-    """The hooks that pack and unpack what this thread saves, or None."""
+    """The hooks that pack and unpack what this thread saves, or None; text where they are forbidden."""
     if not _packing:
         return None
     found = _packers.get(_thread())
-    return found[-1] if found and not isinstance(found[-1], str) else None
+    return found[-1] if found else None
 
 
 def push_packer(hooks):
@@ -1319,6 +1319,13 @@ def set_anomaly(on: cython.bint, check_nan: cython.bint):
 
 def anomaly():
     return bool(_anomaly), bool(_anomaly_nan)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def looks_for_nan() -> cython.bint:
+    """Are the gradients of each node looked at?"""
+    return _anomaly and _anomaly_nan
 
 
 @cython.cfunc

@@ -379,6 +379,10 @@ cdef class Tensor:
         return self.strides[normalize_dim(dim, self.nd)]
 
     def storage_offset(self):
+        if recording:
+            if self.flags & ARGUMENT:
+                hooks.leaves(<PyObject *>self, "where in its memory it begins was asked for")
+            hooks.used(<PyObject *>self)
         return (self.ptr - <char *>self.block.data) // itemsize_of[self.dt]
 
     def is_contiguous(self):
@@ -412,9 +416,13 @@ cdef class Tensor:
 
     @property
     def itemsize(self):
+        if recording:
+            hooks.used(<PyObject *>self)
         return itemsize_of[self.dt]
 
     def element_size(self):
+        if recording:
+            hooks.used(<PyObject *>self)
         return itemsize_of[self.dt]
 
     @property
@@ -439,6 +447,8 @@ cdef class Tensor:
 
     @property
     def _version(self):
+        if recording:
+            hooks.leaves(<PyObject *>self, "its version was asked for")
         return self.block.version
 
     # -------------------------------------------------------------------------------------- the tape's side
@@ -475,9 +485,10 @@ cdef class Tensor:
 
     @property
     def __class__(self):
-        """float, of a captured function's float argument: it takes the branches that a number takes."""
-        if self.flags & WRAPPED and self.flags & ARGUMENT and self.nd == 0:
-            return float
+        """float or NumPy's, of floats in a captured function: they take the branches that a number takes."""
+        if self.flags & WRAPPED and self.nd == 0:
+            return float if self.number_kind == OF_PYTHON else np.float64 if self.number_kind == OF_NUMPY \
+                else np.floating
         return type(self)
 
     @property
@@ -637,6 +648,11 @@ cdef class Tensor:
 
     def __contains__(self, value):
         return bool((array_of(self) == (array_of(value) if isinstance(value, Tensor) else value)).any())
+
+    def __round__(self, ndigits=None):
+        if self.flags & WRAPPED:
+            return round(self.item(), ndigits)
+        raise TypeError(f"type {type(self).__name__} doesn't define __round__ method")
 
     def __hash__(self):
         if recording and self.flags & WRAPPED:

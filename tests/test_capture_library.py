@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 
 import numpy as np
 import pytest
 
 import fastgrad as fg
-from fastgrad import nn, optim
+from fastgrad import distributions, nn, optim
 from fastgrad.utils import data
 from tests.test_capture_footguns import driven, history, vector
 
@@ -420,6 +421,12 @@ FLOATS = {
     "times float64": lambda x, a: x.double() * a,
     "negated": lambda x, a: -a,
     "both": lambda x, a: (a * 2, a),
+    "mean of a distribution": lambda x, a: distributions.Normal(a, x).log_prob(x),
+    "quantile": lambda x, a: x.quantile(a * 0.1 + 0.5),
+    "scatter": lambda x, a: x.scatter(0, fg.tensor([1]), a),
+    "is_tensor": lambda x, a: x * fg.is_tensor(a),
+    "isinstance": lambda x, a: x * isinstance(a, float) + isinstance(a, np.floating),
+    "isinstance of what is computed": lambda x, a: x * isinstance(a * 3, float) + isinstance(-a, np.floating),
 }
 
 
@@ -447,6 +454,19 @@ def test_floats_keep_their_type(name, kind, default):
             assert got == described(function(x, kind(value)))
     finally:
         fg.set_default_dtype(fg.float32)
+
+
+def test_a_float_that_is_rounded():
+    function = lambda x, a: x * round(a)  # noqa: E731
+    with pytest.raises(fg.CaptureError):
+        fg.capture(function)(fg.ones(3), 1.5)
+    captured = fg.capture(function, on_break="eager")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for a in (1.5, 2.5, 3.7):
+            assert captured(fg.ones(3), a).tolist() == [round(a)] * 3
+    with pytest.raises(TypeError, match="__round__"):
+        round(fg.tensor(1.5))
 
 
 def test_floats_of_several_types():
@@ -606,3 +626,203 @@ def test_loud_or_right(name):
         return
     for i, (a, b) in enumerate(zip(found, history(CASES[name], lambda function: function), strict=True)):
         assert a == b, f"entry {i} of the history"
+
+
+# ------------------------------------------------------------------------------------------------ exceptions
+
+SYMMETRIC = [fg.tensor([[1.0, 2.0], [2.0, 1.0]]), fg.tensor([[2.0, 1.0], [1.0, 2.0]])]
+
+
+def caught_by_try(m):
+    try:
+        return fg.linalg.cholesky(m)
+    except fg.linalg.LinAlgError:
+        return fg.linalg.cholesky(m + 10 * fg.eye(2))
+
+
+def caught_by_suppress(m):
+    out = m * 0
+    with contextlib.suppress(IndexError):
+        out = out + nn.functional.embedding(m.sum(1).long(), fg.ones(3, 2))
+    return out
+
+
+@pytest.mark.parametrize("function", [caught_by_try, caught_by_suppress])
+def test_exceptions_that_values_decide_about(function):
+    bad, good = SYMMETRIC
+    with pytest.raises(fg.CaptureError, match="caught"):
+        fg.capture(function)(bad if function is caught_by_try else bad + 2)
+    captured = fg.capture(function, on_break="eager")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for m in (bad + 2, bad, good, bad):
+            assert captured(m).tolist() == function(m).tolist()
+
+
+def test_exceptions_that_are_not_caught():
+    captured = fg.capture(fg.linalg.cholesky)
+    bad, good = SYMMETRIC
+    for m in (bad, good, good, bad, good):
+        if m is bad:
+            with pytest.raises(fg.linalg.LinAlgError):
+                captured(m)
+        else:
+            assert captured(m).tolist() == fg.linalg.cholesky(m).tolist()
+
+
+# ------------------------------------------------------------------------------------------------ modes of the tape
+
+
+def test_anomalies_are_looked_for_around_a_call():
+    w = nn.Parameter(fg.ones(2))
+
+    def step(x):
+        w.grad = None
+        loss = (w * x).sqrt().sum()
+        loss.backward()
+        return loss.detach()
+
+    captured = fg.capture(step)
+    for _ in range(2):
+        captured(fg.ones(2))
+    with pytest.warns(UserWarning, match="Anomaly"):
+        anomalies = fg.autograd.detect_anomaly()
+    with anomalies:
+        assert captured(fg.ones(2)).item() == 2
+        with pytest.raises(RuntimeError, match="nan"):
+            captured(fg.ones(2) * -1)
+    assert captured(fg.ones(2)).item() == 2
+
+
+def test_hooks_of_saved_tensors_are_forbidden_around_a_call():
+    w = nn.Parameter(fg.ones(2))
+
+    def step(x):
+        with fg.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
+            return (w * x).sum() * 1
+
+    captured = fg.capture(step)
+    for _ in range(2):
+        captured(fg.ones(2))
+    with fg.autograd.graph.disable_saved_tensors_hooks("not here"), pytest.raises(RuntimeError, match="not here"):
+        captured(fg.ones(2))
+    assert captured(fg.ones(2)).item() == 2
+
+
+@pytest.mark.parametrize("options", [{"verify": 1}, {"on_break": "eager"}], ids=str)
+def test_captured_functions_within_one_that_runs_as_it_is(options):
+    w = nn.Parameter(fg.ones(3))
+    inner = fg.capture(lambda x: w * x)
+
+    def outer(x):
+        w.grad = None
+        loss = inner(x).sum() + (w * w).sum()
+        loss.backward()
+        if "on_break" in options:
+            float(loss)
+        return loss.detach(), w.grad
+
+    captured = fg.capture(outer, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for i in range(4):
+            assert captured(fg.ones(3) * i)[1].tolist() == [2 + i] * 3
+    assert inner(fg.ones(3)).requires_grad is False
+
+
+# ------------------------------------------------------------------------------------------------ what else is read
+
+
+@pytest.mark.parametrize(("read", "change"), [
+    (lambda w: w.element_size(), lambda: fg.ones(2, 3).double()),
+    (lambda w: w.itemsize, lambda: fg.ones(2, 3).double()),
+    (lambda w: w.storage_offset(), lambda: fg.ones(4, 3)[1:3]),
+], ids=["element_size", "itemsize", "storage_offset"])  # fmt: skip
+def test_what_is_read_of_a_tensor_and_nothing_else(read, change):
+    w = fg.ones(2, 3)
+    captured = fg.capture(lambda x: x * read(w))
+    for _ in range(2):
+        assert captured(fg.ones(2)).tolist() == [read(w)] * 2
+    w.data = change()
+    for _ in range(2):
+        assert captured(fg.ones(2)).tolist() == [read(w)] * 2
+
+
+SETTINGS = [  # what asks, what sets, two values
+    (fg.get_num_threads, fg.set_num_threads, 1, 2),
+    (fg.are_deterministic_algorithms_enabled, fg.use_deterministic_algorithms, False, True),
+    (fg.get_float32_matmul_precision, fg.set_float32_matmul_precision, "highest", "high"),
+    (fg.autograd.is_anomaly_enabled, lambda on: fg.autograd.set_detect_anomaly(on, check_nan=False), False, True),
+]
+
+
+@pytest.mark.parametrize(("ask", "put", "one", "two"), SETTINGS, ids=["threads", "algorithms", "precision", "anomaly"])
+def test_settings(ask, put, one, two):
+    before = ask()
+    captured = fg.capture(lambda x: x * (2 if ask() == one else 3))
+    try:
+        put(one)
+        if ask is fg.get_num_threads:
+            with pytest.raises(fg.CaptureError):
+                captured(fg.ones(1))
+        else:
+            for value in (one, one, two, two, one):
+                put(value)
+                assert captured(fg.ones(1)).item() == (2 if value == one else 3)
+            assert captured.program.replays
+        with pytest.raises(fg.CaptureError):
+            fg.capture(lambda x: (put(two), x * 2)[1])(fg.ones(1))
+    finally:
+        put(before)
+    fg.autograd.set_detect_anomaly(False)
+
+
+def test_modes_that_are_asked_for():
+    captured = fg.capture(lambda x: x * (2 if fg.is_grad_enabled() else 3 if fg.is_inference_mode_enabled() else 5))
+    modes = [(contextlib.nullcontext, 2), (fg.no_grad, 5), (fg.inference_mode, 3)] * 2
+    for mode, expected in modes:
+        with mode():
+            assert captured(fg.ones(1)).item() == expected
+    assert len(captured.programs) == 3
+
+
+def test_versions():
+    w = fg.ones(3)
+    with pytest.raises(fg.CaptureError, match="version"):
+        fg.capture(lambda x: x * w._version)(fg.ones(3))
+
+
+def test_shapes_are_results():
+    captured = fg.capture(lambda x: (x.shape, x.dtype, x * 2))
+    for n in (2, 2, 3):
+        shape, dtype, _ = captured(fg.ones(n))
+        assert (type(shape), shape, dtype) == (fg.Size, (n,), fg.float32)
+
+
+class Named(str):
+    pass
+
+
+def test_attributes_of_strings_among_the_arguments():
+    one, two = Named("x"), Named("x")
+    one.factor = 2
+    captured = fg.capture(lambda x, name: x * getattr(name, "factor", 1))
+    assert [captured(fg.ones(1), name).item() for name in (one, two, one, two)] == [2, 1, 2, 1]
+
+
+@pytest.mark.parametrize("draw", [
+    lambda x: fg.bernoulli(x), lambda x: fg.multinomial(x, 2), lambda x: fg.multinomial(x, 5, True),
+    lambda x: distributions.Categorical(probs=x).sample((2,)), lambda x: fg.distributions.Bernoulli(x).sample(),
+], ids=["bernoulli", "multinomial", "replacement", "Categorical", "Bernoulli"])  # fmt: skip
+def test_random_numbers_with_chances_out_of_tensors(draw):
+    captured = fg.capture(draw)
+    chances = [fg.rand(4, 3) for _ in range(4)]
+
+    def drawn(function):
+        fg.manual_seed(1)
+        return [function(x).tolist() for x in chances], fg.rand(2).tolist()
+
+    assert drawn(captured) == drawn(draw)
+    assert captured.program.replays == 3
+    with pytest.raises(RuntimeError, match=r"probability|Expected p_in"):
+        captured(chances[0] * float("nan"))

@@ -410,3 +410,440 @@ def test_an_array_whose_tensor_is_changed_and_that_is_read_besides():
 
     with pytest.raises(fg.CaptureError, match="reads it besides"):
         fg.capture(step)(fg.ones(3))
+
+
+# -- memory that two places share --------------------------------------------------------------------------------------
+
+
+def test_neighbours_in_one_block_of_memory():
+    """Arguments of which one ends where the other begins, and then others that lie elsewhere."""
+    def run(wrap):
+        step = wrap(lambda b, a: (a.flip(0), b.flip(0), a[3:].flip(0)))
+        base = fg.arange(6).float()
+        pairs = (base[3:], base[:3]), (fg.ones(3), fg.zeros(3)), (fg.zeros(3), fg.ones(3)), (base[:3], base[3:])
+        return [[t.tolist() for t in step(*pair)] for pair in pairs]
+
+    both(run)
+
+
+def test_the_second_of_two_neighbours_is_changed():
+    def step(a, b):
+        b += 1
+        return a * 2
+
+    captured = fg.capture(step)
+    base = fg.zeros(20)
+    captured(base[:10], base[10:])
+    assert base.tolist() == [0] * 10 + [1] * 10
+    array = np.ones(10, np.float32)
+    array.flags.writeable = False
+    with pytest.raises(RuntimeError, match="read-only"):
+        captured(fg.ones(10), array)
+    assert array.tolist() == [1] * 10
+
+
+@pytest.mark.parametrize("view", [
+    lambda x: x.as_strided((4,), (1,), 0),
+    lambda x: x.as_strided((2,), (1,), 2),
+    lambda x: x * x.storage_offset(),
+], ids=["beyond", "within", "offset"])  # fmt: skip
+def test_where_an_argument_begins_in_its_memory(view):
+    base = fg.arange(8).float()
+    with pytest.raises(fg.CaptureError):
+        fg.capture(view)(base[2:6])
+
+
+def test_an_array_over_a_result_in_place_is_the_next_argument():
+    def run(wrap):
+        step = wrap(lambda x: (x + 1, (x + 1) * x), **({} if wrap is plain else {"copy": False}))
+        seen = []
+        x = np.ones(5, np.float32)
+        for _ in range(4):
+            x, y = step(fg.from_numpy(x))
+            seen.append((x.tolist(), y.tolist()))
+            x = x.numpy()
+        return seen
+
+    both(run)
+
+
+def test_arrays_that_had_to_be_copied_are_not_changed():
+    def step(x):
+        x += 1
+        return x * 2
+
+    for options in ({}, {"on_break": "eager"}):
+        captured = fg.capture(step, **options)
+        assert captured(np.zeros(3, np.float32)).tolist() == [2, 2, 2]
+        for given in (np.zeros(3, np.float32)[::-1], np.zeros(3, ">f4")):
+            with pytest.raises(RuntimeError, match="read-only"):
+                captured(given)
+
+
+def test_data_that_become_those_of_another_tensor():
+    """The passes take tensors from outside to lie apart."""
+    def run(wrap):
+        w, v, x = fg.zeros(16384), fg.ones(1), fg.ones(16384)
+
+        def step():
+            y = x * v
+            w.add_(1)
+            return y
+
+        captured = wrap(step)
+        seen = [captured().unique().tolist(), captured().unique().tolist()]
+        v.data = w.data[:1]
+        return [*seen, captured().unique().tolist(), captured().unique().tolist(), w[0].item()]
+
+    both(run)
+
+
+def test_data_that_become_an_argument():
+    w, x = fg.ones(1), fg.ones(16384)
+
+    def step(x):
+        y = x * w
+        x.add_(1)
+        return y
+
+    captured = fg.capture(step)
+    for _ in range(2):
+        captured(x)
+    w.data = x[:1]
+    with pytest.raises(fg.CaptureError, match="shares memory"):
+        captured(x)
+
+
+def test_data_that_become_read_only():
+    w = fg.ones(4)
+    step = fg.capture(lambda: w.add_(1) * 2)
+    for _ in range(2):
+        step()
+    array = np.zeros(4, np.float32)
+    array.flags.writeable = False
+    w.data = fg.from_numpy(array)
+    with pytest.raises(RuntimeError, match="read-only"):
+        step()
+    assert array.tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["add", "replace"])
+@pytest.mark.parametrize("begin", [0, 1])
+def test_tensors_over_parts_of_one_array(begin, kind):
+    def run(wrap):
+        array = np.arange(16385, dtype=np.float32)
+        read, changed = fg.from_numpy(array[begin:]), fg.from_numpy(array[:-1])
+
+        def add():
+            y = read * 2
+            changed.add_(1)
+            return y
+
+        def replace():
+            y = read.detach()
+            changed.data = changed * 2
+            return y.clone()
+
+        step = wrap(add if kind == "add" else replace)
+        return [(step().tolist(), changed.tolist(), array.tolist()) for _ in range(3)]
+
+    if begin or kind == "replace":
+        with pytest.raises(fg.CaptureError):
+            run(fg.capture)
+    else:
+        both(run)
+
+
+def test_tensors_over_parts_of_one_array_that_are_read():
+    def run(wrap):
+        array = np.arange(12, dtype=np.float32).reshape(4, 3)
+        x, y = fg.from_numpy(array[:, :2]), fg.from_numpy(array[:, 2])
+        step = wrap(lambda w: (x @ w - y).square().mean())
+        seen = []
+        for i in range(3):
+            seen.append(step(fg.ones(2) * i).item())
+            array *= 2
+        return seen
+
+    both(run)
+
+
+def test_a_view_of_data_that_are_replaced_is_no_result():
+    w = fg.ones(3)
+
+    def step(x):
+        old = w.detach()
+        w.data = w + x
+        return old
+
+    with pytest.raises(fg.CaptureError, match="returns a view"):
+        fg.capture(step)(fg.ones(3))
+
+
+def test_a_tensor_from_outside_whose_data_are_replaced_is_returned_itself():
+    w = fg.nn.Parameter(fg.ones(3))
+
+    def step(a):
+        w.data = w.data * a
+        return w
+
+    captured = fg.capture(step)
+    for i in range(4):
+        assert captured(2.0) is w
+        assert w.tolist() == [2.0 ** (i + 1)] * 3
+
+
+def test_data_replaced_of_one_of_two_tensors_over_an_array():
+    def run(wrap):
+        array = np.arange(8, dtype=np.float32)
+        one, two = fg.from_numpy(array[:6]), fg.from_numpy(array[2:])
+        step = wrap(lambda: (two.clone(), one[2:5] * 1))
+        seen = [[t.tolist() for t in step()] for _ in range(2)]
+        one.data = one.flip(0) * 10
+        return seen, [[t.tolist() for t in step()] for _ in range(2)]
+
+    both(run)
+
+
+@pytest.mark.parametrize("kind", ["data", "changed data", "gradient"])
+def test_an_array_s_memory_that_is_replaced_is_left_alone(kind):
+    def run(wrap):
+        w = fg.nn.Parameter(fg.ones(3))
+        array = np.arange(3, dtype=np.float32)
+
+        def data(a):
+            w.data = w.data * a
+
+        def changed_data(a):
+            w.data.add_(1)
+            w.data = w.data * a
+
+        def gradient(a):
+            before = w.grad.sum()
+            w.grad = None
+            (w * a).sum().backward()
+            return before
+
+        w.grad = fg.zeros(3)
+        step = wrap({"data": data, "changed data": changed_data, "gradient": gradient}[kind])
+        seen = []
+        for i in range(6):
+            step(2.0 + i)
+            seen.append((w.tolist(), w.grad.tolist(), array.tolist()))
+            if i in (2, 3):
+                setattr(*((w, "grad") if kind == "gradient" else (w, "data")), fg.from_numpy(array))
+        return seen
+
+    both(run)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+def test_leaves_over_arguments_that_are_results_of_the_call_before():
+    def run(wrap):
+        def step(params, x, lr):
+            params = [p.detach().requires_grad_() for p in params]
+            loss = (x @ params[0] + params[1]).square().mean()
+            grads = fg.autograd.grad(loss, params)
+            return [p.detach() - lr * g for p, g in zip(params, grads, strict=True)], loss
+
+        step = wrap(step)
+        params, seen = [fg.ones(4, 3), fg.zeros(3)], []
+        for i in range(5):
+            params, loss = step(params, fg.ones(5, 4) * i, 0.1)
+            seen.append((loss.item(), [p.tolist() for p in params]))
+        return seen
+
+    both(run)
+
+
+def test_a_gradient_with_other_strides():
+    def run(wrap):
+        w = fg.nn.Parameter(fg.zeros(3, 3))
+        optimizer = fg.optim.SGD([w], 1.0)
+        w.grad = fg.arange(9).float().reshape(3, 3)
+        step = wrap(lambda: optimizer.step())
+        seen = []
+        for i in range(6):
+            step()
+            seen.append(w.tolist())
+            if i % 2:
+                w.grad = w.grad.t()
+        return seen
+
+    both(run)
+
+
+@pytest.mark.parametrize("hold", [
+    lambda w, kept: kept.append(w.grad), lambda w, kept: kept.append(w.grad.numpy()),
+    lambda w, kept: setattr(w, "grad", fg.from_numpy(kept[0])),
+], ids=["tensor", "view", "array"])  # fmt: skip
+def test_a_gradient_that_is_added_to_before_it_is_replaced(hold):
+    """Who holds it sees what was added."""
+    def run(wrap):
+        w, kept = fg.nn.Parameter(fg.ones(3)), [np.ones(3, np.float32)]
+        w.grad = fg.ones(3)
+
+        def step(x):
+            (w * x).sum().backward()
+            w.grad = None
+            (w * w).sum().backward()
+
+        step = wrap(step)
+        seen = []
+        for i in range(6):
+            if i in (2, 4):
+                hold(w, kept)
+            step(fg.ones(3) * i)
+            seen.append((w.grad.tolist(), [t.tolist() for t in kept]))
+        return seen
+
+    both(run)
+
+
+def test_one_gradient_of_two_parameters():
+    def run(wrap):
+        p, q = fg.nn.Parameter(fg.ones(3)), fg.nn.Parameter(fg.ones(3))
+
+        def step(x):
+            before = p.grad.sum() + q.grad.sum()
+            p.grad = q.grad = None
+            (p * x + 2 * q * x).sum().backward()
+            return before
+
+        step = wrap(step)
+        seen = []
+        for i in range(6):
+            if i in (0, 3):
+                p.grad = q.grad = fg.ones(3)
+            seen.append((step(fg.ones(3) * i).item(), p.grad.tolist(), q.grad.tolist()))
+        return seen
+
+    both(run)
+
+
+def test_a_gradient_over_data_that_are_replaced():
+    w, v = fg.nn.Parameter(fg.ones(3)), fg.ones(3)
+    optimizer = fg.optim.SGD([w], 0.1, momentum=0.9)
+    w.grad = v.detach()
+
+    def step(x):
+        v.data = x * 1
+        optimizer.step()
+
+    with pytest.raises(fg.CaptureError, match="shares, and keeps"):
+        fg.capture(step)(fg.ones(3))
+
+
+def test_gradients_that_are_returned_are_those_of_the_call():
+    def run(wrap):
+        w = fg.nn.Parameter(fg.ones(3))
+
+        def add(x):
+            (w * x).sum().backward()
+            return w.grad
+
+        def replace(x):
+            before = w.grad
+            w.grad = None
+            (w * x).sum().backward()
+            return before
+
+        add, replace = wrap(add), wrap(replace)
+        add(fg.ones(3))
+        seen = []
+        for i in range(6):
+            seen.append(add(fg.ones(3) * i).tolist())
+            if i % 2:
+                w.grad = fg.zeros(3)
+        return seen, [replace(fg.ones(3) * i).tolist() for i in range(4)]
+
+    both(run)
+
+
+def test_a_gradient_that_only_numpy_reads():
+    def run(wrap):
+        w = fg.nn.Parameter(fg.ones(3))
+        w.grad = fg.arange(3).float()
+        step = wrap(lambda: w.grad.flip(0))
+        seen = [step().tolist(), step().tolist()]
+        w.grad = fg.ones(3)
+        return [*seen, step().tolist(), step().tolist()]
+
+    both(run)
+
+
+def test_steps_apart_from_the_gradients():
+    """Gradients that are new at each call are followed: both functions are recorded once for each kind of call."""
+    def run(wrap):
+        fg.manual_seed(0)
+        model = fg.nn.Sequential(fg.nn.Linear(4, 8), fg.nn.Tanh(), fg.nn.Linear(8, 3))
+        optimizer = fg.optim.SGD(model.parameters(), 0.1)
+
+        def add(x, y):
+            loss = F.cross_entropy(model(x), y) / 2
+            loss.backward()
+            return loss
+
+        def update():
+            fg.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+        add, update = wrap(add), wrap(update)
+        seen = []
+        for i in range(12):
+            seen.append(add(fg.randn(5, 4), fg.randint(0, 3, (5,))).item())
+            if i % 2:
+                update()
+        recorded = [len(getattr(f, "programs", ())) for f in (add, update)]
+        return (seen, [p.tolist() for p in model.parameters()]), recorded
+
+    (captured, programs), (eager, _) = run(fg.capture), run(plain)
+    assert captured == eager
+    assert programs == [2, 1]
+
+
+def test_two_steps_that_leave_each_other_gradients():
+    def run(wrap):
+        fg.manual_seed(0)
+        one, two = fg.nn.Linear(4, 4), fg.nn.Linear(4, 1)
+        optimizers = [fg.optim.Adam(m.parameters(), 0.01) for m in (one, two)]
+
+        def first(x):
+            optimizers[0].zero_grad()
+            loss = two(one(x)).square().mean()
+            loss.backward()
+            optimizers[0].step()
+            return loss
+
+        def second(x):
+            optimizers[1].zero_grad()
+            loss = (two(one(x).detach()) - 1).square().mean()
+            loss.backward()
+            optimizers[1].step()
+            return loss
+
+        first, second = wrap(first), wrap(second)
+        seen = []
+        for _ in range(8):
+            x = fg.randn(5, 4)
+            seen.append((first(x).item(), second(x).item()))
+        return seen, max(len(getattr(f, "programs", ())) for f in (first, second))
+
+    (captured, programs), (eager, _) = run(fg.capture), run(plain)
+    assert captured == eager
+    assert programs == 2
+
+
+def test_views_of_arguments_that_a_call_that_broke_has_stored():
+    stored = []
+    broken = fg.capture(lambda x: stored.append(x.detach()) or x * 2, on_break="eager")
+    with pytest.warns(UserWarning, match="runs eagerly"):
+        broken(fg.ones(3))
+    view = stored[0]
+    step = fg.capture(lambda: view * 2)
+    assert [step().tolist() for _ in range(2)] == [[2, 2, 2]] * 2
+    view.data = fg.zeros(3)
+    assert step().tolist() == [0, 0, 0]

@@ -13,8 +13,8 @@ from fastgrad.ops.table import COMPOSITES, TABLE
 assert nn.functional  # its functions declare themselves
 
 # no reference: tested by their moments below, and in test_generator.py
-RANDOM = {"uniform_", "normal_", "draw_", "bernoulli_", "random_", "exponential_", "geometric_", "cauchy_",
-          "log_normal_"}
+RANDOM = {"uniform_", "normal_", "draw_", "draw_by_", "bernoulli_", "random_", "exponential_", "geometric_",
+          "cauchy_", "log_normal_"}
 # what linalg's functions are made of: test_torch compares those, with gradients to second order
 FACTORS = {"_symmetric", "_eigen", "_svd", "_full_vectors", "_qr", "_qr_without_gradient", "_pinv", "_substitute"}
 PARTS = {"_scatter_product", "_search", "_count_above"}  # of composites, which test them

@@ -16,6 +16,7 @@ import numpy as np
 
 from fastgrad import ops
 from fastgrad.dispatch import GradMode, get_grad_enabled, put_grad_enabled
+from fastgrad.replay import at_replay
 from fastgrad.tape import anomaly, check_gradient, run_backward, set_anomaly
 from fastgrad.tape import backward as _backward_of_one
 from fastgrad.tape import retain_grad as _retain_grad
@@ -96,6 +97,11 @@ _inference = threading.local()
 
 def is_inference_mode_enabled() -> bool:
     """Is this code within `inference_mode()`?"""
+    at_replay(_in_inference_mode)
+    return _in_inference_mode()
+
+
+def _in_inference_mode() -> bool:
     return getattr(_inference, "on", False)
 
 
@@ -114,7 +120,7 @@ class inference_mode:
         self._before: list[tuple[bool, bool]] = []
 
     def __enter__(self) -> None:
-        was = is_inference_mode_enabled()
+        was = _in_inference_mode()
         self._before.append((get_grad_enabled(), was))
         if self.mode or was:
             put_grad_enabled(not self.mode)
@@ -168,11 +174,13 @@ class detect_anomaly:
 
 def is_anomaly_enabled() -> bool:
     """Are anomalies looked for?"""
+    at_replay(anomaly)
     return anomaly()[0]
 
 
 def is_anomaly_check_nan_enabled() -> bool:
     """Is nan one of them?"""
+    at_replay(anomaly)
     return anomaly()[1]
 
 

@@ -134,7 +134,7 @@ def gaussian_nll_loss(
     """(log v + (x - y)^2 / v) / 2, with `full` plus log(2 pi) / 2: Nix and Weigend (1994). v is the variance, at least
     eps, of the shape of x, with nothing in place of the last size or 1 in place of one. ValueError for other shapes,
     and where a variance is negative."""
-    if not isinstance(var, Tensor):
+    if not ops.is_tensor(var):
         if var < 0:
             raise ValueError("var has negative entry/entries")
         var = ops.full_like(input.detach(), float(var))

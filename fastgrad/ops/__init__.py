@@ -33,8 +33,9 @@ where.otherwise = _where
 # What rules, methods and modules are written with, and PyTorch has no function for: `fastgrad.ops` alone has it.
 _INTERNAL = {
     "LinAlgError", "apply_", "assign", "bernoulli_", "cast", "cauchy_", "cholesky_symmetric", "composite",
-    "contiguous", "copy_", "determinant_sign", "diagonal_backward", "draw_", "expand", "expand_as", "exponential_",
-    "generator", "geometric_", "getitem", "index", "index_backward", "linear", "log_determinant", "log_normal_",
+    "contiguous", "copy_", "determinant_sign", "diagonal_backward", "draw_", "draw_by_", "expand", "expand_as",
+    "exponential_", "generator", "geometric_", "getitem", "index", "index_backward", "linear", "log_determinant",
+    "log_normal_",
     "log_softmax_backward", "map_", "max_index", "median_index", "method", "middle", "min_index", "mode_index",
     "ndimension", "new_empty", "new_full", "new_ones", "new_tensor", "new_zeros", "normal_", "of_one_dtype", "one_hot",
     "op", "pad", "pin_memory",

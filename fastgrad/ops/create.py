@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from fastgrad.tensor import as_tensor as _as_tensor
 from fastgrad.tensor import device as _device
 from fastgrad.tensor import get_default as _get_default
 from fastgrad.tensor import set_default as _set_default
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 
 def set_default_dtype(d: Any) -> None:
@@ -298,9 +301,9 @@ def new_tensor(x: Tensor, data: Any, *, dtype: Any = None, device: Any = None, r
     return tensor(data, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
 
 
-def is_tensor(obj: object) -> builtins.bool:
+def is_tensor(obj: object) -> TypeIs[Tensor]:
     """Whether it is a tensor."""
-    return isinstance(obj, Tensor)
+    return isinstance(obj, Tensor) and issubclass(obj.__class__, Tensor)  # a captured function's floats are tensors too
 
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -367,6 +370,14 @@ def _draw(size: Sequence[int], dtype: Any, chosen: Any, draw: Callable[[np.rando
     return draw_(empty(tuple(size), dtype=dtype or int64), lambda n: draw(generator(chosen), n))
 
 
+def _draw_by(size: Sequence[int], dtype: Any, chosen: Any, source: Tensor,
+             draw: Callable[[np.random.Generator, tuple, np.ndarray], Any]) -> Tensor:
+    from fastgrad.ops.update import draw_by_
+
+    return draw_by_(empty(tuple(size), dtype=dtype), source.detach(),
+                    lambda n, values: draw(generator(chosen), n, values))
+
+
 def randint(low: int, high: Any = None, size: Any = None, *, generator: Any = None, dtype: Any = None,
             device: Any = None, requires_grad: bool = False) -> Tensor:
     """Random integers from low to high - 1 (from 0, if only one bound is given), int64."""
@@ -403,14 +414,17 @@ def bernoulli(x: Tensor, p: float | None = None, *, generator: Any = None) -> Te
     """1 with the probability that x holds (or with `p` everywhere), else 0, in the dtype of x."""
     if p is not None and not 0 <= p <= 1:
         raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")
-    chances: Any = p
-    if p is None:
-        if not x.is_floating_point():
-            raise RuntimeError(f"bernoulli is not implemented for {x.dtype.name}")
-        chances = x.detach().numpy()
+    if p is not None:
+        return _draw(tuple(x.shape), x.dtype, generator, lambda stream, n: stream.random(n) < p)
+    if not x.is_floating_point():
+        raise RuntimeError(f"bernoulli is not implemented for {x.dtype.name}")
+
+    def draw(stream: np.random.Generator, n: tuple, chances: np.ndarray) -> np.ndarray:
         if not np.all((chances >= 0) & (chances <= 1)):
             raise RuntimeError("Expected p_in >= 0 && p_in <= 1 to be true")
-    return _draw(tuple(x.shape), x.dtype, generator, lambda stream, n: stream.random(n) < chances)
+        return stream.random(n) < chances
+
+    return _draw_by(tuple(x.shape), x.dtype, generator, x, draw)
 
 
 @method()
@@ -422,23 +436,23 @@ def multinomial(x: Tensor, num_samples: int, replacement: bool = False, *, gener
         raise RuntimeError("prob_dist must be 1 or 2 dim")
     if num_samples <= 0:
         raise RuntimeError("cannot sample n_sample <= 0 samples")
-    weights = np.atleast_2d(x.detach().numpy().astype(np.float64))
-    if not np.isfinite(weights).all() or (weights < 0).any():
-        raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
-    if not (weights.sum(1) > 0).all():
-        raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
-    if not replacement and num_samples > weights.shape[1]:
+    if not replacement and num_samples > x.shape[-1]:
         raise RuntimeError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
-    if not replacement and num_samples > np.count_nonzero(weights, 1).min(initial=num_samples):
-        raise RuntimeError("invalid multinomial distribution (with replacement=False, not enough non-negative "
-                           "category to sample)")
+    shape = (*x.shape[:-1], num_samples)
 
-    def draw(stream: np.random.Generator, _: tuple) -> np.ndarray:
+    def draw(stream: np.random.Generator, _: tuple, values: np.ndarray) -> np.ndarray:
+        weights = np.atleast_2d(values.astype(np.float64))
+        if not np.isfinite(weights).all() or (weights < 0).any():
+            raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
+        if not (weights.sum(1) > 0).all():
+            raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
+        if not replacement and num_samples > np.count_nonzero(weights, 1).min(initial=num_samples):
+            raise RuntimeError("invalid multinomial distribution (with replacement=False, not enough non-negative "
+                               "category to sample)")
         rows = [stream.choice(len(w), num_samples, replacement, w / w.sum()) for w in weights]
         return np.array(rows, np.int64).reshape(shape)
 
-    shape = (num_samples,) if x.ndim == 1 else (weights.shape[0], num_samples)
-    return _draw(shape, int64, generator, draw)
+    return _draw_by(shape, int64, generator, x, draw)
 
 
 def normal(mean: Any, std: Any = 1.0, size: Sequence[int] | None = None, *, generator: Any = None,

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastgrad.dispatch import copy_into
 from fastgrad.ops import shape as _shape
-from fastgrad.ops.create import arange, ones, ones_like, zeros
+from fastgrad.ops.create import arange, is_tensor, ones, ones_like, zeros
 from fastgrad.ops.elementwise import maximum, minimum, where
 from fastgrad.ops.shape import broadcast_tensors, clone, expand, ravel, reshape, unsqueeze
 from fastgrad.ops.table import composite, op
@@ -478,7 +478,7 @@ def scatter(x: Tensor, dim: int, index: Tensor, src: Tensor | float | None = Non
             raise RuntimeError("reduce argument must be either add or multiply.")
         whole = source if isinstance(source, Tensor) else _as_tensor(np.full(index.shape, source), x.dtype, False)
         return scatter_reduce(x, dim, index, whole, "sum" if reduce == "add" else "prod")
-    if isinstance(source, Tensor):
+    if is_tensor(source):
         return scatter_source(x, dim, index, _scattered("scatter", x, index, source))
     return scatter_value(x, dim, index, source)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastgrad import return_types
-from fastgrad.ops.create import full
+from fastgrad.ops.create import full, is_tensor, tensor
 from fastgrad.ops.elementwise import floor, isnan, maximum, where
 from fastgrad.ops.index import _check_at_replay, gather
 from fastgrad.ops.reduce import sum
@@ -253,13 +253,13 @@ def _quantile(name: str, x: Tensor, q: float | Tensor, dim: int | None, keepdim:
                            f"{interpolation}")
     if not x.numel():
         raise RuntimeError(f"{name}() input tensor must be non-empty")
-    if isinstance(q, Tensor):
+    if is_tensor(q):
         if q.ndim > 1:
             raise RuntimeError(f"{name}() q must be a scalar or 1D tensor")
         if q.dtype is not x.dtype:
             raise RuntimeError(f"{name}() q tensor must be same dtype as the input tensor")
     else:
-        q = full((), q, dtype=x.dtype)
+        q = tensor(q, dtype=x.dtype)
     ndim = x.ndim
     axis = 0 if dim is None else normalize_dim(dim, ndim)
 

@@ -160,8 +160,8 @@ def _layout(x: Tensor, name: str, size: Sequence[int], stride: Sequence[int], of
         raise RuntimeError(f"mismatch in length of strides and shape: {list(stride)} and {list(size)}")
     if any(n < 0 for n in stride):
         raise RuntimeError(f"{name}: Negative strides are not supported at the moment, got strides: {list(stride)}")
-    start = x.storage_offset()
-    return tuple(size), tuple(stride), (start if offset is None else offset) - start, tuple(x.shape), x.stride()
+    offset = 0 if offset is None else offset - x.storage_offset()
+    return tuple(size), tuple(stride), offset, tuple(x.shape), x.stride()
 
 
 def _samples(*rest: tuple) -> Any:

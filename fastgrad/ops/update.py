@@ -169,6 +169,12 @@ def draw_(x: Tensor, draw: Callable[[tuple], np.ndarray]) -> Tensor:
     copy_into(x, np.asarray(draw(tuple(x.shape))))
 
 
+@op(kind="inplace", methods=(), ref=None, sample=None)
+def draw_by_(x: Tensor, source: Tensor, draw: Callable[[tuple, np.ndarray], np.ndarray]) -> Tensor:
+    """The same, with the values of another tensor."""
+    copy_into(x, np.asarray(draw(tuple(x.shape), source.numpy())))
+
+
 @method()
 def apply_(x: Tensor, callable: Callable[[Any], Any]) -> Tensor:
     """Replace each element by the function's value at it. RuntimeError if x requires grad."""
