@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.runtime import is_recording
+from fastgrad.recorder import drawn_from_python, refuse
 from fastgrad.tensor import Tensor, as_tensor, device
 
 __all__ = [
@@ -21,10 +21,7 @@ _UNSEEDED = 67280421310721  # what a new generator begins with, as in PyTorch
 
 
 def _refuse(what: str) -> None:
-    if is_recording():
-        from fastgrad.replay import refuse
-
-        refuse(f"{what} in a captured function: a replay would not repeat it. Do it outside")
+    refuse(f"{what} in a captured function: a replay would not repeat it. Do it outside")
 
 
 class Generator:
@@ -69,10 +66,7 @@ class Generator:
 
     def numpy(self) -> np.random.Generator:
         """NumPy's generator that the numbers are drawn from. While recording, only an op may do so."""
-        if is_recording():
-            from fastgrad.replay import drawn_from_python
-
-            drawn_from_python("random numbers were drawn")
+        drawn_from_python("random numbers were drawn")
         if self._stream is None:
             self._stream = np.random.default_rng(self._start())
         return self._stream

@@ -104,7 +104,7 @@ cdef int launch(Kernel kernel, int column, fg_call *call, int64_t work) except -
 cdef void run_merged(const fg_call *calls, const fg_entry **entries, int count, int threads) noexcept nogil
 cdef int thread_limit() noexcept nogil
 
-# What a recorder (replay.pyx) wants to hear of; called only while `recording`, the number of threads that record, is
+# What a recorder (recorder.pyx) wants to hear of; called only while `recording`, the number of threads that record, is
 # not 0. Tensors are passed as what they are to this layer.
 cdef struct Hooks:
     void (*allocated)(fg_block *block) noexcept            # from the recorder's pool

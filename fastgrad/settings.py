@@ -5,7 +5,7 @@ __all__ = [
     "use_deterministic_algorithms",
 ]  # fmt: skip
 
-from fastgrad.replay import at_replay, refuse
+from fastgrad.recorder import at_replay, refuse
 
 _precision = "highest"
 _deterministic = False

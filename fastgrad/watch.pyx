@@ -168,7 +168,7 @@ cdef list read_codes = []        # that have a reading
 cdef dict sorts = {}             # class: of which Sort its instances are
 cdef dict origins = {}           # class: its Origin
 cdef dict user_modules = {}      # module: is it the user's?
-cdef object note_module = None   # fastgrad.replay's
+cdef object note_module = None   # fastgrad.recorder's
 cdef fg_pointers mentioning      # of code: the index of what it mentions
 cdef list all_mentions = []
 

@@ -364,7 +364,7 @@ def test_a_call_of_itself_during_a_replay_is_an_error():
         if len(step.programs):
             step(x)
 
-    from fastgrad.replay import check_values
+    from fastgrad.recorder import check_values
 
     def function(x):
         check_values(check, x)

@@ -16,7 +16,7 @@ import numpy as np
 
 from fastgrad import ops
 from fastgrad.dispatch import GradMode, get_grad_enabled, put_grad_enabled
-from fastgrad.replay import at_replay
+from fastgrad.recorder import at_replay
 from fastgrad.tape import anomaly, check_gradient, run_backward, set_anomaly
 from fastgrad.tape import backward as _backward_of_one
 from fastgrad.tape import retain_grad as _retain_grad

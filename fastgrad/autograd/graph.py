@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from fastgrad.replay import note_change
+from fastgrad.recorder import note_change
 from fastgrad.tape import Node, add_hook, push_packer
 from fastgrad.tensor import Tensor, bind
 

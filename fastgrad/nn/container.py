@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from fastgrad.nn.module import Module, UnaryModule
 from fastgrad.nn.parameter import Parameter
-from fastgrad.replay import note_module
+from fastgrad.recorder import note_module
 from fastgrad.tensor import Tensor
 
 __all__ = ["ModuleDict", "ModuleList", "ParameterDict", "ParameterList", "Sequential"]

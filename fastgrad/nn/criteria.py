@@ -10,7 +10,7 @@ import numpy as np
 from fastgrad import ops
 from fastgrad.nn.pointwise import logsigmoid
 from fastgrad.ops.table import composite
-from fastgrad.replay import check_values
+from fastgrad.recorder import check_values
 from fastgrad.tensor import Tensor, int64
 
 

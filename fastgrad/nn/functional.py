@@ -177,7 +177,7 @@ from fastgrad.nn.pointwise import (
 )
 from fastgrad.ops.index import one_hot as one_hot
 from fastgrad.ops.shape import pad as pad
-from fastgrad.replay import check_values
+from fastgrad.recorder import check_values
 from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor, int64, uint8
 

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 from fastgrad.autograd import clear_gradients, no_grad
 from fastgrad.nn.hooks import CALL_HOOKS, ModuleHandle, Options, add_hook, call_with_hooks
 from fastgrad.nn.parameter import Parameter
-from fastgrad.replay import note_change, note_module
+from fastgrad.recorder import note_change, note_module
 from fastgrad.runtime import calls_are_watched, note_hooks
 from fastgrad.tensor import Tensor, float32, float64
 from fastgrad.tensor import device as Device

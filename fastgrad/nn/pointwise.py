@@ -8,7 +8,7 @@ import numpy as np
 from fastgrad import ops
 from fastgrad.autograd import no_grad
 from fastgrad.ops.table import composite
-from fastgrad.replay import check_values
+from fastgrad.recorder import check_values
 from fastgrad.tensor import Tensor
 
 

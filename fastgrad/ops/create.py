@@ -11,8 +11,7 @@ import numpy as np
 from fastgrad.dispatch import fill
 from fastgrad.ops.table import method
 from fastgrad.random import Generator, default_generator
-from fastgrad.replay import refuse
-from fastgrad.runtime import is_recording
+from fastgrad.recorder import drawn_from_python, refuse
 from fastgrad.tensor import Tensor, as_dtype, dtype, empty_tensor, int64, strided_view
 from fastgrad.tensor import as_tensor as _as_tensor
 from fastgrad.tensor import device as _device
@@ -320,10 +319,7 @@ def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, 
 def generator(chosen: Any = None) -> np.random.Generator:
     """NumPy's generator behind `chosen` (a Generator, or NumPy's own); by default that of `manual_seed`."""
     if isinstance(chosen, np.random.Generator):
-        if is_recording():
-            from fastgrad.replay import drawn_from_python
-
-            drawn_from_python("random numbers were drawn")
+        drawn_from_python("random numbers were drawn")
         return chosen
     if chosen is not None and not isinstance(chosen, Generator):
         raise TypeError(f"expected a Generator, but got {type(chosen).__name__}")

@@ -16,18 +16,12 @@ from fastgrad.ops.create import arange, is_tensor, ones, ones_like, zeros
 from fastgrad.ops.elementwise import maximum, minimum, where
 from fastgrad.ops.shape import broadcast_tensors, clone, expand, ravel, reshape, unsqueeze
 from fastgrad.ops.table import composite, op
+from fastgrad.recorder import check_values
 from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor, basic_index, bind, bool_, from_numpy, int64, normalize_dim
 from fastgrad.tensor import as_tensor as _as_tensor
 
 Key = tuple
-
-
-def _check_at_replay(check: Callable[[np.ndarray], None], x: Tensor) -> None:
-    """Now, and at each replay of what may be recorded."""
-    from fastgrad.replay import check_values  # not loaded before it is needed
-
-    check_values(check, x)
 
 
 def _key(index: object) -> Key:
@@ -352,7 +346,7 @@ def masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
         if size < np.count_nonzero(chosen):
             raise RuntimeError("Number of elements of source < number of ones in mask")
 
-    _check_at_replay(check, mask)
+    check_values(check, mask)
     if not size:
         return clone(x).contiguous()
     # how many before it are chosen: past the end only where nothing more is
@@ -819,5 +813,5 @@ def one_hot(x: Tensor, num_classes: int = -1) -> Tensor:
         if classes.size and classes.max() >= num_classes:
             raise RuntimeError("Class values must be smaller than num_classes.")
 
-    _check_at_replay(check, x)
+    check_values(check, x)
     return (unsqueeze(x, -1) == arange(num_classes)).to(int64)

@@ -21,7 +21,6 @@ from fastgrad.ops.factor import (
     linalg_svd,
     linalg_svdvals,
 )
-from fastgrad.ops.index import _check_at_replay
 from fastgrad.ops.linalg import (
     _matrices,
     _uniform,
@@ -37,6 +36,7 @@ from fastgrad.ops.linalg import (
 from fastgrad.ops.reduce import amax, sum
 from fastgrad.ops.shape import broadcast_tensors, broadcast_to, diagonal, transpose
 from fastgrad.ops.table import composite
+from fastgrad.recorder import check_values
 from fastgrad.tensor import Tensor
 
 _HALF = "the gradient of the triangle that is not read is 0"
@@ -182,7 +182,7 @@ def matrix_exp(x: Tensor) -> Tensor:
             raise RuntimeError("matrix_exp in a captured function: a matrix is larger than those that it was captured "
                                "with, and would be squared too seldom")
 
-    _check_at_replay(check, norm)
+    check_values(check, norm)
     doublings = chosen[0]
     x = x * 0.5**doublings
     b = [coefficient / _PADE[0] for coefficient in _PADE]

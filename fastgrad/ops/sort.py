@@ -9,11 +9,12 @@ import numpy as np
 from fastgrad import return_types
 from fastgrad.ops.create import full, is_tensor, tensor
 from fastgrad.ops.elementwise import floor, isnan, maximum, where
-from fastgrad.ops.index import _check_at_replay, gather
+from fastgrad.ops.index import gather
 from fastgrad.ops.reduce import sum
 from fastgrad.ops.shape import expand, movedim, narrow, reshape, unsqueeze
 from fastgrad.ops.special import ceil, lerp, round
 from fastgrad.ops.table import composite, op
+from fastgrad.recorder import check_values
 from fastgrad.tensor import Tensor, from_numpy, int64, normalize_dim
 
 
@@ -267,7 +268,7 @@ def _quantile(name: str, x: Tensor, q: float | Tensor, dim: int | None, keepdim:
         if not ((parts >= 0) & (parts <= 1)).all():
             raise RuntimeError(f"{name}() q values must be in the range [0, 1]")
 
-    _check_at_replay(check, q)
+    check_values(check, q)
     rows = reshape(x, (-1,)) if dim is None or not ndim else movedim(x, axis, -1)
     ordered = sort(rows, -1).values
     last = rows.shape[-1] - 1

@@ -10,12 +10,12 @@ import numpy as np
 
 from fastgrad.ops.create import get_default_dtype
 from fastgrad.ops.elementwise import clamp, ne, sqrt
-from fastgrad.ops.index import _check_at_replay
 from fastgrad.ops.linalg import matmul
 from fastgrad.ops.reduce import power_norm, sum
 from fastgrad.ops.scan import cumsum
 from fastgrad.ops.shape import cat, diagonal, movedim, narrow, of_one_dtype, reshape, transpose, unsqueeze
 from fastgrad.ops.table import composite, op
+from fastgrad.recorder import check_values
 from fastgrad.tensor import Tensor, from_numpy, normalize_dim
 
 # ---------------------------------------------------------------------------------------------- counts
@@ -93,7 +93,7 @@ def cov(x: Tensor, *, correction: int = 1, fweights: Tensor | None = None, aweig
 
     for given in (fweights, aweights):
         if given is not None:
-            _check_at_replay(check, given)
+            check_values(check, given)
             weights = given if weights is None else weights * given
     if weights is None:
         count: Any = rows.shape[1]

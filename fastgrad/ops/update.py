@@ -12,6 +12,7 @@ from fastgrad.dispatch import copy_into, fill
 from fastgrad.ops.create import generator as _stream
 from fastgrad.ops.create import zeros, zeros_like
 from fastgrad.ops.table import method, op
+from fastgrad.recorder import refuse
 from fastgrad.tensor import Tensor, from_numpy
 from fastgrad.tensor import as_tensor as _as_tensor
 
@@ -185,8 +186,6 @@ def apply_(x: Tensor, callable: Callable[[Any], Any]) -> Tensor:
 def map_(x: Tensor, tensor: Tensor | None, callable: Callable[[Any, Any], Any]) -> Tensor:
     """Replace each element by the function's value at it and at the element of `tensor`, which is broadcast.
     RuntimeError if x requires grad."""
-    from fastgrad.replay import refuse
-
     refuse("apply_() or map_() in a captured function: a replay would not call the function")
     if x.requires_grad:
         raise RuntimeError("Can't call apply_() on Variable that requires grad. Use var.detach().apply_() instead.")
@@ -200,8 +199,6 @@ def map_(x: Tensor, tensor: Tensor | None, callable: Callable[[Any, Any], Any]) 
 def resize_(x: Tensor, *sizes: Any) -> Tensor:
     """Give x another shape, with its first elements in memory's order; further ones are 0. What shares its memory keeps
     the old shape, and what is larger gets memory of its own. RuntimeError if x requires grad."""
-    from fastgrad.replay import refuse
-
     refuse("resize_() in a captured function: a replay would not do it again")
     if x.requires_grad:
         raise RuntimeError("cannot resize variables that require grad")

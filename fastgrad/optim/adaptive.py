@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from fastgrad import ops
 from fastgrad.autograd import enable_grad
 from fastgrad.optim.fused import Fused
-from fastgrad.replay import paused
+from fastgrad.recorder import paused
 from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor, float32, float64
 from fastgrad.updates import adapt_group

@@ -12,7 +12,7 @@ import numpy as np
 from fastgrad import ops
 from fastgrad.autograd import enable_grad, no_grad
 from fastgrad.optim.optimizer import Optimizer
-from fastgrad.replay import refuse
+from fastgrad.recorder import refuse
 from fastgrad.tensor import Tensor, float32
 
 __all__ = ["ASGD", "Adafactor", "Rprop"]

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from fastgrad import ops
 from fastgrad.optim.optimizer import Optimizer
-from fastgrad.replay import paused, refuse, starting
+from fastgrad.recorder import paused, refuse, starting
 from fastgrad.tensor import float64
 
 

@@ -15,7 +15,7 @@ from types import FunctionType
 from typing import Any
 
 from fastgrad.optim.optimizer import Optimizer
-from fastgrad.replay import refuse
+from fastgrad.recorder import refuse
 
 __all__ = [
     "ChainedScheduler", "ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "CyclicLR", "ExponentialLR",

@@ -9,7 +9,7 @@ from warnings import warn
 
 from fastgrad.autograd import clear_gradients
 from fastgrad.autograd.graph import RemovableHandle
-from fastgrad.replay import at_replay, refuse
+from fastgrad.recorder import at_replay, refuse
 from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor
 from fastgrad.updates import identities

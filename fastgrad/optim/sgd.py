@@ -11,7 +11,7 @@ from typing import Any
 from fastgrad import ops
 from fastgrad.autograd import enable_grad
 from fastgrad.optim.fused import Fused
-from fastgrad.replay import paused
+from fastgrad.recorder import paused
 from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor
 from fastgrad.updates import sgd_group

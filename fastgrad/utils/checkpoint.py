@@ -10,7 +10,7 @@ from typing import Any
 from fastgrad.autograd import Function, enable_grad, grad, is_grad_enabled
 from fastgrad.autograd.graph import leaves_of
 from fastgrad.random import default_generator
-from fastgrad.replay import refuse
+from fastgrad.recorder import refuse
 from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor
 
