@@ -491,10 +491,12 @@ cdef Mentions mentions_of(object code):
     if catches:
         asked |= loose | called
     known.asked = frozenset(asked)
-    known.loose = frozenset(loose | asked) | (texts if known.everything else frozenset())
     known.chains = tuple(firm)
     known.through = through
     known.stores = frozenset(stores | stored.intersection(code.co_freevars + code.co_cellvars))
+    for name in known.stores:    # see follow_stores
+        loose |= through.get(name, nothing)
+    known.loose = frozenset(loose | asked) | (texts if known.everything else frozenset())
     known.imports = tuple(imports)
     return known
 
