@@ -597,10 +597,17 @@ cdef int settle(Recorder recorder, Program program) except -1:
     cdef Tensor t, grad
     cdef fg_block *block
     cdef int i, d, n, expected
+    cdef dict taken = {}    # memory that becomes the data of tensors from outside: of how many
+    for n, g in enumerate(program.guards):
+        if g.tensor.block != (<Found>recorder.found[n]).block:
+            taken[<size_t>g.tensor.block] = taken.get(<size_t>g.tensor.block, 0) + 1
     for n, g in enumerate(program.guards):
         t = g.tensor
         found = <Found>recorder.found[n]
         if t.block != found.block or t.ptr != found.ptr:
+            if taken.get(<size_t>t.block, 0) > 1:
+                raise refused(recorder.function, "two tensors from outside get the same memory as their data: after a "
+                                                 "replay each would have its own; give one a clone()")
             if t.block.pool != recorder.pool or not t.flags & CONTIGUOUS or not found.flags & CONTIGUOUS \
                     or t.dt != found.dt or t.nd != found.nd \
                     or t.numel_ * itemsize_of[t.dt] > <int64_t>found.block.nbytes:
@@ -652,6 +659,9 @@ cdef int settle(Recorder recorder, Program program) except -1:
                                              "function ends")
         elif grad is found.grad and grad.block == found.grad_block:
             pass
+        elif taken and <size_t>grad.block in taken:
+            raise refused(recorder.function, "a .grad shares its memory with the data of a tensor from outside: after "
+                                             "a replay each would have its own; give one a clone()")
         elif grad.block.pool != recorder.pool or not grad.flags & CONTIGUOUS:
             raise refused(recorder.function, "a .grad was set to a tensor that was not computed in the captured "
                                              "function")

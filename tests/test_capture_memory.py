@@ -847,3 +847,34 @@ def test_views_of_arguments_that_a_call_that_broke_has_stored():
     assert [step().tolist() for _ in range(2)] == [[2, 2, 2]] * 2
     view.data = fg.zeros(3)
     assert step().tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("second", ["v.data = new", "v.data = new[:3]", "w.grad = new.detach()", "v.grad = new"])
+def test_memory_that_becomes_two_tensors_own(second):
+    w, v = fg.ones(3, requires_grad=True), fg.zeros(3, requires_grad=True)
+    names = {"w": w, "v": v}
+
+    @fg.capture
+    def step(x):
+        new = x * 2
+        w.data = new
+        exec(second, names | {"new": new})
+
+    with pytest.raises(fg.CaptureError, match="each would have its own; give one a clone"):
+        step(fg.ones(3))
+
+
+def test_gradients_may_share_memory():
+    def run(wrap):
+        w, v = fg.ones(3, requires_grad=True), fg.zeros(3, requires_grad=True)
+
+        @wrap
+        def step(x):
+            w.grad = v.grad = x * 2
+
+        for k in range(4):
+            step(fg.ones(3) * k)
+            v.grad.add_(1.0)
+            yield w.grad.tolist(), v.grad.tolist()
+
+    assert list(run(fg.capture)) == list(run(lambda function: function))
