@@ -25,7 +25,9 @@ from fastgrad.passes cimport (
     merge_elementwise,
 )
 from fastgrad.pointers cimport fg_pointers_free, fg_pointers_get, number
-from fastgrad.program cimport Argument, Brief, Guard, Number, Output, Program, Run, flatten, held, same_template
+from fastgrad.program cimport (
+    Argument, Brief, Guard, Number, Output, Program, Run, flatten, held, move_held, same_template,
+)
 from fastgrad.recorder cimport Found, OpCall, Place, Recorder, Use, changes, refused, same_attributes
 from fastgrad.runtime cimport (
     FLOAT64, block_decref, block_incref, block_new, fg_block, fg_call, fg_entry, fg_pool, grad_enabled,
@@ -724,19 +726,13 @@ cdef fg_block *block_new_common(size_t nbytes) except NULL:
 cdef int relocate(Recorder recorder, Place place, fg_block *block) except -1:
     """The steps recorded so far, and those to come, find `place` at another block."""
     cdef Step *step
-    cdef Tensor t
     cdef int i, k, index = recorder.places.index(place)
     for i in range(recorder.n):
         step = &recorder.steps[i]
         for k in range(step.count):
             if step.place[k] == index:
                 step.call.ptr[k] = <char *>block.data + step.offset[k]
-    for t in recorder.held:
-        if t.block == place.block:
-            t.ptr = <char *>block.data + (t.ptr - <char *>place.block.data)
-            block_incref(block)
-            block_decref(t.block)
-            t.block = block
+    move_held(recorder.held, place.block, block)
     number(&recorder.starts, place.start, NULL, -2)
     number(&recorder.starts, block.data, NULL, index)
     block_incref(block)

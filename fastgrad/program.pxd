@@ -131,6 +131,7 @@ cdef inline bint held(fg_block *block, int refs) noexcept:
     """Note [Who holds a block]: does anybody hold it but those that `refs` counts? (An array's memory is its own.)"""
     return block.refs > refs or block.owner is not NULL
 
+cdef void move_held(list held, fg_block *old, fg_block *block)
 cdef object flatten(object thing, list leaves)
 cdef object rebuild(object template, object leaves)
 cdef bint same_template(a, b) except -1

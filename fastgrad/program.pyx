@@ -262,14 +262,8 @@ cdef class Program:
     cdef void move(self, Place place, fg_block *block):
         """The memory of `place` is that of `block` from now on, for launches and for Python calls."""
         cdef fg_block *old = place.block
-        cdef Tensor t
         self.moved = True
-        for t in self.held:
-            if t.block == old:
-                t.ptr = <char *>block.data + (t.ptr - <char *>old.data)
-                block_incref(block)
-                block_decref(old)
-                t.block = block
+        move_held(self.held, old, block)
         block_incref(block)
         if place.own:
             make_common(old)
@@ -576,6 +570,17 @@ cdef class Program:
     def python_calls(self) -> int:
         """Ops of one replay that run through NumPy."""
         return len(self.op_calls)
+
+
+cdef void move_held(list held, fg_block *old, fg_block *block):
+    """Tensors that Python calls work with find their memory in another block, at the same distance from its start."""
+    cdef Tensor t
+    for t in held:
+        if t.block == old:
+            t.ptr = <char *>block.data + (t.ptr - <char *>old.data)
+            block_incref(block)
+            block_decref(old)
+            t.block = block
 
 
 cdef str call_name(OpCall call):
