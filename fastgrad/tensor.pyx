@@ -1516,6 +1516,8 @@ def from_numpy(array):
     none for; ValueError for negative strides and for another byte order, which cannot be shared: copy with `tensor`.
     A read-only array gives a tensor that refuses in-place operations.
     """
+    if recording and isinstance(array, Tensor) and (<Tensor>array).flags & (ARGUMENT | WRAPPED) == ARGUMENT:
+        return array.detach()    # an array, for who calls
     if not isinstance(array, np.ndarray):
         raise TypeError(f"expected np.ndarray (got {type(array).__name__})")
     if not array.dtype.isnative:
@@ -1567,6 +1569,8 @@ def as_tensor(data, dtype dtype, bint copy):
             return tensor_of_number(t, dtype)
         if not copy and (dtype is None or dtype.code == t.dt):
             return t
+        if recording and recorder_pool() is not NULL:
+            return t.detach().clone() if dtype is None or dtype.code == t.dt else t.detach().to(dtype)
         array = array_of(t)
     elif isinstance(data, np.generic):
         array = np.asarray(data)

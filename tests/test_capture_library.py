@@ -826,3 +826,27 @@ def test_random_numbers_with_chances_out_of_tensors(draw):
     assert captured.program.replays == 3
     with pytest.raises(RuntimeError, match=r"probability|Expected p_in"):
         captured(chances[0] * float("nan"))
+
+
+@pytest.mark.parametrize("make", [
+    fg.tensor, fg.as_tensor, fg.from_numpy, fg.asarray, fg.Tensor,
+    lambda x: fg.tensor(x, dtype=fg.float64), lambda x: fg.as_tensor(x, dtype=fg.float64),
+    lambda x: fg.tensor(x, requires_grad=True), lambda x: fg.from_numpy(x).requires_grad_(),
+])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_arrays_become_tensors_first(make, dtype):
+    def step(x):
+        x = make(x)
+        out = (x / 3 - x.std(0)).exp()
+        if x.requires_grad:
+            return out, *fg.autograd.grad(out.sum(), x)
+        return out
+
+    captured = fg.capture(step)
+    for k in range(3):
+        x = np.random.default_rng(k).normal(size=(4, 3)).astype(dtype)
+        found, expected = captured(x), step(x)
+        for a, b in zip(found, expected, strict=True) if isinstance(found, tuple) else [(found, expected)]:
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a.detach().numpy(), b.detach().numpy())
+    assert sum(program.replays for _, program in captured.programs) == 2
