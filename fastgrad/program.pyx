@@ -297,8 +297,8 @@ cdef class Program:
                 block = block_new(t.block.nbytes)
                 memcpy(block.data, t.block.data, min(t.block.nbytes, block.nbytes))
                 self.move(g.place, block)
-                block_decref(t.block)
                 t.ptr = <char *>block.data + (t.ptr - <char *>t.block.data)
+                block_decref(t.block)    # may be its end
                 t.block = block
                 g.ptr = t.ptr
             if g.grad_refs:
