@@ -1583,9 +1583,10 @@ cdef bint same_array(array, tuple copy):
         return copy[0] is None or bytes(array) == copy[0]
     lay_out(array, &layout)
     size = layout.nd * sizeof(cnp.npy_intp)
-    if memcmp(&layout, <const char *>copy[1], sizeof(layout)) != 0 \
-            or memcmp(cnp.PyArray_DIMS(array), <const char *>copy[2], size) != 0 \
-            or memcmp(cnp.PyArray_STRIDES(array), <const char *>copy[3], size) != 0:
+    if memcmp(&layout, <const char *>copy[1], sizeof(layout)) != 0:
+        return False
+    if size and (memcmp(cnp.PyArray_DIMS(array), <const char *>copy[2], size) != 0
+                 or memcmp(cnp.PyArray_STRIDES(array), <const char *>copy[3], size) != 0):    # 0-d: they are NULL
         return False
     if copy[0] is None:
         return True
