@@ -11,7 +11,7 @@ import pytest
 import fastgrad as fg
 from fastgrad import distributions, nn, optim
 from fastgrad.utils import data
-from tests.test_capture_footguns import driven, history, vector
+from tests.test_capture_footguns import driven, loud_or_right, vector
 
 CASES = {}
 
@@ -615,17 +615,7 @@ def test_a_rate_that_changes_inside_is_loud(change):
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.filterwarnings("ignore:.*recorded 16 times")
 def test_loud_or_right(name):
-    try:
-        found = history(CASES[name], fg.capture)
-    except fg.CaptureError as error:
-        where = str(error)
-    else:
-        where = None
-    if where is not None:
-        assert ".py:" in where
-        return
-    for i, (a, b) in enumerate(zip(found, history(CASES[name], lambda function: function), strict=True)):
-        assert a == b, f"entry {i} of the history"
+    loud_or_right(CASES[name])
 
 
 # ------------------------------------------------------------------------------------------------ exceptions
