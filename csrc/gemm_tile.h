@@ -120,7 +120,7 @@ FG_INLINE void F(micro)(const int rows, const int vectors, const int last, const
         UNROLL for (int i = 0; i < rows; i++)
         {
             const T *x = i < 3 ? a + i * rsa : i < 6 ? a3 + (i - 3) * rsa : a6 + (i - 6) * rsa;
-            UNROLL for (int j = 0; j < wide; j++) acc[i][j] = F(FMA)(SPLAT(x[0]), bv[j], acc[i][j]);
+            UNROLL for (int j = 0; j < wide; j++) acc[i][j] = F(FMA)(SPLAT(*x), bv[j], acc[i][j]);
             if (last == HALF)
                 half[i] = F(fma)(F(splat)(*x), bh, half[i]);
         }
