@@ -22,12 +22,13 @@ from fastgrad.runtime cimport (
 )
 from fastgrad.tape cimport Op, mark_reshaped, record, record_change, recording_mask
 from fastgrad.tensor cimport (
-    ARGUMENT, CONTIGUOUS, LEAF_REQUIRES_GRAD, NARROW, OF_NUMPY, OF_PYTHON, VIEW, WRAPPED, Tensor, alias, array_of,
-    array_over, check_writable, contiguous, copy_data, default_dt, fitted, make_view, mark_written, new_tensor,
-    normalize_dim, read_sizes, rebind, renewed, requires_grad, root_of, same_sizes, set_base, set_node, sizes_list,
-    stale, tensor_of,
+    ARGUMENT, CONTIGUOUS, ELEMENT, LEAF_REQUIRES_GRAD, OF_NUMPY, OF_PYTHON, VIEW, WRAPPED, Tensor, alias, array_of,
+    array_over, as_number, check_writable, contiguous, copy_data, default_dt, fitted, make_view, mark_written,
+    new_tensor, normalize_dim, number_of, read_sizes, rebind, renewed, requires_grad, root_of, same_sizes, set_base,
+    set_node, sizes_list, stale, tensor_of,
 )
 
+import operator
 from warnings import warn
 
 import numpy as np
@@ -91,12 +92,28 @@ cdef int describe(object function, str name, object doc) except -1:
     return 0
 
 
+cdef inline bint is_number(thing):
+    return isinstance(thing, Tensor) and (<Tensor>thing).flags & WRAPPED
+
+
+cdef uint32_t tensor_parameters(params, dict annotations) except? 0xffffffff:
+    """A bit for each parameter that is a tensor, or may be one."""
+    cdef uint32_t mask = 0
+    cdef int i
+    for i in range(len(params)):
+        kind = annotations.get(params[i], "")
+        if (kind is Tensor or str(kind).startswith(("Tensor", "fastgrad.tensor.Tensor"))):
+            mask |= <uint32_t>1 << i
+    return mask
+
+
 cdef class Primitive(Op):
     """An op: callable, with a kernel or a body, and its derivative rules."""
 
     cdef fg_vectorcall vectorcall
     cdef int kind_code
     cdef int n_params
+    cdef uint32_t tensors        # which parameters are tensors, and may be given as arrays
     cdef bint is_plain_unary     # one operand and a kernel
     cdef bint is_plain_binary    # two
     cdef readonly bint takes_alpha      # the second operand may come with a factor, `alpha`
@@ -129,6 +146,7 @@ cdef class Primitive(Op):
         keywords = body.__kwdefaults__ or {}
         self.defaults = tuple(positional + [keywords.get(p, _MISSING) for p in params[code.co_argcount:]])
         self.n_params = count
+        self.tensors = tensor_parameters(params, annotations)
         self.own = body.__module__.startswith("fastgrad.")
         self.kind = kind
         self.kind_code = kinds[kind]
@@ -166,6 +184,8 @@ cdef class Primitive(Op):
         cdef PyObject *args[1]
         if self.is_plain_unary and type(a) is Tensor and plain(<Tensor>a):
             return plain_unary(self, <Tensor>a)
+        if recording and is_pythons(self, a, a):
+            return call_numpy(_OPERATORS[self.name], (a,), {})
         args[0] = <PyObject *>a
         return self.run(args, 1, None)
 
@@ -175,6 +195,8 @@ cdef class Primitive(Op):
             out = plain_binary(self, a, b)
             if out is not None:
                 return out
+        if recording and is_pythons(self, a, b):
+            return call_numpy(_OPERATORS[self.name], (a, b), {})
         args[0] = <PyObject *>a
         args[1] = <PyObject *>b
         return self.run(args, 2, None)
@@ -183,6 +205,8 @@ cdef class Primitive(Op):
         cdef PyObject *args[2]
         if self.is_plain_binary and type(b) is Tensor and plain_accumulate(self, a, <Tensor>b):
             return a
+        if recording and is_pythons(self, a, b):
+            return call_numpy(_OPERATORS[self.name], (a, b), {})
         args[0] = <PyObject *>a
         args[1] = <PyObject *>b
         return self.run(args, 2, a)
@@ -353,10 +377,13 @@ cdef PyObject *op_vectorcall(PyObject *callee, PyObject **args, size_t nargsf, P
 
 
 cdef class Spelled:
-    """A Python function of tensors that takes `out=`, and whose parameters have further names: `names` maps those."""
+    """A Python function of tensors that takes `out=` and arrays for tensors, and whose parameters have further names:
+    `names` maps those."""
     cdef fg_vectorcall vectorcall
     cdef object function
     cdef dict names
+    cdef tuple params
+    cdef uint32_t tensors        # which of these are tensors
     cdef object __weakref__
     cdef dict __dict__
 
@@ -364,12 +391,23 @@ cdef class Spelled:
         self.vectorcall = <fg_vectorcall>spelled_vectorcall
 
     def __init__(self, function, dict names):
+        code = function.__code__
         self.function = function
         self.names = names
+        self.params = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
+        self.tensors = tensor_parameters(self.params[:32], function.__annotations__)
 
     def __call__(self, *args, **keywords):
+        cdef int i
         out = keywords.pop("out", None)
-        result = self.function(*args, **{self._own(name, keywords): value for name, value in keywords.items()})
+        own = {self._own(name, keywords): value for name, value in keywords.items()}
+        given = [tensor_of(thing, True) if i < 32 and self.tensors >> i & 1 and not isinstance(thing, Tensor)
+                 and isinstance(thing, ndarray) else thing for i, thing in enumerate(args)]
+        for name, thing in own.items():
+            if not isinstance(thing, Tensor) and isinstance(thing, ndarray) and name in self.params \
+                    and self.tensors >> <int>self.params.index(name) & 1:
+                own[name] = tensor_of(thing, True)
+        result = self.function(*given, **own)
         return result if out is None else stored(self.function.__name__, result, out)
 
     def _own(self, name, keywords):
@@ -461,21 +499,28 @@ def replaced(Tensor x, Tensor result):
 
 cdef PyObject *spelled_vectorcall(PyObject *callee, PyObject **args, size_t nargsf, PyObject *names) except NULL:
     cdef Spelled self = <Spelled>callee
-    cdef Py_ssize_t i, n
-    if names is NULL:
-        return PyObject_Vectorcall(<PyObject *>self.function, args, nargsf, NULL)
-    given = <tuple>names
-    for name in given:
-        if name == "out":
-            n = FG_NARGS(nargsf)
-            keywords = {given[i]: <object>args[n + i] for i in range(len(given))}
-            result = self(*[<object>args[i] for i in range(n)], **keywords)
-            Py_INCREF(result)
-            return <PyObject *>result
-        if name in self.names:
-            own = tuple([self._own(each, given) for each in given])
-            return PyObject_Vectorcall(<PyObject *>self.function, args, nargsf, <PyObject *>own)
-    return PyObject_Vectorcall(<PyObject *>self.function, args, nargsf, names)
+    cdef Py_ssize_t i, n = FG_NARGS(nargsf), total = n
+    cdef bint whole = names is NULL    # can the function be called with them as they are?
+    if not whole:
+        total += len(<tuple>names)
+        whole = not any_of(<tuple>names, self.names)
+    for i in range(total):
+        if not isinstance(<object>args[i], Tensor) and (i >= n or (i < 32 and self.tensors >> i & 1)) \
+                and isinstance(<object>args[i], ndarray):
+            whole = False
+    if whole:
+        return PyObject_Vectorcall(<PyObject *>self.function, args, nargsf, names)
+    keywords = {} if names is NULL else {(<tuple>names)[i]: <object>args[n + i] for i in range(total - n)}
+    made = self(*[<object>args[i] for i in range(n)], **keywords)
+    Py_INCREF(made)
+    return <PyObject *>made
+
+
+cdef bint any_of(tuple names, dict others):
+    for name in names:
+        if name == "out" or name in others:
+            return True
+    return False
 
 
 cdef void _enable():
@@ -728,7 +773,8 @@ cdef object elementwise(Primitive op, PyObject **args, int n, Tensor target):
             operand[i] = args[i]
             if (<Tensor>thing).flags & WRAPPED:
                 wrapped = True
-                if (<Tensor>thing).flags & ARGUMENT and not (op.first_is_mask and i == 0):
+                if (<Tensor>thing).flags & ARGUMENT and (<Tensor>thing).number_kind != ELEMENT \
+                        and not (op.first_is_mask and i == 0):
                     operand[i] = NULL
                     number[i] = (<double *>(<Tensor>thing).ptr)[0]
                     number_cat = 2
@@ -1097,27 +1143,61 @@ cdef int written(Op op, PyObject **args, int n, Tensor target) except -1:
     return 0
 
 
+_OPERATORS = {    # what Python's operators are called here
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv, "pow": operator.pow,
+    "floor_divide": operator.floordiv, "remainder": operator.mod, "matmul": operator.matmul, "neg": operator.neg,
+    "positive": operator.pos, "abs": operator.abs, "bitwise_not": operator.invert, "bitwise_and": operator.and_,
+    "bitwise_or": operator.or_, "bitwise_xor": operator.xor, "bitwise_left_shift": operator.lshift,
+    "bitwise_right_shift": operator.rshift, "eq": operator.eq, "ne": operator.ne, "lt": operator.lt,
+    "le": operator.le, "gt": operator.gt, "ge": operator.ge,
+}
+
+cdef object call_numpy = None    # recorder.pyx's
+
+
+cdef void set_call_numpy(function):
+    global call_numpy
+    call_numpy = function
+
+
+cdef int kind_of(thing):
+    """Of a number, in whose arithmetic it counts."""
+    if isinstance(thing, Tensor):
+        return (<Tensor>thing).number_kind
+    if isinstance(thing, np_generic):
+        return ELEMENT if thing.dtype.kind == "f" and not PyFloat_Check(thing) else OF_NUMPY
+    return OF_PYTHON
+
+
+cdef bint in_doubles(Primitive op, last):
+    """Is it an operation on doubles that a kernel computes as Python does? (Which divides by zero otherwise.)"""
+    return op.kernel is not None and (op.name in ("add", "sub", "mul", "neg")
+                                      or (op.name == "div" and not isinstance(last, Tensor)))
+
+
+cdef bint is_pythons(Primitive op, a, b):
+    """Of numbers in a function that is being captured, and of arrays: is it what NumPy or Python computes?"""
+    if not (is_number(a) or is_number(b)) or op.name not in _OPERATORS:
+        return False
+    if (isinstance(a, Tensor) and not is_number(a)) or (isinstance(b, Tensor) and not is_number(b)):
+        return False
+    return isinstance(a, ndarray) or isinstance(b, ndarray) or max(kind_of(a), kind_of(b)) > OF_NUMPY \
+        or not in_doubles(op, b)
+
+
 cdef object numbers(Primitive op, PyObject **args, int n):
     """Floats that are arguments of a function that is being captured, and Python's numbers: the result is a float too,
     in double precision."""
     cdef fg_call call
     cdef double value
     cdef Tensor out
-    cdef int i, kind = OF_PYTHON, other = OF_PYTHON
+    cdef int i, kind = OF_PYTHON
     for i in range(n):
-        if isinstance(<object>args[i], Tensor):
-            other = (<Tensor>args[i]).number_kind
-        elif isinstance(<object>args[i], np_generic):
-            other = NARROW if (<object>args[i]).dtype.kind == "f" and not PyFloat_Check(<object>args[i]) else OF_NUMPY
-        kind = max(kind, other)
-    if kind == NARROW:
-        hooks.refused(b"a NumPy float that is no float64, as an argument or with one, is computed with: NumPy rounds "
-                      b"otherwise than doubles are rounded. Make floats of Python of them")
-    if op.kernel is None or op.name not in ("add", "sub", "mul", "div", "neg") \
-            or (op.name == "div" and isinstance(<object>args[1], Tensor)):
-        hooks.refused(b"floats that are arguments can be added, subtracted, multiplied, and divided by constants; "
-                      b"compute other functions of them outside, or of tensors")
-        values = [(<double *>(<Tensor>args[i]).ptr)[0] if isinstance(<object>args[i], Tensor) else <object>args[i]
+        kind = max(kind, kind_of(<object>args[i]))
+    if kind > OF_NUMPY or not in_doubles(op, <object>args[n - 1]):
+        hooks.refused(b"a function of fastgrad's, of numbers that are arguments or come of them: compute it outside, "
+                      b"or of tensors")
+        values = [number_of(<Tensor>args[i]) if isinstance(<object>args[i], Tensor) else <object>args[i]
                   for i in range(n)]
         return as_tensor(op.ref(*values), None, True)
     out = new_tensor(FLOAT64, 0, NULL)
@@ -1135,9 +1215,7 @@ cdef object numbers(Primitive op, PyObject **args, int n):
             call.scalar[i + 1].f64 = value
             call.ptr[i + 1] = &call.scalar[i + 1]
     go(op.kernel, 1, &call, 1, out, None, None, None)
-    out.flags |= WRAPPED
-    out.number_kind = kind
-    return out
+    return as_number(out, kind)
 
 
 cdef object by_reference(Primitive op, PyObject **args, PyObject **operand, int n, Tensor target, int dt):
@@ -1674,8 +1752,11 @@ cdef object python(Primitive op, PyObject **args):
     cdef PyObject *saved[15]
     for i in range(op.n_params):
         thing = <object>args[i]
-        if isinstance(thing, ndarray) and op.differentiable >> i & 1 and not op.sequences >> i & 1:
+        if op.tensors >> i & 1 and not isinstance(thing, Tensor) and isinstance(thing, ndarray):
             thing = tensor_of(thing, True)
+        elif op.sequences >> i & 1 and type(thing) in (list, tuple) \
+                and any([isinstance(part, ndarray) for part in thing]):
+            thing = [tensor_of(part, True) if isinstance(part, ndarray) else part for part in thing]
         values[i] = thing
         saved[i] = <PyObject *>thing
     enter_body()

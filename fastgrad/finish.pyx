@@ -28,15 +28,17 @@ from fastgrad.pointers cimport fg_pointers_free, fg_pointers_get, number
 from fastgrad.program cimport (
     Argument, Brief, Guard, Number, Output, Program, Run, flatten, held, move_held, same_template,
 )
-from fastgrad.recorder cimport Found, OpCall, Place, Recorder, Use, changes, refused, same_attributes
+from fastgrad.recorder cimport (
+    Found, OpCall, Place, Recorder, Use, changed_by_numpy, changes, refused, same_attributes, traced,
+)
 from fastgrad.runtime cimport (
-    FLOAT64, block_decref, block_incref, block_new, fg_block, fg_call, fg_entry, fg_pool, grad_enabled,
+    FLOAT32, FLOAT64, block_decref, block_incref, block_new, fg_block, fg_call, fg_entry, fg_pool, grad_enabled,
     itemsize_of, recorder_pool, set_recorder_pool, thread_limit,
 )
 from fastgrad.tape cimport hooks_of, packer
 from fastgrad.tensor cimport (
-    ARGUMENT, CONTIGUOUS, LEAF_REQUIRES_GRAD, NARROW, OF_NUMPY, OF_PYTHON, WRAPPED, Tensor, alias, copy_data,
-    default_dt, new_tensor, requires_grad, tensor_of,
+    ARGUMENT, CONTIGUOUS, ELEMENT, LEAF_REQUIRES_GRAD, NARROW, OF_NUMPY, OF_PYTHON, WRAPPED, Tensor, TracedArray, alias,
+    array_over, as_number, copy_data, default_dt, new_tensor, requires_grad, tensor_of,
 )
 
 import numpy as np
@@ -63,12 +65,16 @@ cdef list to_arguments(Recorder recorder, list leaves, list passed):
         a = Argument.__new__(Argument)
         arguments.append(a)
         if PyFloat_Check(thing) or isinstance(thing, np.floating):
-            a.number = new_tensor(FLOAT64, 0, NULL)
-            a.number.flags |= WRAPPED | ARGUMENT
-            a.number.number_kind = OF_NUMPY if isinstance(thing, np.float64) \
-                else OF_PYTHON if PyFloat_Check(thing) else NARROW
+            single = isinstance(thing, np.float32)
+            a.number = new_tensor(FLOAT32 if single else FLOAT64, 0, NULL)
+            a.number.flags |= ARGUMENT
+            a.number = as_number(a.number, OF_NUMPY if isinstance(thing, np.float64) else OF_PYTHON
+                                 if PyFloat_Check(thing) else ELEMENT if single else NARROW)
             a.value = type(thing)
-            (<double *>a.number.ptr)[0] = thing
+            if single:
+                (<float *>a.number.ptr)[0] = thing
+            else:
+                (<double *>a.number.ptr)[0] = thing
             passed.append(a.number)
             continue
         if isinstance(thing, Tensor) and requires_grad(thing):
@@ -86,7 +92,13 @@ cdef list to_arguments(Recorder recorder, list leaves, list passed):
             a.value = thing
             passed.append(thing)
             continue
-        t = alias(<Tensor>thing) if isinstance(thing, Tensor) else tensor_of(thing, True)
+        if isinstance(thing, np.ndarray):
+            a.array = type(thing)
+            if a.array not in (np.ndarray, np.memmap):
+                raise refused(recorder.function, f"argument of type {type(thing).__name__} cannot be captured: its "
+                                                 f"class may compute otherwise than arrays do. Pass numpy.asarray() "
+                                                 f"of it")
+        t = alias(<Tensor>thing) if a.array is None else tensor_of(thing, True)
         t.flags |= ARGUMENT
         a.dt = t.dt
         a.nd = t.nd
@@ -106,7 +118,7 @@ cdef list to_arguments(Recorder recorder, list leaves, list passed):
         place.argument = len(recorder.arguments)
         recorder.arguments.append(place)
         a.place = place
-        passed.append(t)
+        passed.append(t if a.array is None else traced(t))
     return arguments
 
 
@@ -125,12 +137,16 @@ cdef int check_arguments(Recorder recorder, given, keywords, template, list leav
             a = <Argument>arguments[i]
             old = leaves[i]
             if a.place is not None:
-                if not isinstance(thing, Tensor) or (<Tensor>thing).ptr != a.place.start \
-                        or (<Tensor>thing).block != a.place.block:
+                t = None
+                if a.array is not None:
+                    if isinstance(thing, TracedArray):
+                        t = (<TracedArray>thing).tensor
+                elif isinstance(thing, Tensor):
+                    t = <Tensor>thing
+                if t is None or t.ptr != a.place.start or t.block != a.place.block:
                     what = ("replaces an argument in its list or dict, or its data: a replay would not. Return the new "
                             "value, or change the argument in place")
                 elif isinstance(old, Tensor):
-                    t = <Tensor>thing
                     if t.flags & LEAF_REQUIRES_GRAD or t.node is not NULL or t.grad_tensor is not NULL:
                         what = ("changes an argument's requires_grad or grad, and that does not reach the caller's "
                                 "tensor: work with x = x.detach().requires_grad_()")
@@ -198,6 +214,12 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
     cdef list shapes = []
     cdef dict gradients
     strange = None
+    recorder.elements.clear()
+    recorder.copies.clear()
+    if changed_by_numpy(recorder):
+        raise refused(recorder.function, "the captured function changes a NumPy array that it made itself, after "
+                                         "fastgrad has read it: a replay would not make it anew. Make another array")
+    recorder.sums.clear()
     program.n_arguments = -1
     program.guards = []
     program.outputs = []
@@ -217,6 +239,9 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
     for thing in leaves:
         out = Output.__new__(Output)
         program.outputs.append(out)
+        if isinstance(thing, TracedArray):
+            out.array = True
+            thing = (<TracedArray>thing).tensor
         if not isinstance(thing, Tensor):
             out.same = thing
             if not isinstance(thing, constant_types) and (<PyObject *>thing).ob_refcnt <= 3:    # `leaves` and here
@@ -230,8 +255,10 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
             program.returns_numbers = True
             continue
         if t.flags & WRAPPED:
-            out.computed = np.float64 if t.number_kind == OF_NUMPY else float
-        if (t.block.pool != recorder.pool or fg_pointers_get(&recorder.met, <PyObject *>t, NULL) >= 0) \
+            out.computed = True
+            out.number_kind = t.number_kind
+        if not out.array \
+                and (t.block.pool != recorder.pool or fg_pointers_get(&recorder.met, <PyObject *>t, NULL) >= 0) \
                 and not recorder.is_argument(t) and fg_pointers_get(&recorder.made, t.block, NULL) < 0 \
                 and not is_gradient(recorder, t) and held_outside(recorder, t):
             out.same = thing
@@ -239,6 +266,8 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
         if t.numel_ == 0:
             with paused():
                 out.same = new_tensor(t.dt, t.nd, t.sizes)
+                if out.array:
+                    out.same = array_over(<Tensor>out.same).copy()
             continue
         if t.block.pool != recorder.pool:
             recorder.place_of(t)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.tensor import Tensor
+from fastgrad.tensor import Tensor, TracedArray
 
 # Expressions, None for what cannot be told:
 #   ("value",)   ("slice",)   ("name", name, (attribute, ...))   ("several", parts)
@@ -206,7 +206,7 @@ class Sight:
                 thing = self.value(node[1], node[2])
             except KeyError:
                 return "other", []
-            if isinstance(thing, np.ndarray):
+            if isinstance(thing, np.ndarray) and not isinstance(thing, TracedArray):  # NumPy computes of that anew
                 return "array", [(thing, 0)]
             return ("number" if isinstance(thing, int | float | str | np.generic | None) else "other"), []
         if kind == "item":

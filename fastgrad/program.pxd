@@ -51,6 +51,7 @@ cdef class Guard:
 cdef class Argument:
     cdef Place place             # memory; None: not a tensor
     cdef int dt, nd, typenum
+    cdef object array            # its class, of an array; None: a tensor
     cdef int64_t sizes[8]
     cdef int64_t strides[8]
     cdef Tensor number           # where a float goes; None: not a float
@@ -66,7 +67,9 @@ cdef class Output:
     cdef object same             # a tensor from outside, or a constant, that is returned as it is
     cdef Tensor number           # a float among the arguments
     cdef object given            # what was passed for it, if that is no float of Python
-    cdef object computed         # the class of a float that was computed from such; else None
+    cdef bint array              # an array of NumPy's
+    cdef bint computed           # a number, of number_kind
+    cdef int number_kind
 
 
 cdef class Program:

@@ -20,15 +20,15 @@ from libc.string cimport memcpy
 from posix.unistd cimport usleep
 
 from fastgrad.dispatch cimport compute
-from fastgrad.recorder cimport OpCall, Place, changes, same_attributes
+from fastgrad.recorder cimport OpCall, Place, as_arrays, changes, parts_of, same_attributes
 from fastgrad.runtime cimport (
-    RELEASE_GIL_ABOVE, block_decref, block_incref, block_new, count_recorders_anew, fg_block, fg_call, free_pool,
-    grad_enabled, itemsize_of, make_common, next_stamp, run_merged, set_grad_enabled, thread_limit,
+    FLOAT64, RELEASE_GIL_ABOVE, block_decref, block_incref, block_new, count_recorders_anew, fg_block, fg_call,
+    free_pool, grad_enabled, itemsize_of, make_common, next_stamp, run_merged, set_grad_enabled, thread_limit,
 )
 from fastgrad.tape cimport hooks_of, looks_for_nan, packer
 from fastgrad.tensor cimport (
-    CONTIGUOUS, LEAF_REQUIRES_GRAD, Tensor, alias, array_over, copy_data, default_dt, new_tensor, requires_grad,
-    same_sizes, sizes_list, tensor_of,
+    CONTIGUOUS, LEAF_REQUIRES_GRAD, Tensor, alias, array_over, copy_data, default_dt, new_tensor, number_of,
+    requires_grad, same_sizes, sizes_list, tensor_of,
 )
 
 import numpy as np
@@ -128,7 +128,9 @@ cdef class Program:
             elif a.place is None:
                 if thing is not a.value and not same_constant(thing, a.value):
                     return False
-            elif isinstance(thing, Tensor):
+            elif a.array is None:
+                if not isinstance(thing, Tensor):
+                    return False
                 t = <Tensor>thing
                 if t.dt != a.dt or t.nd != a.nd or requires_grad(t) or (a.place.written and t.block.readonly):
                     return False
@@ -136,7 +138,7 @@ cdef class Program:
                     if t.sizes[d] != a.sizes[d] or (t.strides[d] != a.strides[d] and t.sizes[d] > 1):
                         return False
                 moved |= t.ptr != a.place.start
-            elif not cnp.PyArray_Check(thing) or not self.accepts_array(a, <cnp.ndarray>thing):
+            elif type(thing) is not a.array or not self.accepts_array(a, <cnp.ndarray>thing):
                 return False
             else:
                 moved |= <char *>cnp.PyArray_DATA(<cnp.ndarray>thing) != a.place.start
@@ -334,7 +336,10 @@ cdef class Program:
             thing = <object>args[i]
             i += 1
             if a.number is not None:
-                (<double *>a.number.ptr)[0] = PyFloat_AsDouble(thing)
+                if a.number.dt == FLOAT64:
+                    (<double *>a.number.ptr)[0] = PyFloat_AsDouble(thing)
+                else:
+                    (<float *>a.number.ptr)[0] = <float>PyFloat_AsDouble(thing)
                 if self.returns_numbers:
                     self.give_back(a, thing)
             elif a.place is not None and a.same is None:
@@ -515,7 +520,7 @@ cdef class Program:
             out = <Output>self.outputs[0]
             if out.same is None and out.place is None and out.number is None:
                 return None
-            if copy and out.place is not None and out.computed is None and out.shape.flags & CONTIGUOUS:
+            if copy and out.place is not None and not out.computed and not out.array and out.shape.flags & CONTIGUOUS:
                 t = new_tensor(out.shape.dt, out.shape.nd, out.shape.sizes)
                 memcpy(t.ptr, out.place.start + out.offset, t.numel_ * itemsize_of[t.dt])
                 return t
@@ -524,13 +529,17 @@ cdef class Program:
             if out.number is not None:    # an argument, as it was given
                 made.append(out.given if out.given is not None else (<double *>out.number.ptr)[0])
                 continue
-            if out.computed is not None:
-                made.append(out.computed((<double *>(out.place.start + out.offset))[0]))
-                continue
             if out.place is None:
                 made.append(out.same.copy() if type(out.same) is np.ndarray else out.same)
                 continue
             t = tensor_at(out.place.block, out.place.start + out.offset, out.shape)
+            if out.computed:
+                t.number_kind = out.number_kind
+                made.append(number_of(t))
+                continue
+            if out.array:
+                made.append(array_over(t).copy("K") if copy else array_over(t))
+                continue
             if copy:
                 fresh = new_tensor(t.dt, t.nd, t.sizes)
                 copy_data(fresh, t)
@@ -584,6 +593,8 @@ cdef void move_held(list held, fg_block *old, fg_block *block):
 
 
 cdef str call_name(OpCall call):
+    if call.function is not None:
+        return f"NumPy's {getattr(call.function, '__name__', call.function)}"
     return call.op.name if call.check is None else "a check of values"
 
 
@@ -597,11 +608,28 @@ cdef Tensor tensor_at(fg_block *block, char *ptr, Tensor shape):
     return t
 
 
+cdef int repeat_numpy(OpCall call) except -1:
+    cdef list parts = []
+    parts_of(call.function(*as_arrays(call.args[0]), **as_arrays(call.keywords)), parts)
+    for old, new in zip(call.results, parts):
+        if old is not None:
+            array = array_over(<Tensor>old)
+            new = np.asarray(new)
+            if array.dtype != new.dtype or array.shape != new.shape:
+                raise CaptureError(f"{call_name(call)} gave {new.dtype} of shape {list(new.shape)}, and {array.dtype} "
+                                   f"of shape {list(array.shape)} when it was recorded: dtypes and shapes that depend "
+                                   f"on values cannot be captured")
+            array[...] = new
+    return 0
+
+
 cdef int repeat(OpCall call) except -1:
     cdef PyObject *args[15]
     cdef Tensor old, new
     cdef int i
     cdef bint before = grad_enabled()
+    if call.function is not None:
+        return repeat_numpy(call)
     if call.check is not None:
         call.check(*[array_over(<Tensor>t) for t in call.args])
         return 0

@@ -7,7 +7,7 @@ from fastgrad.passes cimport Step
 from fastgrad.pointers cimport fg_pointers
 from fastgrad.runtime cimport fg_block, fg_pool
 from fastgrad.tape cimport Op
-from fastgrad.tensor cimport Tensor
+from fastgrad.tensor cimport Tensor, TracedArray
 from fastgrad.watch cimport Watch
 
 cdef struct Use:
@@ -44,12 +44,14 @@ cdef class Found:
 
 
 cdef class OpCall:
-    cdef object check        # called with arrays; None: an op
+    cdef object check        # called with arrays
+    cdef object function     # called with what stands for arrays and numbers, see `as_arrays`; both None: an op
+    cdef dict keywords       # of that
     cdef int at              # before which step
     cdef Op op
     cdef list args
     cdef Tensor target
-    cdef tuple results
+    cdef tuple results       # tensors; None where a result is no new one
     cdef list state          # Note [Exceptions at replay]: (Found, its data's place, offset, its gradient's ...)
 
 
@@ -68,10 +70,14 @@ cdef class Recorder:
     cdef list calls, held, checks, modules, arguments
     cdef list numbers        # (step, operand, float32?, tensor)
     cdef list operands       # (operand, tensor) of the launch to come
+    cdef list elements       # numbers that were taken out of arrays, and lie there
+    cdef list copies         # (tensor, that with which it would share its memory, were it no tensor)
+    cdef list sums           # (tensor over an array that NumPy made meanwhile, its checksum)
     cdef Watch watch
     cdef object function
     cdef bint lenient        # what cannot be recorded is no error: the function runs on as it is
     cdef bint in_op, by_python
+    cdef bint raised         # `error` is for who catches an exception; else that is what is raised
     cdef int64_t work
     cdef object error
     cdef int n_buffers
@@ -90,6 +96,12 @@ cdef class Recorder:
 
 
 cdef unsigned long changes
+
+cdef object as_arrays(object thing)
+cdef int parts_of(object result, list parts) except -1
+cdef TracedArray traced(Tensor t)
+cdef void set_array_class(kind)
+cdef bint changed_by_numpy(Recorder recorder)
 
 cdef object refused(function, str what)
 cdef void enlist(Recorder recorder)

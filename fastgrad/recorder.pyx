@@ -7,26 +7,34 @@ program of what is here.
 """
 
 cimport cython
+cimport numpy as cnp
 from cpython.mem cimport PyMem_Free
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport PyObject
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t
 
-from fastgrad.dispatch cimport compute, set_recorded
+from fastgrad.dispatch cimport compute, set_call_numpy, set_recorded
 from fastgrad.passes cimport NOTHING, OWN, Step
 from fastgrad.pointers cimport fg_pointers_free, fg_pointers_get, number
 from fastgrad.runtime cimport (
-    Kernel, block_decref, block_incref, fg_block, fg_call, fg_pool, free_pool, hooks, make_common, new_pool, next_stamp,
-    recorder_pool, recording, room_for_one, set_recorder_pool,
+    Kernel, block_decref, block_incref, fg_block, fg_call, fg_pool, free_pool, hooks, itemsize_of, make_common,
+    new_pool, next_stamp, recorder_pool, recording, room_for_one, set_recorder_pool,
 )
 from fastgrad.tape cimport Op, hooks_of
 from fastgrad.tensor cimport (
-    ARGUMENT, CONTIGUOUS, LEAF_REQUIRES_GRAD, WRAPPED, Tensor, alias, array_over, copy_data, new_tensor, requires_grad,
+    ARGUMENT, CONTIGUOUS, ELEMENT, LEAF_REQUIRES_GRAD, NARROW, OF_PYTHON, WRAPPED, Tensor, TracedArray, alias,
+    array_over, as_number, check_writable, checksum_of, code_of_array, copy_data, make_view, mark_written, new_tensor,
+    number_of, rebind, requires_grad, tensor_of,
 )
 from fastgrad.watch cimport same_value, set_note_module, unmute
 
+import numpy as np
+
+from fastgrad.tensor import dtypes_by_code
 from fastgrad.watch import code_of, located
+
+cnp.import_array()
 
 cdef extern from "Python.h":
     int PyDict_Next(dict, Py_ssize_t *, PyObject **, PyObject **)
@@ -98,6 +106,9 @@ cdef class Recorder:
         self.arguments = []
         self.numbers = []
         self.operands = []
+        self.elements = []
+        self.copies = []
+        self.sums = []
 
     def __dealloc__(self):
         PyMem_Free(self.steps)
@@ -247,11 +258,49 @@ cdef class Recorder:
         if isinstance(thing, Tensor):
             t = alias(<Tensor>thing)
             t.flags |= (<Tensor>thing).flags & (WRAPPED | ARGUMENT)
+            t.number_kind = (<Tensor>thing).number_kind
             self.held.append(t)
             return t
+        if isinstance(thing, TracedArray):
+            return traced(self.hold((<TracedArray>thing).tensor))
         if type(thing) is tuple or type(thing) is list:
             return type(thing)([self.hold(part) for part in thing])
+        if type(thing) is dict:
+            return {key: self.hold(part) for key, part in thing.items()}
         return thing
+
+
+cdef object array_class = None    # arrays.py's
+
+
+cdef TracedArray traced(Tensor t):
+    """An array, to Python, over the memory of `t`."""
+    cdef TracedArray array = <TracedArray>TracedArray.__new__(array_class)
+    array.tensor = t
+    return array
+
+
+cdef object as_arrays(object thing):
+    """What stands for arrays and numbers, alone or in sequences, as these."""
+    if isinstance(thing, TracedArray):
+        return array_over((<TracedArray>thing).tensor)
+    if isinstance(thing, Tensor) and (<Tensor>thing).flags & WRAPPED:
+        return number_of(<Tensor>thing)
+    if type(thing) is tuple or type(thing) is list:
+        return type(thing)([as_arrays(part) for part in thing])
+    if type(thing) is dict:
+        return {key: as_arrays(part) for key, part in thing.items()}
+    return thing
+
+
+cdef int parts_of(object result, list parts) except -1:
+    """The arrays and numbers in what a function of NumPy's gives."""
+    if isinstance(result, (tuple, list)):
+        for part in result:
+            parts_of(part, parts)
+    else:
+        parts.append(result)
+    return 0
 
 
 cdef Recorder latest = None    # one of them
@@ -301,15 +350,43 @@ cdef void on_used(PyObject *tensor) noexcept:
         return
     if t.block.owner is not NULL and t.block.version == 0 and t.block.stamp > recorder.born:
         number(&recorder.made, t.block, NULL, 0)
+        if not recorder.is_argument(t):
+            note_sum(recorder, t)
     elif requires_grad(t) or not recorder.is_argument(t):
         recorder.meet(t)
         number(&recorder.met, <PyObject *>t, t.block, 0)
 
 
+cdef void note_sum(Recorder recorder, Tensor t) noexcept:
+    try:
+        recorder.sums.append((alias(t), checksum_of(t)))
+    except BaseException as error:
+        recorder.error = error
+
+
+cdef bint changed_by_numpy(Recorder recorder):
+    """Has an array that was made meanwhile been changed since a launch first read it?"""
+    for t, before in recorder.sums:
+        if checksum_of(<Tensor>t) != before:
+            return True
+    return False
+
+
 cdef void on_written(PyObject *tensor) noexcept:
     cdef Recorder recorder = current()
     cdef Tensor t = <Tensor>tensor
-    if recorder is None or t.block.pool == recorder.pool:
+    if recorder is None:
+        return
+    if len(recorder.copies) and not recorder.in_op:
+        try:
+            check_copies(recorder, t)
+        except BaseException:
+            pass    # it is noted
+    if len(recorder.elements) and not recorder.in_op:
+        if living_elements(recorder, t):
+            recorder.fail("an array is changed by fastgrad, and a number that was taken out of it before lives on: "
+                          "take it out again, or copy the array")
+    if t.block.pool == recorder.pool:
         return
     on_used(tensor)
     recorder.place_of(t).written = True
@@ -416,6 +493,7 @@ cdef int on_refused(const char *what) except -1:
 cdef void note_raised(Recorder recorder, what, error) noexcept:
     """Values were looked at, and an exception raised. If the function catches that, what was recorded is void."""
     if recorder.error is None:
+        recorder.raised = True
         broken(f"{what} raised {type(error).__name__}, and the captured function caught it: with other values it might "
                f"not, and a replay would not look again")
 
@@ -484,6 +562,258 @@ class paused:
 
     def __exit__(self, kind, value, traceback):
         set_recorder_pool(<fg_pool *><size_t>self.pool)
+
+
+# ------------------------------------------------------------------- what NumPy computes of arrays among the arguments
+
+
+cdef list living_elements(Recorder recorder, Tensor t):
+    """Numbers that were taken out of the memory of `t`, lie there, and are somebody's still."""
+    cdef Tensor element
+    living = []
+    while recorder.elements:
+        element = <Tensor>recorder.elements.pop()
+        if (<PyObject *>element).ob_refcnt > 1:
+            living.append(element)
+    element = None
+    recorder.elements.extend(living)
+    return [element for element in living if element.block == t.block]
+
+
+class Method:
+    """A method, or an attribute, of arrays and NumPy's numbers, as a function."""
+
+    def __init__(self, name):
+        self.__name__ = name
+        self.called = callable(getattr(np.ndarray, name, None) or getattr(np.float64, name))
+
+    def __call__(self, thing, *args, **keywords):
+        found = getattr(thing, self.__name__)
+        return found(*args, **keywords) if self.called else found
+
+
+cdef dict methods = {}
+
+
+cdef int check_copies(Recorder recorder, Tensor target) except -1:
+    cdef Tensor copy, source
+    for copy, source in recorder.copies:
+        if target.block == copy.block or (target.block == source.block and (<PyObject *>copy).ob_refcnt > 2):
+            refuse("a captured function changes an array of which it has a view that no tensor can be (with negative "
+                   "strides, say), and which is a copy here: copy() it, or make it anew")
+    return 0
+
+
+cdef object adopted(Recorder recorder, object thing, list inputs):
+    """Arguments of a function of NumPy's: arrays as what stands for them, whose tensors are appended to `inputs`.
+    TypeError for what a replay cannot give to it again."""
+    if isinstance(thing, TracedArray):
+        inputs.append((<TracedArray>thing).tensor)
+    elif isinstance(thing, Tensor):
+        if (<Tensor>thing).number_kind == NARROW:
+            raise TypeError("computes with a NumPy float among the arguments that is neither float64 nor float32")
+        inputs.append(thing)
+    elif isinstance(thing, np.ndarray):
+        inputs.append(tensor_of(thing, True))
+        return traced(inputs[-1])
+    elif type(thing) is tuple or type(thing) is list:
+        return type(thing)([adopted(recorder, part, inputs) for part in thing])
+    elif type(thing) is dict:
+        return {key: adopted(recorder, part, inputs) for key, part in thing.items()}
+    elif not isinstance(thing, (*known_to_numpy, type, np.dtype, np.generic)):
+        raise TypeError(f"is given {type(thing).__name__}")
+    return thing
+
+
+cdef tuple known_to_numpy = (int, float, complex, str, bytes, slice, type(None), type(Ellipsis), type(np._NoValue))
+
+
+cdef Tensor view_into(cnp.ndarray array, list inputs):
+    """A tensor over the memory of an array that is a view of one of these; None: it is none."""
+    cdef Tensor t
+    cdef int64_t sizes[8]
+    cdef int64_t strides[8]
+    cdef int d
+    cdef char *start = <char *>cnp.PyArray_DATA(array)
+    for t in inputs:
+        if t.block.data <= <void *>start < <void *>(<char *>t.block.data + t.block.nbytes) \
+                and array.dtype == dtypes_by_code[t.dt].numpy and cnp.PyArray_NDIM(array) <= 8:
+            for d in range(cnp.PyArray_NDIM(array)):
+                sizes[d] = cnp.PyArray_DIM(array, d)
+                strides[d] = cnp.PyArray_STRIDE(array, d) // itemsize_of[t.dt]
+                if cnp.PyArray_STRIDE(array, d) < 0 or cnp.PyArray_STRIDE(array, d) % itemsize_of[t.dt]:
+                    return None
+            return make_view(t, start, cnp.PyArray_NDIM(array), sizes, strides)
+    return None
+
+
+cdef Tensor like(cnp.ndarray array, int code):
+    """An uninitialised tensor with the dtype and the shape of an array, and its order in memory."""
+    cdef int64_t sizes[8]
+    cdef int64_t strides[8]
+    cdef int64_t step = 1
+    cdef Tensor t
+    cdef int d
+    for d in range(cnp.PyArray_NDIM(array)):
+        sizes[d] = cnp.PyArray_DIM(array, d)
+    t = new_tensor(code, cnp.PyArray_NDIM(array), sizes)
+    if cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_C_CONTIGUOUS) or not t.numel_:
+        return t
+    # NumPy's sums depend on it: dimensions from the innermost to the outermost.
+    for _, d in sorted([(abs(cnp.PyArray_STRIDE(array, d)), -d) for d in range(t.nd)]):
+        d = -d
+        strides[d] = step
+        step *= sizes[d]
+    return make_view(t, t.ptr, t.nd, sizes, strides)
+
+
+cdef object given(Recorder recorder, object result, list inputs, list made):
+    """What a captured function sees of what a function of NumPy's gave. New tensors are appended to `made`, None for
+    what is none. TypeError for what a replay cannot give."""
+    cdef Tensor t
+    if type(result) is tuple or type(result) is list:
+        return type(result)([given(recorder, part, inputs, made) for part in result])
+    if isinstance(result, tuple):
+        return type(result)(*[given(recorder, part, inputs, made) for part in result])
+    made.append(None)
+    if result is None or result is NotImplemented:
+        return result
+    one = isinstance(result, np.generic) or type(result) is float
+    if not one and not isinstance(result, np.ndarray):
+        raise TypeError(f"gives {type(result).__name__}")
+    array = np.asarray(result)
+    t = None if one else view_into(array, inputs)
+    if t is not None:
+        return traced(t)
+    made[-1] = t = like(array, code_of_array(array))
+    array_over(t)[...] = array
+    if not one:
+        for source in inputs:
+            if np.may_share_memory(array, array_over(<Tensor>source)):    # a view after all, backwards say
+                recorder.copies.append((t, source))
+        return traced(t)
+    return as_number(t, OF_PYTHON if type(result) is float else ELEMENT)
+
+
+def call_numpy(function, tuple args, dict keywords, TracedArray target=None):
+    """A function of NumPy's or Python's, of what stands for arrays and numbers in a function that is being captured:
+    called again at each replay. A string is the name of a method, or of an attribute, of the first. It may write into
+    `target`, which is then the result."""
+    cdef Recorder recorder = current()
+    cdef OpCall call
+    cdef fg_pool *pool = recorder_pool()
+    cdef Tensor t, copy
+    cdef bint muted
+    cdef list inputs = [], made = []
+    if isinstance(function, str):
+        name = function
+        function = methods.get(name)
+        if function is None:
+            function = methods[name] = Method(name)
+    if recorder is None or recorder.in_op or recorder.error is not None:
+        if recorder is not None:
+            recorder.by_python = True
+        result = function(*as_arrays(args), **as_arrays(keywords))
+        return result if target is None else target
+    name = getattr(function, "__name__", None) or repr(function)
+    try:
+        args = adopted(recorder, args, inputs)
+        keywords = adopted(recorder, keywords, inputs)
+    except TypeError as error:
+        refuse(f"NumPy's {name} {error} in a captured function: a replay cannot call it again. Compute it outside")
+        return function(*as_arrays(args), **as_arrays(keywords))
+    if target is not None:
+        check_copies(recorder, target.tensor)
+        check_writable(target.tensor)
+        for t in living_elements(recorder, target.tensor):    # they are numbers, which keep their values
+            copy = t.clone()
+            block_incref(copy.block)
+            block_decref(t.block)
+            rebind(t, copy)
+        copy = None
+        mark_written(target.tensor)
+    for t in inputs:
+        hooks.used(<PyObject *>t)
+    muted = recorder.watch.mute()
+    set_recorder_pool(NULL)
+    try:
+        arrays = as_arrays(args)
+        for array in as_list(arrays, []):
+            if target is None:
+                array.flags.writeable = False
+        result = function(*arrays, **as_arrays(keywords))
+    except ValueError as error:
+        set_recorder_pool(pool)
+        if target is None and "read-only" in str(error) and not any([(<Tensor>t).block.readonly for t in inputs]):
+            refuse(f"NumPy's {name} writes into an array among the arguments of a captured function: only operators "
+                   f"like +=, items that are set, out=, sort() and fill() may")
+            return function(*as_arrays(args), **as_arrays(keywords))
+        note_raised(recorder, f"NumPy's {name}", error)
+        raise
+    except Exception as error:
+        set_recorder_pool(pool)
+        note_raised(recorder, f"NumPy's {name}", error)
+        raise
+    finally:
+        set_recorder_pool(pool)
+        if muted:
+            unmute()
+    if target is None:
+        try:
+            answer = given(recorder, result, inputs, made)
+        except TypeError as error:
+            refuse(f"NumPy's {name} {error} in a captured function: a replay can give arrays and numbers alone. "
+                   f"Compute it outside, or of tensors")
+            return result
+        if not any([t is not None for t in made]):
+            return answer
+    call = recorder.new_call([recorder.hold(args)])
+    call.function = function
+    call.keywords = recorder.hold(keywords)
+    call.results = tuple([None if t is None else recorder.hold(t) for t in made])
+    recorder.calls.append(call)
+    return answer if target is None else target
+
+
+cdef list as_list(object thing, list found):
+    if isinstance(thing, np.ndarray):
+        found.append(thing)
+    elif type(thing) is tuple or type(thing) is list:
+        for part in thing:
+            as_list(part, found)
+    return found
+
+
+def element(TracedArray array, tuple key):
+    """The number at a place of an array."""
+    cdef Recorder recorder = current()
+    cdef Tensor t
+    view = array_over(array.tensor)[(*key, ...)]
+    if recorder is None or recorder.in_op or recorder.error is not None:
+        return view[()]
+    t = make_view(array.tensor, <char *>cnp.PyArray_DATA(<cnp.ndarray>view), 0, NULL, NULL)
+    t = as_number(t, ELEMENT)
+    recorder.elements.append(t)
+    return t
+
+
+def values_leave(TracedArray array, str what):
+    """Python asks for the values of an array: an error while this is recorded. Else they are what is returned."""
+    cdef Recorder recorder = current()
+    if recorder is not None and recorder.in_op:
+        recorder.by_python = True
+    else:
+        refuse(f"{what} of an array among the arguments while a captured function was being recorded: a replay would "
+               f"not ask again")
+    return array_over(array.tensor)
+
+
+cdef void set_array_class(kind):
+    global array_class
+    array_class = kind
+
+
+set_call_numpy(call_numpy)
 
 
 def at_replay(check):

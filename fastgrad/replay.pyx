@@ -17,19 +17,22 @@ from libc.stddef cimport size_t
 
 from fastgrad.finish cimport check_arguments, finish, to_arguments
 from fastgrad.program cimport Argument, Guard, Output, Program, flatten, rebuild, same_template
-from fastgrad.recorder cimport OpCall, Recorder, enlist, refused, strike_off
+from fastgrad.recorder cimport OpCall, Recorder, as_arrays, enlist, refused, set_array_class, strike_off
 from fastgrad.runtime cimport fg_pool, recorder_pool, recording, set_recorder_pool
 from fastgrad.tape cimport looks_for_nan
-from fastgrad.tensor cimport WRAPPED, Tensor, array_over, tensor_of
+from fastgrad.tensor cimport Tensor, array_over, set_number_class
 from fastgrad.watch cimport Watch
 
 import numpy as np
 
+from fastgrad.arrays import Array, Number
 from fastgrad.program import plain_types
 from fastgrad.recorder import CaptureError, starting
 from fastgrad.tape import anomaly
 
 cnp.import_array()
+set_array_class(Array)
+set_number_class(Number)
 
 cdef extern from *:
     """
@@ -67,12 +70,7 @@ cdef dict plain_runs = {}     # threads that run captured functions as they are,
 
 
 cdef object run_plainly(function, tuple args, dict kwargs):
-    """Call it with arguments as a recording passes them: arrays as tensors."""
-    leaves = []
-    template = flatten((args, kwargs), leaves)
-    args, kwargs = rebuild(template, iter([tensor_of(as_usable(leaf), True) if isinstance(leaf, np.ndarray) else leaf
-                                           for leaf in leaves]))
-    leaves = template = None
+    """Call it as it is, and captured functions that it calls too."""
     thread = PyThread_get_thread_ident()
     plain_runs[thread] = plain_runs.get(thread, 0) + 1
     try:
@@ -91,13 +89,6 @@ cdef object as_usable(cnp.ndarray array):
     copy = np.array(array, array.dtype.newbyteorder("="))
     copy.flags.writeable = False
     return copy
-
-
-cdef object as_number(thing):
-    """A float that stands in a tensor, as a float; other things as they are."""
-    if isinstance(thing, Tensor) and (<Tensor>thing).flags & WRAPPED:
-        return (<double *>(<Tensor>thing).ptr)[0]
-    return thing
 
 
 cdef bint usable(cnp.ndarray array):
@@ -266,7 +257,9 @@ cdef class Captured:
                     raise CaptureError(f"result {i} of a replay differs from the eager one: {a} instead of "
                                        f"{b.detach()}")
             elif type(a) is not type(b) or (isinstance(a, plain_types) and a != b) \
-                    or (type(a) is float and repr(a) != repr(b)):
+                    or (type(a) is float and repr(a) != repr(b)) \
+                    or (isinstance(a, (np.ndarray, np.generic)) and (
+                        a.dtype != b.dtype or a.shape != b.shape or a.tobytes() != b.tobytes())):
                 raise CaptureError(f"result {i} of a replay differs from the eager one: {a!r} instead of {b!r}")
         for what, a, b in zip(["an argument"] * len(parts), after[0], [values_of(t) for t in parts]):
             if a.tobytes() != b.tobytes():
@@ -321,6 +314,10 @@ cdef class Captured:
                 try:
                     result = self.function(*given, **keywords)
                     ran = True
+                except Exception:
+                    if recorder.error is not None and not recorder.raised and not recorder.lenient:
+                        raise recorder.error    # NumPy may have made another of it
+                    raise
                 finally:
                     recorder.watch.end()
                 if isinstance(result, (GeneratorType, CoroutineType, AsyncGeneratorType)):
@@ -371,7 +368,7 @@ cdef class Captured:
             if program.outputs and not results:
                 results = [(<Output>out).same if (<Output>out).place is None else (<Output>out).shape
                            for out in program.outputs]
-            return rebuild(shape, iter([as_number(result) for result in results]))
+            return rebuild(shape, iter([as_arrays(result) for result in results]))
         finally:
             strike_off(key)
 

@@ -1,3 +1,4 @@
+cimport numpy as cnp
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint64_t
 
@@ -20,7 +21,8 @@ cdef enum Flag:
 cdef enum NumberKind:    # of what is WRAPPED: whose number it stands for
     OF_PYTHON
     OF_NUMPY             # np.float64
-    NARROW               # NumPy's others, whose arithmetic is not that of doubles
+    NARROW               # longdouble and the like, of which there are no tensors
+    ELEMENT              # NumPy's, of the tensor's own dtype
 
 
 cdef class dtype:
@@ -56,6 +58,11 @@ cdef class Tensor:
     cdef int64_t sizes[8]
     cdef int64_t strides[8]        # in elements
     cdef object __weakref__
+
+
+cdef class TracedArray:
+    """An array of NumPy's in a function that is being captured: see arrays.py."""
+    cdef readonly Tensor tensor    # over its memory
 
 
 cdef int default_dt                # of floats that give no dtype
@@ -95,8 +102,12 @@ cdef bint same_sizes(Tensor a, Tensor b) noexcept
 cdef bint is_contiguous(int nd, const int64_t *sizes, const int64_t *strides) noexcept
 cdef object array_of(Tensor t)
 cdef object array_over(Tensor t)
+cdef object number_of(Tensor t)
+cdef Tensor as_number(Tensor t, int kind)
+cdef void set_number_class(kind)
 cdef object fitted(object numbers, dtype dtype)
 cdef int read_sizes(object shape, int64_t *sizes) except -1
+cdef int code_of_array(cnp.ndarray array) except -1
 cdef Tensor tensor_of(object array, bint share)
 cdef tuple sizes_tuple(Tensor t)
 cdef list sizes_list(Tensor t)

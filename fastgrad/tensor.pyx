@@ -305,6 +305,9 @@ def bind(str name, object target) -> None:
 
 # ---------------------------------------------------------------------------------------------- Tensor
 
+cdef class TracedArray:
+    pass
+
 
 @cython.no_gc
 cdef class Tensor:
@@ -348,9 +351,7 @@ cdef class Tensor:
     @staticmethod
     def _make_subclass(cls, Tensor data, bint requires_grad=False):
         """An instance of `cls` that shares the memory of `data`."""
-        cdef Tensor self = <Tensor>Tensor.__new__(cls)
-        block_incref(data.block)
-        rebind(self, data)
+        cdef Tensor self = instance_of(cls, data)
         if requires_grad:
             self.requires_grad = True
         return self
@@ -488,7 +489,7 @@ cdef class Tensor:
         """float or NumPy's, of floats in a captured function: they take the branches that a number takes."""
         if self.flags & WRAPPED and self.nd == 0:
             return float if self.number_kind == OF_PYTHON else np.float64 if self.number_kind == OF_NUMPY \
-                else np.floating
+                else np.floating if self.number_kind == NARROW else dtypes[self.dt].numpy.type
         return type(self)
 
     @property
@@ -923,6 +924,16 @@ general_dealloc = fg_replace_dealloc(tensor_type, free_tensor)
 
 
 cdef newfunc general_new
+
+
+cdef Tensor instance_of(cls, Tensor data):
+    """An instance of a subclass over the memory of `data`."""
+    cdef Tensor self = <Tensor>Tensor.__new__(cls)
+    if self.block is not NULL:    # an empty one
+        block_decref(self.block)
+    block_incref(data.block)
+    rebind(self, data)
+    return self
 
 
 cdef PyObject *new_from_python(PyTypeObject *type, PyObject *args, PyObject *keywords) except NULL:
@@ -1446,6 +1457,32 @@ cdef object array_of(Tensor t):
     return array_over(t)
 
 
+cdef object number_class = None    # arrays.py's
+
+
+cdef void set_number_class(kind):
+    global number_class
+    number_class = kind
+
+
+cdef Tensor as_number(Tensor t, int kind):
+    """A tensor of one element, new, as a number of a function that is being captured."""
+    cdef Tensor made = t
+    if kind != OF_PYTHON:
+        made = instance_of(number_class, t)
+        made.flags |= t.flags & ARGUMENT
+    made.flags |= WRAPPED
+    made.number_kind = kind
+    return made
+
+
+cdef object number_of(Tensor t):
+    """The number of Python's or NumPy's that a WRAPPED tensor stands for."""
+    if t.number_kind == OF_PYTHON:
+        return (<double *>t.ptr)[0]
+    return array_over(t)[()]
+
+
 cdef object array_over(Tensor t):
     cdef cnp.npy_intp sizes[8]
     cdef cnp.npy_intp strides[8]
@@ -1467,13 +1504,18 @@ cdef object array_over(Tensor t):
 
 cdef Tensor tensor_of(object source, bint share):
     """A tensor over the memory of a NumPy array; with `share` false, and where the memory does not suit, a copy."""
-    cdef cnp.ndarray array = source
+    cdef cnp.ndarray array
     cdef Tensor t
-    cdef int code = code_of_array(array)
-    cdef int d
-    cdef int64_t itemsize = itemsize_of[code], low = 0
+    cdef int code, d
+    cdef int64_t itemsize, low = 0
     cdef int64_t sizes[8]
     cdef int64_t strides[8]
+    if isinstance(source, TracedArray):
+        t = alias((<TracedArray>source).tensor)
+        return t if share else t.clone()
+    array = source
+    code = code_of_array(array)
+    itemsize = itemsize_of[code]
     if array.ndim > MAX_DIMS:
         raise RuntimeError(f"a tensor has at most {MAX_DIMS} dimensions, got an array of {array.ndim}")
     if not cnp.PyArray_ISNOTSWAPPED(array) or not cnp.PyArray_ISALIGNED(array):
@@ -1516,8 +1558,8 @@ def from_numpy(array):
     none for; ValueError for negative strides and for another byte order, which cannot be shared: copy with `tensor`.
     A read-only array gives a tensor that refuses in-place operations.
     """
-    if recording and isinstance(array, Tensor) and (<Tensor>array).flags & (ARGUMENT | WRAPPED) == ARGUMENT:
-        return array.detach()    # an array, for who calls
+    if isinstance(array, TracedArray):
+        return tensor_of(array, True)
     if not isinstance(array, np.ndarray):
         raise TypeError(f"expected np.ndarray (got {type(array).__name__})")
     if not array.dtype.isnative:
@@ -1551,7 +1593,7 @@ cdef Tensor tensor_of_number(Tensor number, dtype dtype):
         hooks.refused(b"a tensor of a NumPy float that is an argument, and no float64: pass a float of Python, or an "
                       b"array")
     if dtype is None:
-        dtype = dtypes[FLOAT64 if number.number_kind == OF_NUMPY else default_dt]
+        dtype = dtypes[default_dt if number.number_kind == OF_PYTHON else number.dt]
     return number.clone() if dtype.code == number.dt else number.to(dtype)
 
 
@@ -1575,8 +1617,8 @@ def as_tensor(data, dtype dtype, bint copy):
     elif isinstance(data, np.generic):
         array = np.asarray(data)
     elif isinstance(data, np.ndarray) or hasattr(data, "__array__") or hasattr(data, "__array_interface__"):
-        array = np.asarray(data)
-        if recording and array.size and recorder_pool() is not NULL:
+        array = data if isinstance(data, TracedArray) else np.asarray(data)
+        if isinstance(array, TracedArray) or recording and array.size and recorder_pool() is not NULL:
             t = tensor_of(array, True)    # its memory is read again at each replay
             if dtype is not None and dtype.code != t.dt:
                 return t.to(dtype)

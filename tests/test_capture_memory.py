@@ -100,7 +100,7 @@ def test_results_in_place_are_the_next_arguments():
 
     run(lambda v: v.flip(0) + v.roll(1, 0) * 2)
     run(lambda v, x: (v * 0.9 + x, (v * 0.9 + x).sum() * v), fg.ones(5))
-    step = fg.capture(lambda v: v.flip(0) + 1, copy=False)
+    step = fg.capture(lambda v: fg.from_numpy(v).flip(0) + 1, copy=False)
     v, u = fg.arange(5).float(), np.arange(5.0)
     for _ in range(6):
         v, u = step(v.numpy()), np.flip(u) + 1

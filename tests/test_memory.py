@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fastgrad as fg
-from fastgrad import memory
+from fastgrad import memory, nn
 
 MIB = 1 << 20
 
@@ -122,4 +122,12 @@ def test_threads_share_the_pool():
     for thread in threads:
         thread.join()
     assert failures == []
+    assert memory.stats()["live"] == before
+
+
+def test_instances_of_subclasses_give_their_memory_back():
+    nn.Parameter(fg.ones(3))
+    before = memory.stats()["live"]
+    for _ in range(100):
+        nn.Parameter(fg.ones(3))
     assert memory.stats()["live"] == before

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastgrad import ops
 from fastgrad.nn.pointwise import logsigmoid
-from fastgrad.ops.table import composite
+from fastgrad.ops.table import composite, spelled
 from fastgrad.recorder import check_values
 from fastgrad.tensor import Tensor, int64
 
@@ -344,6 +344,7 @@ def triplet_margin_loss(
     return reduced(ops.clamp(margin + near - far, min=0.0), reduction)
 
 
+@spelled
 def triplet_margin_with_distance_loss(
     anchor: Tensor, positive: Tensor, negative: Tensor, *,
     distance_function: Callable[[Tensor, Tensor], Tensor] | None = None, margin: float = 1.0, swap: bool = False,

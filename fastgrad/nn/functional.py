@@ -177,6 +177,7 @@ from fastgrad.nn.pointwise import (
 )
 from fastgrad.ops.index import one_hot as one_hot
 from fastgrad.ops.shape import pad as pad
+from fastgrad.ops.table import spelled
 from fastgrad.recorder import check_values
 from fastgrad.runtime import is_recording
 from fastgrad.tensor import Tensor, int64, uint8
@@ -306,6 +307,7 @@ def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
 # ---------------------------------------------------------------------------------------------- regression losses
 
 
+@spelled
 def mse_loss(
     input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
     reduction: str = "mean", weight: Tensor | None = None,
@@ -320,6 +322,7 @@ def mse_loss(
     return reduced(losses, reduction) if weight is None else _weighted(losses, input, weight, reduction)
 
 
+@spelled
 def l1_loss(
     input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
     reduction: str = "mean", weight: Tensor | None = None,
@@ -350,6 +353,7 @@ def _check_probabilities(name: str, values: Tensor) -> None:
     check_values(check, values)
 
 
+@spelled
 def binary_cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
     reduce: bool | None = None, reduction: str = "mean",
@@ -379,6 +383,7 @@ def binary_cross_entropy(
     return reduced(losses, reduction_of(reduction, size_average, reduce))
 
 
+@spelled
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
@@ -412,6 +417,7 @@ def binary_cross_entropy_with_logits(
 # ---------------------------------------------------------------------------------------------- many classes
 
 
+@spelled
 def nll_loss(
     input: Tensor,
     target: Tensor,
@@ -432,6 +438,7 @@ def nll_loss(
     return _class_loss(input, target, weight, ignore_index, reduction, 0.0)
 
 
+@spelled
 def cross_entropy(
     input: Tensor,
     target: Tensor,

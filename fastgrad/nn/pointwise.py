@@ -7,7 +7,7 @@ import numpy as np
 
 from fastgrad import ops
 from fastgrad.autograd import no_grad
-from fastgrad.ops.table import composite
+from fastgrad.ops.table import composite, spelled
 from fastgrad.recorder import check_values
 from fastgrad.tensor import Tensor
 
@@ -205,6 +205,7 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
     return ops.where(input > 0, input, weight * input)
 
 
+@spelled
 def rrelu(
     input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False, inplace: bool = False
 ) -> Tensor:
@@ -217,6 +218,7 @@ def rrelu(
     return input.copy_(out) if inplace else out
 
 
+@spelled
 def gumbel_softmax(
     logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1
 ) -> Tensor:  # fmt: skip
@@ -231,6 +233,7 @@ def gumbel_softmax(
     return one - soft.detach() + soft
 
 
+@spelled
 def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
     """Dropout that keeps mean and variance of selu's outputs: Klambauer et al. (2017)."""
 
@@ -394,6 +397,7 @@ def embedding_bag(
     return out / ops.unsqueeze(ops.clamp(sizes, min=1), 1)
 
 
+@spelled
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Each element with probability p set to 0, the others times 1 / (1 - p); x itself if not training. Random numbers
     are those of `manual_seed`. ValueError for a p outside 0 to 1: Srivastava et al. (2014)."""
@@ -409,7 +413,7 @@ def _of_channels(name: str, ndims: tuple[int, ...]) -> Callable[..., Tensor]:
 
     drop_channels.__name__ = drop_channels.__qualname__ = name
     drop_channels.__doc__ = "`dropout` of whole channels: of all places of one together. Tompson et al. (2015)."
-    return drop_channels
+    return spelled(drop_channels)
 
 
 dropout1d = _of_channels("dropout1d", (2, 3))

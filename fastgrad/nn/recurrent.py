@@ -249,6 +249,7 @@ class _Recurrent(Module):
         """The last layer's outputs, and the state after the last step, of a tensor or a packed sequence."""
         if isinstance(input, PackedSequence):
             return self._run_packed(input, state)
+        input = ops.as_tensor(input)
         if input.ndim not in (2, 3):
             raise ValueError(f"{type(self).__name__}: Expected input to be 2D or 3D, got {input.ndim}D instead")
         first: Parameter = getattr(self, self._names[0][0])

@@ -555,10 +555,11 @@ def _join_samples(rng: np.random.Generator) -> list[tuple]:
 def _tensor_list(name: str, tensors: Sequence[Tensor]) -> list[Tensor]:
     if not isinstance(tensors, list | tuple):
         raise TypeError(f"{name}: argument 'tensors' must be tuple of Tensors, not {type(tensors).__name__}")
-    for i, part in enumerate(tensors):
+    parts = [_share(part) if isinstance(part, np.ndarray) else part for part in tensors]
+    for i, part in enumerate(parts):
         if not isinstance(part, Tensor):
             raise TypeError(f"{name}: element {i} is {type(part).__name__}, expected Tensor")
-    return list(tensors)
+    return parts
 
 
 @op(kind="python", ref=np.concatenate, sample=_join_samples, methods=())
