@@ -58,6 +58,8 @@ cdef list to_arguments(Recorder recorder, list leaves, list passed):
     cdef Argument a
     cdef Tensor t
     cdef Place place, other
+    cdef fg_block *block
+    cdef size_t lies
     cdef int d
     cdef int64_t extent
     arguments = []
@@ -110,11 +112,22 @@ cdef list to_arguments(Recorder recorder, list leaves, list passed):
             if t.numel_:
                 extent += (t.sizes[d] - 1) * t.strides[d]
         extent *= itemsize_of[t.dt]
+        lies = <size_t>t.ptr
         for other in recorder.arguments:
-            if t.ptr < other.start + other.nbytes and other.start < t.ptr + extent:
-                raise refused(recorder.function, "two arguments of a captured function share memory; pass a clone() "
-                                                 "of one")
+            if <char *>lies < other.lies() + other.nbytes and other.lies() < <char *>lies + extent:
+                if recorder.lenient:    # what runs on if one is changed must not be a copy
+                    raise refused(recorder.function, "two arguments of a captured function share memory; pass a "
+                                                     "clone() of one")
+                # Launches are noted by addresses, each of which must be one argument's.
+                block = block_new(extent)
+                memcpy(block.data, <char *>lies, extent)
+                block_decref(t.block)
+                t.block = block
+                t.ptr = <char *>block.data
+                break
         place = recorder.add_place(t.block, t.ptr, extent, False)
+        if <size_t>t.ptr != lies:
+            place.lent = <char *>lies
         place.argument = len(recorder.arguments)
         recorder.arguments.append(place)
         a.place = place
@@ -449,6 +462,14 @@ cdef int check_overlaps(Recorder recorder, Program program) except -1:
     cdef list among = [(<size_t>place.start, n) for n, place in enumerate(recorder.places)
                        if place.block.owner is not NULL and place.argument < 0 and not place.own]
     cdef int i, k
+    for i in range(len(recorder.arguments)):
+        place = <Place>recorder.arguments[i]
+        for k in range(i):
+            other = <Place>recorder.arguments[k]
+            if place.lent is not NULL and (place.written or other.written) \
+                    and place.lies() < other.lies() + other.nbytes and other.lies() < place.lies() + place.nbytes:
+                raise refused(recorder.function, "two arguments of a captured function share memory, and it changes "
+                                                 "one of them; pass a clone() of one")
     if len(among) < 2:
         return 0
     among.sort()

@@ -24,10 +24,12 @@ cdef class Place:
     cdef int buffer          # the one that lives there now, see passes.pyx
     cdef bint own            # allocated by the recorder
     cdef bint written
+    cdef char *lent          # of an argument that shares memory with one before: where it lies. Here is a copy
     cdef Use *uses           # what points into it: a part of the program's
     cdef int n_uses
 
     cdef bint holds(self, Tensor t)
+    cdef char *lies(self)
 
 
 cdef class Found:

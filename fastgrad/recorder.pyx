@@ -42,6 +42,9 @@ cdef extern from "Python.h":
 
 starting = []    # what is called before a recording begins
 
+cdef str CONSTANT = ("If it is the same at every call, let the function find it outside its arguments: as an "
+                     "attribute, in a closure, by functools.partial")
+
 
 class CaptureError(RuntimeError):
     """A captured function does what a replay would not repeat."""
@@ -74,6 +77,10 @@ cdef class Place:
         """Does a tensor over this block begin in here? (Its neighbour's memory begins where this ends.)"""
         return self.start <= t.ptr < self.start + self.nbytes or (
             t.numel_ == 0 and self.start <= t.ptr <= self.start + self.nbytes)
+
+    cdef char *lies(self):
+        """Where an argument is to its caller."""
+        return self.start if self.lent is NULL else self.lent
 
 
 cdef class Found:
@@ -175,7 +182,7 @@ cdef class Recorder:
             place.nbytes = max(place.nbytes, t.block.nbytes)    # of arrays that begin together
             return place
         for place in self.arguments:
-            if start < place.start + place.nbytes and place.start < end and not self.is_argument(t):
+            if start < place.lies() + place.nbytes and place.lies() < end and not self.is_argument(t):
                 self.fail("an argument shares memory with a tensor that the function also uses by itself; "
                           "pass a clone() of it")
         return self.add_place(t.block, start, t.block.nbytes, False)
@@ -474,8 +481,12 @@ cdef int on_leaves(PyObject *tensor, const char *what) except -1:
     if recorder.in_op:
         recorder.by_python = True
         return 0
-    refuse(f"{what.decode()} while a captured function was being recorded: a replay would not ask again. Return "
-           f"the tensor and look at it outside, or compute with tensors")
+    if tensor is not NULL and (<Tensor>tensor).flags & WRAPPED:
+        refuse(f"{what.decode()}, of a number that is an argument or comes of one, while a captured function was being "
+               f"recorded: a replay would not ask again. {CONSTANT}")
+    else:
+        refuse(f"{what.decode()} while a captured function was being recorded: a replay would not ask again. Return "
+               f"the tensor and look at it outside, or compute with tensors")
     return 0
 
 
@@ -678,14 +689,22 @@ cdef object given(Recorder recorder, object result, list inputs, list made):
     made.append(None)
     if result is None or result is NotImplemented:
         return result
+    if type(result) is bool and all([(<Tensor>source).flags & WRAPPED for source in inputs]):
+        raise TypeError(f"compares numbers that are arguments or come of them, and may say otherwise at another call. "
+                        f"{CONSTANT}")
     one = isinstance(result, np.generic) or type(result) is float
     if not one and not isinstance(result, np.ndarray):
-        raise TypeError(f"gives {type(result).__name__}")
+        raise TypeError(f"of NumPy's gives {type(result).__name__}, and a replay can give arrays and numbers alone. "
+                        f"Compute it outside, or of tensors")
     array = np.asarray(result)
     t = None if one else view_into(array, inputs)
     if t is not None:
         return traced(t)
-    made[-1] = t = like(array, code_of_array(array))
+    try:
+        made[-1] = t = like(array, code_of_array(array))
+    except TypeError:
+        raise TypeError(f"of NumPy's gives {array.dtype.name}, which no tensor can be, in a captured function. Compute "
+                        f"it outside, or give it another dtype=") from None
     array_over(t)[...] = array
     if not one:
         for source in inputs:
@@ -762,8 +781,7 @@ def call_numpy(function, tuple args, dict keywords, TracedArray target=None):
         try:
             answer = given(recorder, result, inputs, made)
         except TypeError as error:
-            refuse(f"NumPy's {name} {error} in a captured function: a replay can give arrays and numbers alone. "
-                   f"Compute it outside, or of tensors")
+            refuse(f"{name} {error}")
             return result
         if not any([t is not None for t in made]):
             return answer

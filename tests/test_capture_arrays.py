@@ -426,3 +426,138 @@ def test_random_programs(seed):
             return
         assert found == outcome(space["f"], p, q), source
         assert (x.tobytes(), y.tobytes()) == (p.tobytes(), q.tobytes()), source
+
+
+# ------------------------------------------------------------------------------------------------ shared memory
+
+
+@pytest.mark.parametrize("part", [
+    lambda t: (t[:3], t[1:]), lambda t: (t, t), lambda t: (t[:2, ::2], t[1:3, 1:]), lambda t: (t[:3, :3], t[:3, :3].T),
+    lambda t: (t[0], t[0]), lambda t: (t[1:], t[:3]), lambda t: (t[:2], t[2:]),
+])  # fmt: skip
+@pytest.mark.parametrize("tensors", [False, True])
+def test_arguments_that_are_only_read_may_share_memory(part, tensors):
+    def function(a, b):
+        return a - b if a.shape == b.shape else a, (a * WEIGHT.sum()).sum(), b + 1
+
+    captured = fg.capture(function)
+    for seed in range(3):
+        whole = drawn(seed, "float32", (4, 3))
+        a, b = part(fg.from_numpy(whole) if tensors else whole)
+        assert bits(captured(a, b)) == bits(function(a, b))
+    a, b = part(whole.copy() if not tensors else fg.tensor(whole)), part(whole)[1].copy()  # and apart as well
+    given = a[0], (fg.from_numpy(b) if tensors else b)
+    assert bits(captured(*given)) == bits(function(*given))
+    assert sum(program.replays for _, program in captured.programs) >= 2
+
+
+def test_tokens_of_a_language_model():
+    tokens = np.random.default_rng(0).integers(0, 20, 64)
+
+    def make():
+        fg.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(20, 8), nn.Linear(8, 20))
+        optimizer = fg.optim.SGD(model.parameters(), lr=0.1)
+
+        def step(x, y):
+            loss = F.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return step
+
+    captured, plain = fg.capture(make()), make()
+    for i in range(6):
+        assert bits(captured(tokens[i : i + 9], tokens[i + 1 : i + 10])) == bits(
+            plain(tokens[i : i + 9], tokens[i + 1 : i + 10]))
+    assert captured.program.replays == 4
+
+
+def test_arguments_that_share_memory_and_are_changed():
+    table = fg.arange(12.0).reshape(4, 3)
+    changed = [lambda a, b: (a.add_(1), (a * b).sum()), lambda a, b: ((a * b).sum(), b.mul_(2))]
+    for function in changed:
+        with pytest.raises(fg.CaptureError, match="share memory"):
+            fg.capture(function)(table[:2], table[1:3])
+        captured = fg.capture(function)
+        captured(table[:2].clone(), table[2:].clone())  # apart
+        with pytest.raises(fg.CaptureError, match="share memory"):
+            captured(table[:2], table[1:3])
+        left = table.clone()
+        with pytest.warns(UserWarning, match="runs eagerly"):
+            found = fg.capture(function, on_break="eager")(left[:2], left[1:3])
+        right = table.clone()
+        assert bits(found) == bits(function(right[:2], right[1:3]))
+        assert left.tolist() == right.tolist()
+
+    def of_the_table(a, b):
+        table[3] = 7
+        return (a * b).sum()
+
+    for first, second in ((table[:2], table[1:3]), (table[1:3], table[2:]), (table[2:], table[1:3])):
+        with pytest.raises(fg.CaptureError, match="shares memory"):
+            fg.capture(of_the_table)(first, second)
+
+
+# ------------------------------------------------------------------------------------------------ what is let through
+
+
+def test_modes_that_are_set_and_set_back():
+    def make():
+        fg.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.3), nn.BatchNorm1d(8), nn.Linear(8, 2))
+        optimizer = fg.optim.SGD(model.parameters(), lr=0.1)
+
+        def step(x, y, most):
+            model.eval()
+            with fg.no_grad():
+                before = F.mse_loss(model(x), y)
+            model.train()
+            loss = F.mse_loss(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), most)
+            optimizer.step()
+            return before, loss
+
+        return model, step
+
+    def run(wrap):
+        model, step = make()
+        step = wrap(step)
+        found = [bits(step(drawn(i, "float32"), drawn(i + 9, "float32", (5, 2)), 0.1 + 0.1 * i)) for i in range(5)]
+        return [*found, model.training, [bits(p) for p in model.parameters()]], (model, step)
+
+    found, (model, captured) = run(fg.capture)
+    assert found == run(lambda step: step)[0]
+    assert sum(program.replays for _, program in captured.programs) >= 3
+    model.eval()
+    with pytest.raises(fg.CaptureError, match="attributes"):  # it leaves another mode
+        captured(drawn(7, "float32"), drawn(8, "float32", (5, 2)), 1.0)
+
+
+def test_a_mode_that_stays_changed_is_refused():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5))
+    with pytest.raises(fg.CaptureError, match="attributes"):
+        fg.capture(lambda x: model.eval()(x))(drawn(0, "float32"))
+
+
+def test_the_mode_leaves_no_trace():
+    model = nn.Dropout(0.5)
+    before = dict(vars(model))
+    model.eval()
+    assert vars(model) == {**before, "training": False}
+    model.train()
+    assert vars(model) == before
+    assert model.training
+
+
+def test_full_of_a_number_among_the_arguments():
+    def function(a):
+        return fg.full((2,), a), fg.full_like(WEIGHT, a), fg.full((1,), a, dtype=fg.float64), fg.full((2,), a * 2)
+
+    captured = fg.capture(function)
+    for i in range(3):
+        assert bits(captured(i + 0.1)) == bits(function(i + 0.1))

@@ -396,7 +396,11 @@ class Module:
         if not isinstance(mode, bool):
             raise ValueError("training mode is expected to be boolean")
         for module in self.modules():
-            module.training = mode
+            note_module(module)
+            if mode is not type(module).training:
+                module.training = mode
+            elif "training" in module.__dict__:  # as it was, for who compares
+                del module.training
         return self
 
     def eval(self) -> Self:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastgrad.dispatch import fill
+from fastgrad.dispatch import copy_into, fill
 from fastgrad.ops.table import method
 from fastgrad.random import Generator, default_generator
 from fastgrad.recorder import drawn_from_python, refuse
@@ -149,13 +149,16 @@ def full(size: Sequence[int], fill_value: Any, *, dtype: Any = None, device: Any
          requires_grad: bool = False) -> Tensor:
     """A shape filled with one number, whose type gives the dtype."""
     _check_device(device)
-    if isinstance(fill_value, Tensor):
+    if is_tensor(fill_value):
         fill_value = fill_value.item()
     if dtype is None:
         dtype = bool if isinstance(fill_value, builtins.bool | np.bool_) else \
             int64 if isinstance(fill_value, int | np.integer) else _get_default()
     x = empty_tensor((size,) if isinstance(size, int) else size, as_dtype(dtype))
-    fill(x, fill_value)
+    if isinstance(fill_value, Tensor):  # a number that is an argument of a captured function
+        copy_into(x, fill_value)
+    else:
+        fill(x, fill_value)
     return _finish(x, requires_grad)
 
 

@@ -55,7 +55,7 @@ def clip_grads_with_norm_(
 ) -> None:
     """Scale all gradients, in place, by max_norm / total_norm where that is below 1."""
     with no_grad():
-        scale = ops.clamp(float(max_norm) / (total_norm + 1e-6), max=1.0)
+        scale = ops.clamp(max_norm / (total_norm + 1e-6), max=1.0)
         for g in _with_gradients(parameters):
             g.mul_(scale)
 
@@ -81,7 +81,7 @@ def clip_grad_value_(
     """Bound each element of all gradients, in place, by -clip_value and clip_value."""
     with no_grad():
         for g in _with_gradients(parameters):
-            g.clamp_(-float(clip_value), float(clip_value))
+            g.clamp_(-clip_value, clip_value)
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
