@@ -100,6 +100,7 @@ setup(
         extension("watch", "fastgrad/watch.pyx"),
         extension("passes", "fastgrad/passes.pyx"),
         extension("recorder", "fastgrad/recorder.pyx"),
+        extension("arrays", "fastgrad/arrays.pyx"),
         extension("program", "fastgrad/program.pyx"),
         extension("finish", "fastgrad/finish.pyx"),
         extension("replay", "fastgrad/replay.pyx"),

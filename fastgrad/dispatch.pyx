@@ -22,8 +22,8 @@ from fastgrad.runtime cimport (
 )
 from fastgrad.tape cimport Op, mark_reshaped, record, record_change, recording_mask
 from fastgrad.tensor cimport (
-    ARGUMENT, CONTIGUOUS, ELEMENT, LEAF_REQUIRES_GRAD, OF_NUMPY, OF_PYTHON, VIEW, WRAPPED, Tensor, alias, array_of,
-    array_over, as_number, check_writable, contiguous, copy_data, default_dt, fitted, make_view, mark_written,
+    ARGUMENT, CONTIGUOUS, ELEMENT, LEAF_REQUIRES_GRAD, OF_NUMPY, OF_PYTHON, VIEW, WRAPPED, Tensor, TracedArray, alias,
+    array_of, array_over, as_number, check_writable, contiguous, copy_data, default_dt, fitted, make_view, mark_written,
     new_tensor, normalize_dim, number_of, read_sizes, rebind, renewed, requires_grad, root_of, same_sizes, set_base,
     set_node, sizes_list, stale, tensor_of,
 )
@@ -780,20 +780,21 @@ cdef object elementwise(Primitive op, PyObject **args, int n, Tensor target):
                     number_cat = 2
                     continue
         else:
-            found = read_number(thing, &number[i])
-            if found >= 0:
-                if op.first_is_mask and i == 0:
-                    raise TypeError(f"{op.name}(): the condition must be a bool tensor")
-                operand[i] = NULL
-                if found > number_cat:
-                    number_cat = found
-                continue
-            if not isinstance(thing, ndarray):
-                return NotImplemented
-            if thing.ndim == 0 and thing.dtype.char in _WITHOUT_DTYPE:  # what NumPy hands on of a scalar
-                operand[i] = NULL
-                number_cat = max(number_cat, read_number(thing[()], &number[i]))
-                continue
+            if not isinstance(thing, TracedArray):
+                found = read_number(thing, &number[i])
+                if found >= 0:
+                    if op.first_is_mask and i == 0:
+                        raise TypeError(f"{op.name}(): the condition must be a bool tensor")
+                    operand[i] = NULL
+                    if found > number_cat:
+                        number_cat = found
+                    continue
+                if not isinstance(thing, ndarray):
+                    return NotImplemented
+                if thing.ndim == 0 and thing.dtype.char in _WITHOUT_DTYPE:  # what NumPy hands on of a scalar
+                    operand[i] = NULL
+                    number_cat = max(number_cat, read_number(thing[()], &number[i]))
+                    continue
             thing = tensor_of(thing, True)
             if keep is None:
                 keep = []

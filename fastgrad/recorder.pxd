@@ -100,9 +100,10 @@ cdef class Recorder:
 cdef unsigned long changes
 
 cdef object as_arrays(object thing)
+cpdef object call_numpy(function, tuple args, dict keywords, TracedArray target=*)
 cdef int parts_of(object result, list parts) except -1
-cdef TracedArray traced(Tensor t)
-cdef void set_array_class(kind)
+cdef TracedArray (*traced)(Tensor t)
+cdef void set_traced(TracedArray (*function)(Tensor t)) noexcept
 cdef bint changed_by_numpy(Recorder recorder)
 
 cdef object refused(function, str what)

@@ -277,14 +277,12 @@ cdef class Recorder:
         return thing
 
 
-cdef object array_class = None    # arrays.py's
+cdef TracedArray (*traced)(Tensor t)    # an array, to Python, over the memory of `t`: arrays.pyx's
 
 
-cdef TracedArray traced(Tensor t):
-    """An array, to Python, over the memory of `t`."""
-    cdef TracedArray array = <TracedArray>TracedArray.__new__(array_class)
-    array.tensor = t
-    return array
+cdef void set_traced(TracedArray (*function)(Tensor t)) noexcept:
+    global traced
+    traced = function
 
 
 cdef object as_arrays(object thing):
@@ -714,7 +712,7 @@ cdef object given(Recorder recorder, object result, list inputs, list made):
     return as_number(t, OF_PYTHON if type(result) is float else ELEMENT)
 
 
-def call_numpy(function, tuple args, dict keywords, TracedArray target=None):
+cpdef object call_numpy(function, tuple args, dict keywords, TracedArray target=None):
     """A function of NumPy's or Python's, of what stands for arrays and numbers in a function that is being captured:
     called again at each replay. A string is the name of a method, or of an attribute, of the first. It may write into
     `target`, which is then the result."""
@@ -824,11 +822,6 @@ def values_leave(TracedArray array, str what):
         refuse(f"{what} of an array among the arguments while a captured function was being recorded: a replay would "
                f"not ask again")
     return array_over(array.tensor)
-
-
-cdef void set_array_class(kind):
-    global array_class
-    array_class = kind
 
 
 set_call_numpy(call_numpy)

@@ -17,22 +17,21 @@ from libc.stddef cimport size_t
 
 from fastgrad.finish cimport check_arguments, finish, to_arguments
 from fastgrad.program cimport Argument, Guard, Output, Program, flatten, rebuild, same_template
-from fastgrad.recorder cimport OpCall, Recorder, as_arrays, enlist, refused, set_array_class, strike_off
+from fastgrad.recorder cimport OpCall, Recorder, as_arrays, enlist, refused, strike_off
 from fastgrad.runtime cimport fg_pool, recorder_pool, recording, set_recorder_pool
 from fastgrad.tape cimport looks_for_nan
-from fastgrad.tensor cimport Tensor, array_over, set_number_class
+from fastgrad.tensor cimport Tensor, array_over
 from fastgrad.watch cimport Watch
 
 import numpy as np
 
-from fastgrad.arrays import Array, Number
+from fastgrad import arrays as _arrays
 from fastgrad.program import plain_types
 from fastgrad.recorder import CaptureError, starting
 from fastgrad.tape import anomaly
 
 cnp.import_array()
-set_array_class(Array)
-set_number_class(Number)
+assert _arrays    # it says to recorder.pyx what stands for arrays
 
 cdef extern from *:
     """
