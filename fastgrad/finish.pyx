@@ -214,6 +214,13 @@ cdef int refs_held(list tensors, fg_block *block):
     return count
 
 
+cdef object strange_among(list leaves):
+    """A class of results that are neither tensors nor constants, by name; None: there are none."""
+    for thing in leaves:
+        if not isinstance(thing, (Tensor, TracedArray)) and not isinstance(thing, constant_types):
+            return type(thing).__name__
+
+
 cdef int finish(Program program, Recorder recorder, list arguments, object result, list leaves) except -1:
     """The program of what was recorded. `leaves` is emptied: nobody else may hold the results."""
     cdef Argument argument

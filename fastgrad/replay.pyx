@@ -15,7 +15,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_INCREF, PyObject
 from libc.stddef cimport size_t
 
-from fastgrad.finish cimport check_arguments, finish, to_arguments
+from fastgrad.finish cimport check_arguments, finish, strange_among, to_arguments
 from fastgrad.program cimport Argument, Guard, Output, Program, flatten, rebuild, same_template
 from fastgrad.recorder cimport OpCall, Recorder, as_arrays, enlist, refused, strike_off
 from fastgrad.runtime cimport fg_pool, recorder_pool, recording, set_recorder_pool
@@ -334,6 +334,9 @@ cdef class Captured:
                 what = recorder.watch.problem()
                 if anomaly() != looking:
                     what = "set_detect_anomaly() in a captured function: a replay would not repeat it. Call it outside"
+                strange = strange_among(results)
+                if isinstance(what, str) and strange is not None:
+                    what += f". If that is the {strange} which it returns: return tensors, in tuples, lists and dicts"
                 if what is not None and recorder.error is None:
                     recorder.error = what if isinstance(what, BaseException) else refused(self.function, what)
                 if recorder.error is not None:

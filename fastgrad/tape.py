@@ -25,6 +25,7 @@ Note [Freeing]: dropping the end of a chain of ten million nodes must not recurs
 puts what it held on one list, and the outermost death empties the list.
 """
 
+import sys
 import weakref
 
 import cython
@@ -1447,7 +1448,9 @@ def backward(
     """
     g: Tensor
     if not requires_grad(self):
-        raise RuntimeError("element 0 of tensors does not require grad and does not have a grad_fn")
+        hint = " (Results of captured functions are off the tape: call backward() within.)"
+        raise RuntimeError("element 0 of tensors does not require grad and does not have a grad_fn"
+                           + (hint if "fastgrad.replay" in sys.modules else ""))
     if gradient is None:
         if self.numel_ != 1:
             raise RuntimeError(

@@ -561,3 +561,19 @@ def test_full_of_a_number_among_the_arguments():
     captured = fg.capture(function)
     for i in range(3):
         assert bits(captured(i + 0.1)) == bits(function(i + 0.1))
+
+
+def test_messages_say_what_is_wrong():
+    class Outcome:
+        def __init__(self, loss):
+            self.loss = loss
+
+    with pytest.raises(fg.CaptureError, match="the Outcome which it returns"):
+        fg.capture(lambda x: Outcome(x.sum()))(fg.ones(3))
+    with pytest.raises(RuntimeError, match="captured functions are off the tape"):
+        fg.capture(lambda x: (x * WEIGHT[:, 0]).sum())(fg.ones(3)).backward()
+    for compares in (lambda x, p: F.dropout(x, p), lambda x, p: x if p > 0.5 else -x):
+        with pytest.raises(fg.CaptureError, match="outside its arguments"):
+            fg.capture(compares)(fg.ones(3), 0.7)
+    with pytest.raises(fg.CaptureError, match="complex128, which no tensor can be"):
+        fg.capture(np.fft.fft)(np.ones(3))
