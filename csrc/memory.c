@@ -118,6 +118,14 @@ void fg_block_move(fg_block *block, fg_pool *pool)
     block->pool = pool;
 }
 
+void fg_block_leave(fg_block *block, fg_pool *pool)
+{
+    if (block->size_class >= 0)
+        block->pool->live -= block->nbytes;
+    block->size_class = -1;
+    block->pool = pool;
+}
+
 void fg_pool_empty(fg_pool *pool)
 {
     for (int class = 0; class < FG_SIZE_CLASSES; class++) {

@@ -38,8 +38,9 @@ struct fg_pool {
 
 fg_block *fg_block_new(fg_pool *pool, size_t nbytes); /* NULL: no memory */
 fg_block *fg_block_wrap(fg_pool *pool, void *data, size_t nbytes, void *owner, int readonly);
-void fg_block_free(fg_block *block);                /* refs has reached 0; the owner is the caller's */
-void fg_block_move(fg_block *block, fg_pool *pool); /* to another pool: what it will go back to */
+void fg_block_free(fg_block *block);                 /* refs has reached 0; the owner is the caller's */
+void fg_block_move(fg_block *block, fg_pool *pool);  /* to another pool: what it will go back to */
+void fg_block_leave(fg_block *block, fg_pool *pool); /* its pool, which ends: it is freed when it is dropped */
 void fg_pool_empty(fg_pool *pool);
 
 #endif

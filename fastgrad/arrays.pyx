@@ -11,7 +11,7 @@ from cpython.ref cimport PyObject
 
 from fastgrad.recorder cimport call_numpy, set_traced
 from fastgrad.runtime cimport hooks, recording
-from fastgrad.tensor cimport WRAPPED, Tensor, TracedArray, set_number_class, sizes_tuple
+from fastgrad.tensor cimport WRAPPED, Tensor, TracedArray, set_gather, set_number_classes, sizes_tuple
 
 import numpy as np
 
@@ -29,7 +29,14 @@ cdef object telling = frozenset((
 cdef object absent = frozenset(("__array_interface__", "__array_struct__", "__buffer__", "__array_priority__"))
 cdef tuple counting = (np.nonzero, np.flatnonzero, np.argwhere, np.unique, np.compress, np.extract, np.union1d,
                        np.intersect1d, np.setdiff1d, np.setxor1d, np.trim_zeros)
-cdef tuple of_shapes = (np.shape, np.ndim, np.size, np.result_type, np.iscomplexobj, np.isrealobj)
+cdef str AS_ARRAY = ("np.array(), np.asarray() or the like: it is an array, and needs none of them: take x.copy() or "
+                     "x.astype(dtype), and np.stack() of several. Into an array made inside, as an index of one, or in "
+                     "a sequence, its values cannot be followed: begin with np.zeros_like(x), index a tensor "
+                     "(fastgrad.from_numpy(table)[x], F.one_hot(x, k))")
+cdef str AS_INDEX = ("an index: index a tensor with it, fastgrad.from_numpy(table)[x] or F.one_hot(x, k), and loop "
+                     "over numbers of Python")
+cdef str AS_ITEM = ("float(): return it and look at it outside, or compute with it as it is. To fill an array piece by "
+                    "piece, begin with np.zeros_like(x), or use np.stack()")
 cdef tuple containers = (list, tuple, type({}.values()))
 
 
@@ -80,34 +87,28 @@ cdef object in_place(function, ufunc, Array self, other):
 
 cdef object called(function, tuple args, dict keywords):
     """A function of NumPy's, or a method, of arrays of a captured function."""
-    if function in of_shapes:
-        return function(*hollow(args), **hollow(keywords))
     if function in counting or (function is np.where and len(args) + len(keywords) == 1):
         by_values(f"NumPy's {function.__name__}")
     if function is np.copyto:
-        call_numpy(function, args, keywords, args[0] if args else keywords["dst"])
+        call_numpy(function, args, keywords, target_of(args[0] if args else keywords["dst"]))
         return None
     return into(function, args, keywords, keywords.pop("out") if "out" in keywords else None)
-
-
-cdef object hollow(thing):
-    """Arrays of that shape and dtype, without values."""
-    if isinstance(thing, Array):
-        return np.broadcast_to(np.empty((), thing.dtype), thing.shape)
-    if type(thing) is list or type(thing) is tuple:
-        return type(thing)([hollow(part) for part in thing])
-    return {key: hollow(part) for key, part in thing.items()} if type(thing) is dict else thing
 
 
 cdef object into(function, tuple args, dict keywords, out):
     """With the result written into `out`, if that is given."""
     if out is None or (type(out) is tuple and out[0] is None):
         return call_numpy(function, args, keywords)
-    target = out[0] if type(out) is tuple and len(out) == 1 else out
-    if not isinstance(target, TracedArray):
-        refuse("NumPy writes into an array that is no argument (out=, or an operator like +=), from one that is: a "
-               "replay would not. Assign the result to a new name")
-    return call_numpy(function, args, {**keywords, "out": out}, target if isinstance(target, TracedArray) else None)
+    return call_numpy(function, args, {**keywords, "out": out},
+                      target_of(out[0] if type(out) is tuple and len(out) == 1 else out))
+
+
+cdef TracedArray target_of(thing):
+    """What NumPy is to write into."""
+    if isinstance(thing, TracedArray):
+        return <TracedArray>thing
+    refuse("NumPy writes into an array that is no argument (+= or out=, say), from one that is: a replay would not. "
+           "Give the result a new name, or make the array of the argument (np.zeros_like(x), x.copy())")
 
 
 cdef class Array(TracedArray):
@@ -124,6 +125,11 @@ cdef class Array(TracedArray):
         if recording:
             hooks.used(<PyObject *>self.tensor)
         return sizes_tuple(self.tensor)
+
+    @shape.setter
+    def shape(self, value):
+        refuse("the shape of an array among the arguments is set: a replay would not. Use reshape()")
+        raise AttributeError("the shape of an array cannot be set here; use reshape()")
 
     @property
     def ndim(self):
@@ -191,18 +197,18 @@ cdef class Array(TracedArray):
     def __iter__(self):
         if not self.tensor.nd:
             raise TypeError("iteration over a 0-d array")
-        return iter([self[i] for i in range(len(self))])
+        return (self[i] for i in range(len(self)))
 
     # ------------------------------------------------------------------------------------------ values, for Python
 
     def __array__(self, dtype=None, copy=None):
-        return np.array(values_leave(self, "np.array() or np.asarray()"), dtype, copy=copy)
+        return np.array(values_leave(self, AS_ARRAY), dtype, copy=copy)
 
     def __bool__(self):
         return bool(values_leave(self, "the truth"))
 
     def __float__(self):
-        return float(values_leave(self, "float()"))
+        return float(values_leave(self, AS_ITEM))
 
     def __int__(self):
         return int(values_leave(self, "int()"))
@@ -211,7 +217,7 @@ cdef class Array(TracedArray):
         return complex(values_leave(self, "complex()"))
 
     def __index__(self):
-        return operator.index(values_leave(self, "an index"))
+        return operator.index(values_leave(self, AS_INDEX))
 
     def __contains__(self, value):
         return value in values_leave(self, "an element's presence")
@@ -243,7 +249,7 @@ cdef class Array(TracedArray):
             return Tensor.__array_ufunc__(tensor_in(inputs), ufunc, method, *inputs, **keywords)
         function = ufunc if method == "__call__" else getattr(ufunc, method)
         if method == "at":
-            call_numpy(function, inputs, keywords, inputs[0])
+            call_numpy(function, inputs, keywords, target_of(inputs[0]))
             return None
         return into(function, inputs, keywords, out)
 
@@ -416,10 +422,58 @@ cdef TracedArray new_array(Tensor t):
     return array
 
 
+cdef object ufunc_of_numbers(self, ufunc, method, inputs, out, dict keywords):
+    function = ufunc if method == "__call__" else getattr(ufunc, method)
+    if has_tensor(inputs):
+        if out is not None:
+            keywords["out"] = out
+        return Tensor.__array_ufunc__(tensor_in(inputs), ufunc, method, *inputs, **keywords)
+    if method == "at":
+        call_numpy(function, inputs, keywords, target_of(inputs[0]))
+        return None
+    return into(function, inputs, keywords, out)
+
+
 class Number(Tensor):
-    """A number of NumPy's."""
+    """A number of Python's or NumPy's, in a function that is being captured."""
 
     __slots__ = ()
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **keywords):
+        return ufunc_of_numbers(self, ufunc, method, inputs, out, keywords)
+
+    def __array_function__(self, function, types, args, keywords):
+        if has_tensor(args) or has_tensor(keywords):
+            return Tensor.__array_function__(tensor_in((args, keywords)), function, types, args, keywords)
+        return called(function, args, keywords)
+
+    def __divmod__(self, other):
+        return call_numpy(divmod, (self, other), {})
+
+    def __rdivmod__(self, other):
+        return call_numpy(divmod, (other, self), {})
+
+
+class NumpyNumber(Number):
+    """One of NumPy's, with what those have."""
+
+    __slots__ = ()
+
+    dtype = property(lambda self: dtypes_by_code[(<Tensor>self).dt].numpy)
+    shape = property(lambda self: ())
+    ndim = property(lambda self: 0)
+    size = property(lambda self: 1)
+    itemsize = property(lambda self: self.dtype.itemsize)
+    nbytes = itemsize
+    T = property(lambda self: self)
+    real = property(lambda self: self)
+    imag = property(lambda self: call_numpy("imag", (self,), {}))
+
+    def __getitem__(self, key):
+        return call_numpy(operator.getitem, (self, key), {})
+
+    def __setitem__(self, key, value):
+        raise TypeError("NumPy's numbers do not support item assignment")
 
 
 def of_number(name):
@@ -429,7 +483,14 @@ def of_number(name):
 
 for _name in dir(np.float64):
     if not _name.startswith("_") and _name not in ("item", "tolist") and callable(getattr(np.float64, _name)):
-        setattr(Number, _name, of_number(_name))
+        setattr(NumpyNumber, _name, of_number(_name))
 
+
+def gathered(data):
+    """An array of numbers, and arrays, in a nested sequence."""
+    return call_numpy(np.asarray, (data,), {})
+
+
+set_gather(gathered)
 set_traced(new_array)
-set_number_class(Number)
+set_number_classes(Number, NumpyNumber)

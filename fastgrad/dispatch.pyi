@@ -18,6 +18,8 @@ ndarray = np.ndarray
 np_generic = np.generic
 kinds: dict[str, int]
 
+def is_number(thing: object) -> bool: ...
+
 @disjoint_base
 class Primitive(Op, Generic[_P, _R_co]):    # in the stub alone: so that type checkers see what was declared
     __name__: str

@@ -24,7 +24,7 @@ from fastgrad.tape cimport Op, mark_reshaped, record, record_change, recording_m
 from fastgrad.tensor cimport (
     ARGUMENT, CONTIGUOUS, ELEMENT, LEAF_REQUIRES_GRAD, OF_NUMPY, OF_PYTHON, VIEW, WRAPPED, Tensor, TracedArray, alias,
     array_of, array_over, as_number, check_writable, contiguous, copy_data, default_dt, fitted, make_view, mark_written,
-    new_tensor, normalize_dim, number_of, read_sizes, rebind, renewed, requires_grad, root_of, same_sizes, set_base,
+    new_tensor, normalize_dim, read_sizes, rebind, renewed, requires_grad, root_of, same_sizes, set_base,
     set_node, sizes_list, stale, tensor_of,
 )
 
@@ -92,7 +92,8 @@ cdef int describe(object function, str name, object doc) except -1:
     return 0
 
 
-cdef inline bint is_number(thing):
+cpdef bint is_number(thing):
+    """Is it a number of a function that is being captured, which lies in a tensor?"""
     return isinstance(thing, Tensor) and (<Tensor>thing).flags & WRAPPED
 
 
@@ -184,9 +185,9 @@ cdef class Primitive(Op):
         cdef PyObject *args[1]
         if self.is_plain_unary and type(a) is Tensor and plain(<Tensor>a):
             return plain_unary(self, <Tensor>a)
-        if recording and is_pythons(self, a, a):
-            return call_numpy(_OPERATORS[self.name], (a,), {})
         args[0] = <PyObject *>a
+        if recording and is_pythons(self, a, a):
+            return of_numbers(self, args, 1)
         return self.run(args, 1, None)
 
     cdef object call2(self, object a, object b):
@@ -195,20 +196,20 @@ cdef class Primitive(Op):
             out = plain_binary(self, a, b)
             if out is not None:
                 return out
-        if recording and is_pythons(self, a, b):
-            return call_numpy(_OPERATORS[self.name], (a, b), {})
         args[0] = <PyObject *>a
         args[1] = <PyObject *>b
+        if recording and is_pythons(self, a, b):
+            return of_numbers(self, args, 2)
         return self.run(args, 2, None)
 
     cdef object call_inplace(self, Tensor a, object b):
         cdef PyObject *args[2]
         if self.is_plain_binary and type(b) is Tensor and plain_accumulate(self, a, <Tensor>b):
             return a
-        if recording and is_pythons(self, a, b):
-            return call_numpy(_OPERATORS[self.name], (a, b), {})
         args[0] = <PyObject *>a
         args[1] = <PyObject *>b
+        if recording and is_pythons(self, a, b):
+            return of_numbers(self, args, 2)
         return self.run(args, 2, a)
 
     cdef object call_any(self, tuple given, dict keywords):
@@ -345,7 +346,7 @@ cdef PyObject *op_vectorcall(PyObject *callee, PyObject **args, size_t nargsf, P
     cdef PyObject *full[15]
     cdef dict keywords
     if names is NULL and n <= op.n_params:
-        if n == 1 and op.is_plain_unary:
+        if n == 1 and op.is_plain_unary and not (recording and is_number(<object>args[0])):
             out = op.call1(<object>args[0])
             if out is not NotImplemented:
                 Py_INCREF(out)
@@ -773,8 +774,9 @@ cdef object elementwise(Primitive op, PyObject **args, int n, Tensor target):
             operand[i] = args[i]
             if (<Tensor>thing).flags & WRAPPED:
                 wrapped = True
-                if (<Tensor>thing).flags & ARGUMENT and (<Tensor>thing).number_kind != ELEMENT \
-                        and not (op.first_is_mask and i == 0):
+                if op.first_is_mask and i == 0:
+                    raise TypeError(f"{op.name}(): the condition must be a bool tensor")
+                if (<Tensor>thing).flags & ARGUMENT and (<Tensor>thing).number_kind != ELEMENT:
                     operand[i] = NULL
                     number[i] = (<double *>(<Tensor>thing).ptr)[0]
                     number_cat = 2
@@ -823,8 +825,6 @@ cdef object elementwise(Primitive op, PyObject **args, int n, Tensor target):
         else:
             zero_dt = t.dt if zero_dt < 0 else promote(zero_dt, t.dt)
     if first is None or (wrapped and dim_dt < 0 and zero_dt < 0):
-        if wrapped:    # of a function that is being captured: what Python does with floats
-            return numbers(op, saved, n)
         first = as_tensor(<object>args[0], None, True)  # numbers only: the first becomes a tensor
         operand[0] = saved[0] = <PyObject *>first
         zero_dt = first.dt
@@ -1162,12 +1162,12 @@ cdef void set_call_numpy(function):
 
 
 cdef int kind_of(thing):
-    """Of a number, in whose arithmetic it counts."""
+    """Of a number, in whose arithmetic it counts; ELEMENT of what is none, too."""
     if isinstance(thing, Tensor):
         return (<Tensor>thing).number_kind
     if isinstance(thing, np_generic):
         return ELEMENT if thing.dtype.kind == "f" and not PyFloat_Check(thing) else OF_NUMPY
-    return OF_PYTHON
+    return OF_PYTHON if isinstance(thing, (int, float)) else ELEMENT
 
 
 cdef bint in_doubles(Primitive op, last):
@@ -1177,18 +1177,15 @@ cdef bint in_doubles(Primitive op, last):
 
 
 cdef bint is_pythons(Primitive op, a, b):
-    """Of numbers in a function that is being captured, and of arrays: is it what NumPy or Python computes?"""
+    """Of numbers in a function that is being captured, and of arrays: is it what Python or NumPy computes?"""
     if not (is_number(a) or is_number(b)) or op.name not in _OPERATORS:
         return False
-    if (isinstance(a, Tensor) and not is_number(a)) or (isinstance(b, Tensor) and not is_number(b)):
-        return False
-    return isinstance(a, ndarray) or isinstance(b, ndarray) or max(kind_of(a), kind_of(b)) > OF_NUMPY \
-        or not in_doubles(op, b)
+    return not (isinstance(a, Tensor) and not is_number(a)) and not (isinstance(b, Tensor) and not is_number(b))
 
 
-cdef object numbers(Primitive op, PyObject **args, int n):
-    """Floats that are arguments of a function that is being captured, and Python's numbers: the result is a float too,
-    in double precision."""
+cdef object of_numbers(Primitive op, PyObject **args, int n):
+    """An operator of Python's, of such: a number, in double precision, where a kernel computes that; else it is called
+    again at each replay."""
     cdef fg_call call
     cdef double value
     cdef Tensor out
@@ -1196,11 +1193,7 @@ cdef object numbers(Primitive op, PyObject **args, int n):
     for i in range(n):
         kind = max(kind, kind_of(<object>args[i]))
     if kind > OF_NUMPY or not in_doubles(op, <object>args[n - 1]):
-        hooks.refused(b"a function of fastgrad's, of numbers that are arguments or come of them: compute it outside, "
-                      b"or of tensors")
-        values = [number_of(<Tensor>args[i]) if isinstance(<object>args[i], Tensor) else <object>args[i]
-                  for i in range(n)]
-        return as_tensor(op.ref(*values), None, True)
+        return call_numpy(_OPERATORS[op.name], tuple([<object>args[i] for i in range(n)]), {})
     out = new_tensor(FLOAT64, 0, NULL)
     call.ptr[0] = out.ptr
     call.ndim = 1
@@ -1209,8 +1202,7 @@ cdef object numbers(Primitive op, PyObject **args, int n):
         call.stride[i + 1][0] = 0
         if isinstance(<object>args[i], Tensor):
             call.ptr[i + 1] = (<Tensor>args[i]).ptr
-            if recording:
-                hooks.used(args[i])
+            hooks.used(args[i])
         else:
             read_number(<object>args[i], &value)
             call.scalar[i + 1].f64 = value
@@ -1416,6 +1408,8 @@ cdef object rowwise(Primitive op, PyObject **args):
     cdef fg_call call
     cdef PyObject *saved[4]
     keep = []
+    if isinstance(<object>args[count], (tuple, list)):
+        raise TypeError(f"{op.name}(): argument 'dim' must be int, not {type(<object>args[count]).__name__}")
     read_dims(<object>args[count], x.nd, reduced)
     if x.dt < FLOAT32:
         raise RuntimeError(f"{op.name}(): input dtype must be a floating point dtype, got {dtypes_by_code[x.dt].name}; "

@@ -10,8 +10,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from fastgrad import ops
 from fastgrad.autograd import no_grad
+from fastgrad.dispatch import is_number
 from fastgrad.nn import functional as F
 from fastgrad.tensor import Size, Tensor
 
@@ -27,9 +30,13 @@ def _broadcast(*parts: Any) -> list[Tensor]:
     """Numbers and tensors as tensors of one shape."""
     like = next((part for part in parts if ops.is_tensor(part)), None)
     made: dict[str, Any] = {} if like is None else {"dtype": like.dtype}
-    return list(ops.broadcast_tensors(
-        *(part if ops.is_tensor(part) else ops.tensor(part if isinstance(part, Tensor) else float(part), **made)
-          for part in parts)))
+    return list(ops.broadcast_tensors(*(_tensor(part, made) for part in parts)))
+
+
+def _tensor(part: Any, made: dict[str, Any]) -> Tensor:
+    if isinstance(part, Tensor | np.ndarray):
+        return ops.as_tensor(part)
+    return ops.full((), part if is_number(part) else float(part), **made)
 
 
 class Distribution:

@@ -53,8 +53,9 @@ for _dtype in dtypes_by_code:
     typenums[<int>dtypes_by_code.index(_dtype)] = _dtype.numpy.num
 
 
-cdef list to_arguments(Recorder recorder, list leaves, list passed):
-    """What the function is to be called with, appended to `passed`; returns the arguments' descriptions."""
+cdef list to_arguments(Recorder recorder, list leaves, set converted, list passed):
+    """What the function is to be called with, appended to `passed`; returns the arguments' descriptions. `converted`:
+    which leaves are copies."""
     cdef Argument a
     cdef Tensor t
     cdef Place place, other
@@ -63,7 +64,10 @@ cdef list to_arguments(Recorder recorder, list leaves, list passed):
     cdef int d
     cdef int64_t extent
     arguments = []
-    for thing in leaves:
+    if recorder.lenient and converted is not None:    # what runs on if one is changed must not be a copy
+        raise refused(recorder.function, "an array with negative strides, of another byte order, or that is not "
+                                         "aligned is an argument of a captured function; pass a copy()")
+    for n, thing in enumerate(leaves):
         a = Argument.__new__(Argument)
         arguments.append(a)
         if PyFloat_Check(thing) or isinstance(thing, np.floating):
@@ -100,7 +104,11 @@ cdef list to_arguments(Recorder recorder, list leaves, list passed):
                 raise refused(recorder.function, f"argument of type {type(thing).__name__} cannot be captured: its "
                                                  f"class may compute otherwise than arrays do. Pass numpy.asarray() "
                                                  f"of it")
-        t = alias(<Tensor>thing) if a.array is None else tensor_of(thing, True)
+        try:
+            t = alias(<Tensor>thing) if a.array is None else tensor_of(thing, True)
+        except (TypeError, RuntimeError):
+            raise refused(recorder.function, f"an array argument of dtype {thing.dtype} and {thing.ndim} dimensions "
+                                             f"cannot be captured: no tensor can be that. Convert it outside") from None
         t.flags |= ARGUMENT
         a.dt = t.dt
         a.nd = t.nd
@@ -126,6 +134,7 @@ cdef list to_arguments(Recorder recorder, list leaves, list passed):
                 t.ptr = <char *>block.data
                 break
         place = recorder.add_place(t.block, t.ptr, extent, False)
+        place.converted = converted is not None and n in converted
         if <size_t>t.ptr != lies:
             place.lent = <char *>lies
         place.argument = len(recorder.arguments)
@@ -234,12 +243,14 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
     cdef list shapes = []
     cdef dict gradients
     strange = None
-    recorder.elements.clear()
     recorder.copies.clear()
     if changed_by_numpy(recorder):
         raise refused(recorder.function, "the captured function changes a NumPy array that it made itself, after "
                                          "fastgrad has read it: a replay would not make it anew. Make another array")
     recorder.sums.clear()
+    for call in recorder.calls:
+        if (<OpCall>call).errstate is not None and (<OpCall>call).errstate == np.geterr():
+            (<OpCall>call).errstate = None
     program.n_arguments = -1
     program.guards = []
     program.outputs = []

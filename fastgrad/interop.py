@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.recorder import call_numpy
 from fastgrad.tensor import Tensor, bind, from_numpy
 
 __all__ = ["from_dlpack"]
@@ -67,8 +66,6 @@ _ready: dict[np.ufunc, Callable[..., Any]] = {}  # those that have been asked fo
 
 
 def _ufunc(self: Tensor, ufunc: np.ufunc, method: str, *inputs: Any, out: object = None, **keywords: Any) -> Any:
-    if self.__class__ is not type(self) and out is None and all(map(_is_number, inputs)):
-        return call_numpy(ufunc if method == "__call__" else getattr(ufunc, method), inputs, keywords)
     # First what `np.float64(2) * t` takes: several times as long as `t * 2.0`, and most of that is NumPy's asking.
     function = _ready.get(ufunc)
     if function is not None and method == "__call__" and out is None and not keywords \
@@ -89,11 +86,6 @@ def _ufunc(self: Tensor, ufunc: np.ufunc, method: str, *inputs: Any, out: object
     if name != "fabs":
         _ready[ufunc] = function
     return function(*[_operand(x) for x in inputs])
-
-
-def _is_number(x: Any) -> bool:
-    """Is it no tensor? (Numbers of a function that is being captured are.)"""
-    return not isinstance(x, Tensor) or x.__class__ is not type(x)
 
 
 def _operand(x: Any) -> Any:
@@ -307,8 +299,6 @@ def _copy(a: Any) -> Any:
 
 
 def _function(self: Tensor, function: Any, types: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-    if self.__class__ is not type(self) and all(map(_is_number, _tensors_in((args, keywords)))):
-        return call_numpy(function, args, keywords)
     known = FUNCTIONS.get(function)
     name = getattr(function, "__name__", repr(function))
     if known is not None:

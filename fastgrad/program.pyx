@@ -610,7 +610,11 @@ cdef Tensor tensor_at(fg_block *block, char *ptr, Tensor shape):
 
 cdef int repeat_numpy(OpCall call) except -1:
     cdef list parts = []
-    parts_of(call.function(*as_arrays(call.args[0]), **as_arrays(call.keywords)), parts)
+    if call.errstate is None:
+        parts_of(call.function(*as_arrays(call.args[0]), **as_arrays(call.keywords)), parts)
+    else:
+        with np.errstate(**call.errstate):
+            parts_of(call.function(*as_arrays(call.args[0]), **as_arrays(call.keywords)), parts)
     for old, new in zip(call.results, parts):
         if old is not None:
             array = array_over(<Tensor>old)

@@ -24,6 +24,7 @@ cdef class Place:
     cdef int buffer          # the one that lives there now, see passes.pyx
     cdef bint own            # allocated by the recorder
     cdef bint written
+    cdef bint converted      # a copy of an argument on which no tensor can lie
     cdef char *lent          # of an argument that shares memory with one before: where it lies. Here is a copy
     cdef Use *uses           # what points into it: a part of the program's
     cdef int n_uses
@@ -49,6 +50,7 @@ cdef class OpCall:
     cdef object check        # called with arrays
     cdef object function     # called with what stands for arrays and numbers, see `as_arrays`; both None: an op
     cdef dict keywords       # of that
+    cdef dict errstate       # NumPy's error handling then; None: as outside
     cdef int at              # before which step
     cdef Op op
     cdef list args
@@ -72,7 +74,6 @@ cdef class Recorder:
     cdef list calls, held, checks, modules, arguments
     cdef list numbers        # (step, operand, float32?, tensor)
     cdef list operands       # (operand, tensor) of the launch to come
-    cdef list elements       # numbers that were taken out of arrays, and lie there
     cdef list copies         # (tensor, that with which it would share its memory, were it no tensor)
     cdef list sums           # (tensor over an array that NumPy made meanwhile, its checksum)
     cdef Watch watch

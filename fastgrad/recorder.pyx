@@ -18,14 +18,14 @@ from fastgrad.dispatch cimport compute, set_call_numpy, set_recorded
 from fastgrad.passes cimport NOTHING, OWN, Step
 from fastgrad.pointers cimport fg_pointers_free, fg_pointers_get, number
 from fastgrad.runtime cimport (
-    Kernel, block_decref, block_incref, fg_block, fg_call, fg_pool, free_pool, hooks, itemsize_of, make_common,
+    Kernel, block_decref, block_incref, fg_block, fg_call, fg_pool, free_pool, hooks, itemsize_of, make_lonely,
     new_pool, next_stamp, recorder_pool, recording, room_for_one, set_recorder_pool,
 )
 from fastgrad.tape cimport Op, hooks_of
 from fastgrad.tensor cimport (
     ARGUMENT, CONTIGUOUS, ELEMENT, LEAF_REQUIRES_GRAD, NARROW, OF_PYTHON, WRAPPED, Tensor, TracedArray, alias,
-    array_over, as_number, check_writable, checksum_of, code_of_array, copy_data, make_view, mark_written, new_tensor,
-    number_of, rebind, requires_grad, tensor_of,
+    array_over, as_number, checksum_of, code_of_array, copy_data, make_view, mark_written, new_tensor,
+    number_of, requires_grad, tensor_of,
 )
 from fastgrad.watch cimport same_value, set_note_module, unmute
 
@@ -113,7 +113,6 @@ cdef class Recorder:
         self.arguments = []
         self.numbers = []
         self.operands = []
-        self.elements = []
         self.copies = []
         self.sums = []
 
@@ -131,7 +130,7 @@ cdef class Recorder:
         cdef Place place
         for place in self.places:
             if place.own and place.block.refs > 0:
-                make_common(place.block)
+                make_lonely(place.block)
         self.places = []
         free_pool(self.pool)
         self.pool = NULL
@@ -274,6 +273,8 @@ cdef class Recorder:
             return type(thing)([self.hold(part) for part in thing])
         if type(thing) is dict:
             return {key: self.hold(part) for key, part in thing.items()}
+        if type(thing) is slice:
+            return slice(self.hold(thing.start), self.hold(thing.stop), self.hold(thing.step))
         return thing
 
 
@@ -295,6 +296,8 @@ cdef object as_arrays(object thing):
         return type(thing)([as_arrays(part) for part in thing])
     if type(thing) is dict:
         return {key: as_arrays(part) for key, part in thing.items()}
+    if type(thing) is slice:
+        return slice(as_arrays(thing.start), as_arrays(thing.stop), as_arrays(thing.step))
     return thing
 
 
@@ -382,15 +385,11 @@ cdef void on_written(PyObject *tensor) noexcept:
     cdef Tensor t = <Tensor>tensor
     if recorder is None:
         return
-    if len(recorder.copies) and not recorder.in_op:
+    if len(recorder.copies):
         try:
             check_copies(recorder, t)
         except BaseException:
             pass    # it is noted
-    if len(recorder.elements) and not recorder.in_op:
-        if living_elements(recorder, t):
-            recorder.fail("an array is changed by fastgrad, and a number that was taken out of it before lives on: "
-                          "take it out again, or copy the array")
     if t.block.pool == recorder.pool:
         return
     on_used(tensor)
@@ -481,7 +480,8 @@ cdef int on_leaves(PyObject *tensor, const char *what) except -1:
         return 0
     if tensor is not NULL and (<Tensor>tensor).flags & WRAPPED:
         refuse(f"{what.decode()}, of a number that is an argument or comes of one, while a captured function was being "
-               f"recorded: a replay would not ask again. {CONSTANT}")
+               f"recorded: a replay would not ask again. Return it and look at it outside, or compute with it as it "
+               f"is. {CONSTANT}")
     else:
         refuse(f"{what.decode()} while a captured function was being recorded: a replay would not ask again. Return "
                f"the tensor and look at it outside, or compute with tensors")
@@ -576,17 +576,16 @@ class paused:
 # ------------------------------------------------------------------- what NumPy computes of arrays among the arguments
 
 
-cdef list living_elements(Recorder recorder, Tensor t):
-    """Numbers that were taken out of the memory of `t`, lie there, and are somebody's still."""
-    cdef Tensor element
-    living = []
-    while recorder.elements:
-        element = <Tensor>recorder.elements.pop()
-        if (<PyObject *>element).ob_refcnt > 1:
-            living.append(element)
-    element = None
-    recorder.elements.extend(living)
-    return [element for element in living if element.block == t.block]
+cdef tuple of_shapes = (np.shape, np.ndim, np.size, np.result_type, np.iscomplexobj, np.isrealobj)
+
+
+cdef object hollow(thing):
+    """Arrays and numbers of that shape and dtype, without values."""
+    if isinstance(thing, TracedArray) or (isinstance(thing, Tensor) and (<Tensor>thing).flags & WRAPPED):
+        return np.broadcast_to(np.empty((), thing.dtype), thing.shape)
+    if type(thing) is list or type(thing) is tuple:
+        return type(thing)([hollow(part) for part in thing])
+    return {key: hollow(part) for key, part in thing.items()} if type(thing) is dict else thing
 
 
 class Method:
@@ -607,7 +606,8 @@ cdef dict methods = {}
 cdef int check_copies(Recorder recorder, Tensor target) except -1:
     cdef Tensor copy, source
     for copy, source in recorder.copies:
-        if target.block == copy.block or (target.block == source.block and (<PyObject *>copy).ob_refcnt > 2):
+        if target.block == copy.block or (target.block == source.block and (    # and is it anybody's still?
+                (<PyObject *>copy).ob_refcnt > 2 or copy.block.refs > 2)):
             refuse("a captured function changes an array of which it has a view that no tensor can be (with negative "
                    "strides, say), and which is a copy here: copy() it, or make it anew")
     return 0
@@ -629,6 +629,9 @@ cdef object adopted(Recorder recorder, object thing, list inputs):
         return type(thing)([adopted(recorder, part, inputs) for part in thing])
     elif type(thing) is dict:
         return {key: adopted(recorder, part, inputs) for key, part in thing.items()}
+    elif type(thing) is slice:
+        return slice(adopted(recorder, thing.start, inputs), adopted(recorder, thing.stop, inputs),
+                     adopted(recorder, thing.step, inputs))
     elif not isinstance(thing, (*known_to_numpy, type, np.dtype, np.generic)):
         raise TypeError(f"is given {type(thing).__name__}")
     return thing
@@ -637,23 +640,21 @@ cdef object adopted(Recorder recorder, object thing, list inputs):
 cdef tuple known_to_numpy = (int, float, complex, str, bytes, slice, type(None), type(Ellipsis), type(np._NoValue))
 
 
-cdef Tensor view_into(cnp.ndarray array, list inputs):
-    """A tensor over the memory of an array that is a view of one of these; None: it is none."""
-    cdef Tensor t
+cdef Tensor view_into(cnp.ndarray array, Tensor t):
+    """A tensor over the memory of an array that is a view of this one, and may be written as this; None: it is none."""
     cdef int64_t sizes[8]
     cdef int64_t strides[8]
     cdef int d
     cdef char *start = <char *>cnp.PyArray_DATA(array)
-    for t in inputs:
-        if t.block.data <= <void *>start < <void *>(<char *>t.block.data + t.block.nbytes) \
-                and array.dtype == dtypes_by_code[t.dt].numpy and cnp.PyArray_NDIM(array) <= 8:
-            for d in range(cnp.PyArray_NDIM(array)):
-                sizes[d] = cnp.PyArray_DIM(array, d)
-                strides[d] = cnp.PyArray_STRIDE(array, d) // itemsize_of[t.dt]
-                if cnp.PyArray_STRIDE(array, d) < 0 or cnp.PyArray_STRIDE(array, d) % itemsize_of[t.dt]:
-                    return None
-            return make_view(t, start, cnp.PyArray_NDIM(array), sizes, strides)
-    return None
+    if not t.block.data <= <void *>start < <void *>(<char *>t.block.data + t.block.nbytes) \
+            or array.dtype != dtypes_by_code[t.dt].numpy or cnp.PyArray_NDIM(array) > 8:
+        return None
+    for d in range(cnp.PyArray_NDIM(array)):
+        sizes[d] = cnp.PyArray_DIM(array, d)
+        strides[d] = cnp.PyArray_STRIDE(array, d) // itemsize_of[t.dt]
+        if cnp.PyArray_STRIDE(array, d) < 0 or cnp.PyArray_STRIDE(array, d) % itemsize_of[t.dt]:
+            return None
+    return make_view(t, start, cnp.PyArray_NDIM(array), sizes, strides)
 
 
 cdef Tensor like(cnp.ndarray array, int code):
@@ -676,17 +677,22 @@ cdef Tensor like(cnp.ndarray array, int code):
     return make_view(t, t.ptr, t.nd, sizes, strides)
 
 
-cdef object given(Recorder recorder, object result, list inputs, list made):
+cdef frozenset read_only = frozenset(("diagonal", "diag", "sliding_window_view"))    # views that nobody may write to
+
+
+cdef object given(Recorder recorder, str name, object result, list inputs, list made):
     """What a captured function sees of what a function of NumPy's gave. New tensors are appended to `made`, None for
     what is none. TypeError for what a replay cannot give."""
     cdef Tensor t
     if type(result) is tuple or type(result) is list:
-        return type(result)([given(recorder, part, inputs, made) for part in result])
+        return type(result)([given(recorder, name, part, inputs, made) for part in result])
     if isinstance(result, tuple):
-        return type(result)(*[given(recorder, part, inputs, made) for part in result])
+        return type(result)(*[given(recorder, name, part, inputs, made) for part in result])
     made.append(None)
-    if result is None or result is NotImplemented:
+    if result is NotImplemented:
         return result
+    if result is None:
+        raise TypeError("gives nothing, but does something, which a replay would not do again")
     if type(result) is bool and all([(<Tensor>source).flags & WRAPPED for source in inputs]):
         raise TypeError(f"compares numbers that are arguments or come of them, and may say otherwise at another call. "
                         f"{CONSTANT}")
@@ -694,8 +700,11 @@ cdef object given(Recorder recorder, object result, list inputs, list made):
     if not one and not isinstance(result, np.ndarray):
         raise TypeError(f"of NumPy's gives {type(result).__name__}, and a replay can give arrays and numbers alone. "
                         f"Compute it outside, or of tensors")
+    if isinstance(result, np.ndarray) and type(result) is not np.ndarray and type(result) is not np.memmap:
+        raise TypeError(f"gives {type(result).__name__}, whose class may compute otherwise than arrays do")
     array = np.asarray(result)
-    t = None if one else view_into(array, inputs)
+    # Where a view lies, only shapes decide if there is nothing else that could.
+    t = view_into(array, <Tensor>inputs[0]) if not one and len(inputs) == 1 and name not in read_only else None
     if t is not None:
         return traced(t)
     try:
@@ -707,6 +716,8 @@ cdef object given(Recorder recorder, object result, list inputs, list made):
     if not one:
         for source in inputs:
             if np.may_share_memory(array, array_over(<Tensor>source)):    # a view after all, backwards say
+                if recorder.lenient:
+                    raise TypeError("gives a view of an array that no tensor can be, or that values select")
                 recorder.copies.append((t, source))
         return traced(t)
     return as_number(t, OF_PYTHON if type(result) is float else ELEMENT)
@@ -719,7 +730,8 @@ cpdef object call_numpy(function, tuple args, dict keywords, TracedArray target=
     cdef Recorder recorder = current()
     cdef OpCall call
     cdef fg_pool *pool = recorder_pool()
-    cdef Tensor t, copy
+    cdef Tensor t
+    cdef int i
     cdef bint muted
     cdef list inputs = [], made = []
     if isinstance(function, str):
@@ -733,6 +745,8 @@ cpdef object call_numpy(function, tuple args, dict keywords, TracedArray target=
         result = function(*as_arrays(args), **as_arrays(keywords))
         return result if target is None else target
     name = getattr(function, "__name__", None) or repr(function)
+    if function in of_shapes:
+        return function(*hollow(args), **hollow(keywords))
     try:
         args = adopted(recorder, args, inputs)
         keywords = adopted(recorder, keywords, inputs)
@@ -741,13 +755,12 @@ cpdef object call_numpy(function, tuple args, dict keywords, TracedArray target=
         return function(*as_arrays(args), **as_arrays(keywords))
     if target is not None:
         check_copies(recorder, target.tensor)
-        check_writable(target.tensor)
-        for t in living_elements(recorder, target.tensor):    # they are numbers, which keep their values
-            copy = t.clone()
-            block_incref(copy.block)
-            block_decref(t.block)
-            rebind(t, copy)
-        copy = None
+        if recorder.place_of(target.tensor).converted:
+            refuse("a captured function changes an argument with negative strides, of another byte order, or that is "
+                   "not aligned, of which it has a copy: pass a copy(), and return it")
+        spread = any([target.tensor.strides[i] == 0 and target.tensor.sizes[i] > 1 for i in range(target.tensor.nd)])
+        if target.tensor.block.readonly or spread:    # as NumPy's broadcast_to() gives
+            raise ValueError("assignment destination is read-only")
         mark_written(target.tensor)
     for t in inputs:
         hooks.used(<PyObject *>t)
@@ -777,15 +790,18 @@ cpdef object call_numpy(function, tuple args, dict keywords, TracedArray target=
             unmute()
     if target is None:
         try:
-            answer = given(recorder, result, inputs, made)
+            answer = given(recorder, name, result, inputs, made)
         except TypeError as error:
             refuse(f"{name} {error}")
+            if isinstance(result, np.ndarray) and not result.flags.owndata:    # a view of what was not to be written
+                return function(*as_arrays(args), **as_arrays(keywords))
             return result
         if not any([t is not None for t in made]):
             return answer
     call = recorder.new_call([recorder.hold(args)])
     call.function = function
     call.keywords = recorder.hold(keywords)
+    call.errstate = np.geterr()
     call.results = tuple([None if t is None else recorder.hold(t) for t in made])
     recorder.calls.append(call)
     return answer if target is None else target
@@ -807,20 +823,21 @@ def element(TracedArray array, tuple key):
     view = array_over(array.tensor)[(*key, ...)]
     if recorder is None or recorder.in_op or recorder.error is not None:
         return view[()]
-    t = make_view(array.tensor, <char *>cnp.PyArray_DATA(<cnp.ndarray>view), 0, NULL, NULL)
-    t = as_number(t, ELEMENT)
-    recorder.elements.append(t)
-    return t
+    t = new_tensor(array.tensor.dt, 0, NULL)
+    copy_data(t, make_view(array.tensor, <char *>cnp.PyArray_DATA(<cnp.ndarray>view), 0, NULL, NULL))
+    return as_number(t, ELEMENT)
 
 
 def values_leave(TracedArray array, str what):
-    """Python asks for the values of an array: an error while this is recorded. Else they are what is returned."""
+    """Python asks for the values of an array: an error while this is recorded. Else they are what is returned.
+    `what` says for what, and after a colon what to do instead."""
     cdef Recorder recorder = current()
     if recorder is not None and recorder.in_op:
         recorder.by_python = True
     else:
+        what, _, advice = what.partition(": ")
         refuse(f"{what} of an array among the arguments while a captured function was being recorded: a replay would "
-               f"not ask again")
+               f"not ask again. {advice or 'Return it and look at it outside, or compute with it as it is'}")
     return array_over(array.tensor)
 
 
@@ -860,7 +877,7 @@ def check_values(check, *tensors):
     cdef Recorder recorder = current()
     cdef OpCall call
     try:
-        check(*[array_over(<Tensor>t) for t in tensors])
+        check(*[array_over(<Tensor?>t) for t in tensors])
     except Exception as error:
         if recorder is not None:
             note_raised(recorder, "a check of values", error)

@@ -81,10 +81,7 @@ cdef object run_plainly(function, tuple args, dict kwargs):
 
 
 cdef object as_usable(cnp.ndarray array):
-    """An array on which a tensor can lie: itself, or a copy, which is not to be written, for the caller would not see
-    that."""
-    if usable(array):
-        return array
+    """A copy on which a tensor can lie, and which is not to be written, for the caller would not see that."""
     copy = np.array(array, array.dtype.newbyteorder("="))
     copy.flags.writeable = False
     return copy
@@ -191,6 +188,7 @@ cdef class Captured:
     cdef object call(self, tuple args, dict kwargs):
         cdef Program program
         cdef list leaves
+        cdef set converted = None
         cdef PyObject **flat
         if (recording and recorder_pool() is not NULL) or PyThread_get_thread_ident() in plain_runs:
             return self.function(*args, **kwargs)
@@ -199,8 +197,9 @@ cdef class Captured:
         leaves = []
         template = (flatten(args, leaves), flatten(kwargs, leaves))
         for i in range(len(leaves)):
-            if isinstance(leaves[i], np.ndarray):
+            if isinstance(leaves[i], np.ndarray) and not usable(leaves[i]):
                 leaves[i] = as_usable(leaves[i])
+                converted = {i} if converted is None else converted | {i}
         flat = fg_items(leaves)
         for i, (known, candidate) in enumerate(self.programs):
             program = <Program>candidate
@@ -213,7 +212,7 @@ cdef class Captured:
                 if self.verify and self.calls % self.verify == 0:
                     return self.compare(program, args, kwargs, flat)
                 return program.replay(flat, self.copy)
-        return self.record(args, kwargs, leaves, template)
+        return self.record(args, kwargs, leaves, converted, template)
 
     cdef object compare(self, Program program, tuple args, dict kwargs, PyObject **flat):
         """A replay, and the function itself from the same beginning: CaptureError if one bit differs."""
@@ -284,7 +283,7 @@ cdef class Captured:
                           f"replay: {why} from call to call. Every recording costs several eager calls", stacklevel=2)
         return 0
 
-    cdef object record(self, tuple args, dict kwargs, list leaves, tuple template):
+    cdef object record(self, tuple args, dict kwargs, list leaves, set converted, tuple template):
         cdef Recorder recorder = Recorder()
         cdef Program program = Program.__new__(Program)
         cdef fg_pool *before = recorder_pool()
@@ -301,7 +300,7 @@ cdef class Captured:
         key = <size_t>recorder.pool
         enlist(recorder)
         try:
-            arguments = to_arguments(recorder, leaves, passed)
+            arguments = to_arguments(recorder, leaves, converted, passed)
             parts = iter(passed)
             given = rebuild(template[0], parts)
             keywords = rebuild(template[1], parts)

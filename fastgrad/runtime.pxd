@@ -123,6 +123,7 @@ cdef int recording
 cdef void count_recorders_anew() noexcept
 cdef fg_pool *recorder_pool() noexcept nogil
 cdef void set_recorder_pool(fg_pool *recorder) noexcept nogil
+cdef void make_lonely(fg_block *block) noexcept nogil
 cdef void make_common(fg_block *block) noexcept nogil
 cdef fg_pool *new_pool() except NULL
 cdef void free_pool(fg_pool *pool) noexcept

@@ -18,6 +18,7 @@ cdef extern from "memory.h" nogil:
     fg_block *fg_block_wrap(fg_pool *pool, void *data, size_t nbytes, void *owner, int readonly)
     void fg_block_free(fg_block *block)
     void fg_block_move(fg_block *block, fg_pool *pool)
+    void fg_block_leave(fg_block *block, fg_pool *pool)
     void fg_pool_empty(fg_pool *pool)
 
 cdef extern from "slab.h" nogil:
@@ -362,6 +363,12 @@ cdef void set_recorder_pool(fg_pool *recorder) noexcept nogil:
 cdef void make_common(fg_block *block) noexcept nogil:
     """A recorder's block goes back to the common pool when it is dropped."""
     fg_block_move(block, &pool)
+
+
+cdef void make_lonely(fg_block *block) noexcept nogil:
+    """One of a recording that is abandoned is freed when it is dropped: recordings that fail again and again must not
+    fill the common pool."""
+    fg_block_leave(block, &pool)
 
 
 cdef fg_pool *new_pool() except NULL:

@@ -104,7 +104,8 @@ cdef object array_of(Tensor t)
 cdef object array_over(Tensor t)
 cdef object number_of(Tensor t)
 cdef Tensor as_number(Tensor t, int kind)
-cdef void set_number_class(kind)
+cdef void set_gather(function)
+cdef void set_number_classes(of_python, of_numpy)
 cdef object fitted(object numbers, dtype dtype)
 cdef int read_sizes(object shape, int64_t *sizes) except -1
 cdef int code_of_array(cnp.ndarray array) except -1

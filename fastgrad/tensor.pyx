@@ -47,6 +47,11 @@ cdef extern from "Python.h":
 
 cdef extern from *:
     """
+    static inline void fg_set_type(PyTypeObject *type, PyTypeObject *meta)
+    {
+        Py_SET_TYPE((PyObject *)type, meta);
+        PyType_Modified(type);
+    }
     static inline PyObject *fg_type_dict(PyTypeObject *type) { return type->tp_dict; }
     typedef void (*fg_destructor)(PyObject *);
     static inline void fg_revive(PyObject *self) { Py_SET_REFCNT(self, 0); }
@@ -68,6 +73,7 @@ cdef extern from *:
     }
     static inline int fg_mul_overflow(int64_t a, int64_t b, int64_t *out) { return __builtin_mul_overflow(a, b, out); }
     """
+    void fg_set_type(PyTypeObject *type, PyTypeObject *meta)
     PyObject *fg_type_dict(PyTypeObject *type)
     ctypedef void (*fg_destructor)(PyObject *) noexcept
     void fg_revive(PyObject *self)
@@ -305,6 +311,15 @@ def bind(str name, object target) -> None:
 
 # ---------------------------------------------------------------------------------------------- Tensor
 
+cdef class TensorMeta(type):
+    """Numbers of a function that is being captured lie in tensors, and are none to who asks."""
+
+    def __instancecheck__(cls, thing):
+        if cls is Tensor and isinstance(thing, Tensor):
+            return not (<Tensor>thing).flags & WRAPPED
+        return type.__instancecheck__(cls, thing)
+
+
 cdef class TracedArray:
     pass
 
@@ -486,8 +501,8 @@ cdef class Tensor:
 
     @property
     def __class__(self):
-        """float or NumPy's, of floats in a captured function: they take the branches that a number takes."""
-        if self.flags & WRAPPED and self.nd == 0:
+        """float or NumPy's, of numbers in a captured function: they take the branches that a number takes."""
+        if self.flags & WRAPPED:
             return float if self.number_kind == OF_PYTHON else np.float64 if self.number_kind == OF_NUMPY \
                 else np.floating if self.number_kind == NARROW else dtypes[self.dt].numpy.type
         return type(self)
@@ -921,6 +936,7 @@ cdef void free_tensor(PyObject *self) noexcept:
 
 
 general_dealloc = fg_replace_dealloc(tensor_type, free_tensor)
+fg_set_type(tensor_type, <PyTypeObject *>TensorMeta)
 
 
 cdef newfunc general_new
@@ -1457,21 +1473,19 @@ cdef object array_of(Tensor t):
     return array_over(t)
 
 
-cdef object number_class = None    # arrays.py's
+cdef object python_number = None, numpy_number = None    # arrays.pyx's
 
 
-cdef void set_number_class(kind):
-    global number_class
-    number_class = kind
+cdef void set_number_classes(of_python, of_numpy):
+    global python_number, numpy_number
+    python_number = of_python
+    numpy_number = of_numpy
 
 
 cdef Tensor as_number(Tensor t, int kind):
     """A tensor of one element, new, as a number of a function that is being captured."""
-    cdef Tensor made = t
-    if kind != OF_PYTHON:
-        made = instance_of(number_class, t)
-        made.flags |= t.flags & ARGUMENT
-    made.flags |= WRAPPED
+    cdef Tensor made = instance_of(python_number if kind == OF_PYTHON else numpy_number, t)
+    made.flags |= WRAPPED | (t.flags & ARGUMENT)
     made.number_kind = kind
     return made
 
@@ -1594,7 +1608,8 @@ cdef Tensor tensor_of_number(Tensor number, dtype dtype):
                       b"array")
     if dtype is None:
         dtype = dtypes[default_dt if number.number_kind == OF_PYTHON else number.dt]
-    return number.clone() if dtype.code == number.dt else number.to(dtype)
+    plain = alias(number)
+    return plain.clone() if dtype.code == number.dt else plain.to(dtype)
 
 
 def as_tensor(data, dtype dtype, bint copy):
@@ -1623,6 +1638,11 @@ def as_tensor(data, dtype dtype, bint copy):
             if dtype is not None and dtype.code != t.dt:
                 return t.to(dtype)
             return t.clone() if copy else t
+    elif recording and stands_for_numbers(data):
+        t = tensor_of(gather(data), True)
+        if dtype is None and t.dt == FLOAT64 and not has_float64(data):
+            dtype = dtypes[default_dt]
+        return t if dtype is None or dtype.code == t.dt else t.to(dtype)
     else:
         numbers = True
         if isinstance(data, str):
@@ -1663,6 +1683,24 @@ def as_tensor(data, dtype dtype, bint copy):
     return t
 
 
+cdef object gather = None    # arrays.pyx's
+
+
+cdef void set_gather(function):
+    global gather
+    gather = function
+
+
+cdef bint stands_for_numbers(object data):
+    """Are there arrays or numbers of a function that is being captured in a nested sequence?"""
+    if isinstance(data, (list, tuple)):
+        for part in data:
+            if stands_for_numbers(part):
+                return True
+        return False
+    return isinstance(data, TracedArray) or (isinstance(data, Tensor) and (<Tensor>data).flags & WRAPPED)
+
+
 cdef object fitted(object numbers, dtype dtype):
     """Python's numbers in a NumPy array as another dtype. RuntimeError for one that does not fit an integer."""
     numbers = np.asarray(numbers)
@@ -1680,6 +1718,8 @@ cdef bint has_float64(object data):
     """Does a nested sequence hold NumPy's float64 (and not only Python floats)?"""
     if isinstance(data, (list, tuple)):
         return any([has_float64(part) for part in data])
+    if isinstance(data, Tensor) and (<Tensor>data).flags & WRAPPED:
+        return (<Tensor>data).number_kind != OF_PYTHON and (<Tensor>data).dt == FLOAT64
     if isinstance(data, np.float64):
         return True
     return isinstance(data, (np.ndarray, Tensor)) and data.dtype in (np.float64, dtypes[FLOAT64])

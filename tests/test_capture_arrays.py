@@ -87,6 +87,26 @@ RIGHT = {
     "tensors_and_arrays_in_numpy": lambda x: (np.multiply(x, WEIGHT[0]), np.concatenate([x, WEIGHT.T]), np.exp(x)),
     "functions_of_fastgrad": lambda x: (fg.exp(x), fg.sum(x), fg.cat([x, WEIGHT.T]), F.relu(x),
                                         fg.where(x > 1, WEIGHT[0], 0.0)),
+    "rows_that_values_select": lambda x: (x[x.sum(1).argmax()], x[np.argmin(x[:, 0])],
+                                          [x[i] for i in np.argsort(x[:, 0])],
+                                          x[x.argmax() % 5, :2], x[..., x[0].argmax()], x.T[x[1].argmin()]),
+    "slices_that_values_select": lambda x: (x[(k := x[:, 0].argmax() % 3) : k + 2], x[: 1 + x[0].argmax() * 0],
+                                            np.roll(x, x[0].argmax(), 0), np.take(x, x[0].argsort(), 1)),
+    "axes_that_values_select": lambda x: np.swapaxes(x[:3, :3], x[0].argmax() % 2, 1),
+    "set_where_values_say": lambda x: x.__setitem__(x[:, 0].argmax(), x[:, 0].argmin()),
+    "a_number_outlives_a_write_of_fastgrads": lambda x: (x[0, 0], fg.from_numpy(x).fill_(1), x[0, 0]),
+    "numbers_have_what_numpys_have": lambda x: (
+        x.mean().dtype == np.float64, x.mean().shape, x[0, 0].size, x.sum().T, x[0, 0].real, x.sum()[None], x[1, 1][()],
+        np.zeros(2, x[0, 0].dtype), np.ndim(x.mean()), isinstance(x.mean(), fg.Tensor), divmod(x.mean(), 0.3)),
+    "numbers_become_tensors": lambda x: (fg.tensor([x[0, 0], x[1, 1]]), fg.as_tensor([x[0], x[1]]),
+                                         fg.tensor([x.mean(), 2]),
+                                         fg.abs(x.mean()), fg.full((2,), x.mean()), ensure(x.mean())),
+    "iterated_while_written": lambda x: [(row.sum(), x.__setitem__(slice(1, None), 7)) for row in x],
+    "errors_ignored": lambda x: divided(x),
+    "divmod": lambda x: divmod(x, 2) if x.dtype != bool else x,
+    "diagonals": lambda x: (np.diagonal(x), x.diagonal() * 2, np.diag(x), np.trace(x)),
+    "into_a_tensor": lambda x: into_tensor(fg.zeros(5, 3), x),
+    "saved_for_backward": lambda x: saved(x),
     "itself": lambda x: x,
     "containers": lambda x: {"a": [x + 1, (x,)]}["a"],
 }
@@ -111,6 +131,31 @@ def outlived(x):
     again = x[0, 0]
     x[...] = 3
     return one, other, again, one + other, x
+
+
+def ensure(v):
+    return v if isinstance(v, fg.Tensor) else fg.tensor(v)
+
+
+def divided(x):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(x > 1, 1 / x, 0), 1 / (x * 0)
+
+
+def into_tensor(t, x):
+    t[:] = x
+    t[0] = x[1]
+    t[1, 1] = x[0, 0]
+    return t
+
+
+def saved(x):
+    w = fg.ones(3, requires_grad=True)
+    loss = (w * x[0, 0] * x[1, 1]).sum() + (w * w * x.mean()).sum()
+    x[0, 0] = 1
+    x *= x
+    loss.backward()
+    return w.grad
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "int32", "uint8", "bool"])
@@ -195,6 +240,17 @@ REFUSED = {
     "a_function_of_the_users": lambda x: np.apply_along_axis(lambda row: row.sum(), 0, x),
     "written_where_numpy_computes": lambda x: np.put(x, [0], 1.0),
     "a_view_backwards_is_written": lambda x: backwards(x[::-1]),
+    "a_view_of_a_view_backwards": lambda x: (x[::-1][1:], x.__iadd__(1)),
+    "a_view_backwards_and_a_write_of_fastgrads": lambda x: (x[::-1], fg.from_numpy(x).add_(1)),
+    "a_row_that_values_select_is_written": lambda x: backwards(x[x[:, 0].argmax()]),
+    "a_file": lambda x: np.savetxt("/dev/null", x),
+    "copied_into_an_array_made_inside": lambda x: np.copyto(np.zeros((5, 3), np.float32), x),
+    "added_at_places_of_an_array_made_inside": lambda x: np.add.at(np.zeros(3, np.float32), [0], x[0, 0]),
+    "a_number_into_an_array_made_inside": lambda x: into(np.zeros(3, np.float32), x[:, 0]),
+    "an_index_of_an_array_made_inside": lambda x: np.eye(9)[x.astype(int)],
+    "slice_of_a_tensor": lambda x: WEIGHT[: x.argmax()],
+    "slice_of_a_tensor_by_a_tensor": lambda x: WEIGHT[: fg.as_tensor(x).argmax()],
+    "a_shape_that_is_set": lambda x: setattr(x, "shape", (3, 5)),
     "stored": lambda x: STORE.append(x + 1),
     "stored_as_it_is": lambda x: STORE.append(x),
     "random": lambda x: x + np.random.default_rng().normal(),
@@ -577,3 +633,79 @@ def test_messages_say_what_is_wrong():
             fg.capture(compares)(fg.ones(3), 0.7)
     with pytest.raises(fg.CaptureError, match="complex128, which no tensor can be"):
         fg.capture(np.fft.fft)(np.ones(3))
+
+
+@pytest.mark.parametrize("given", [
+    np.ones(2, np.float16), np.ones(2, complex), np.array(["a", "b"]), np.array([1, 2], np.uint16),
+    np.ones((1,) * 9), np.array([1, "a"], object),
+])  # fmt: skip
+def test_arrays_that_no_tensor_can_be(given):
+    with pytest.raises(fg.CaptureError, match=str(given.dtype)):
+        fg.capture(len)(given)
+    captured = fg.capture(lambda x: len(x), on_break="eager")
+    with pytest.warns(UserWarning, match="runs eagerly"):
+        assert captured(given) == len(given)
+
+
+@pytest.mark.filterwarnings("error")
+def test_numpys_error_handling_is_that_of_the_recording():
+    def careful(x):
+        with np.errstate(divide="raise"):
+            return 1 / x
+
+    def careless(x):
+        with np.errstate(all="ignore"):
+            return 1 / x, np.log(x)
+
+    captured = fg.capture(careful)
+    assert captured(np.array([1.0, 2.0])).tolist() == [1, 0.5]
+    with pytest.raises(FloatingPointError):
+        captured(np.array([1.0, 0.0]))
+    captured = fg.capture(careless)
+    for i in range(3):
+        assert bits(captured(np.array([1.0, i]))) == bits(careless(np.array([1.0, i])))
+
+
+@pytest.mark.parametrize("function", [
+    lambda x: (x[::-1], x.__iadd__(1))[0], lambda x: written(x[::-1], x),
+    lambda x: (x[0, 0], float(x[0, 0]), x.__iadd__(1))[0],
+    lambda x: written(x[int(x[0, 0] > 0)], x), lambda x: into(np.zeros(3, np.float32), x),
+    lambda x: written(x[x[:, 0].argmax()], x),
+])  # fmt: skip
+def test_the_call_that_breaks_is_as_the_plain_one(function):
+    for seed in range(2):
+        x, y = drawn(seed, "float32"), drawn(seed, "float32")
+        captured = fg.capture(function, on_break="eager")
+        with pytest.warns(UserWarning, match="runs eagerly"):
+            found = captured(x)
+        assert bits(found) == bits(function(y))
+        assert x.tobytes() == y.tobytes()
+
+
+def written(view, x):
+    view += 1
+    return x.copy()
+
+
+def test_recordings_that_fail_leave_no_memory():
+    def function(x):
+        y = x * 2
+        z = fg.as_tensor(y) + 1
+        raise ValueError(y is z)
+
+    captured = fg.capture(function)
+    x = np.ones(10_000)
+    for n in range(40):
+        with pytest.raises(ValueError, match="False"):
+            captured(x)
+        if n == 10:
+            before = fg.memory.stats()
+    after = fg.memory.stats()
+    assert after["live"] <= before["live"]
+    assert after["cached"] <= before["cached"]
+
+
+def test_softmax_takes_one_dimension():
+    for function in (fg.softmax, fg.log_softmax, F.softmax, F.softmin):
+        with pytest.raises(TypeError, match="must be int"):
+            function(fg.ones(4, 4), [0, 1])

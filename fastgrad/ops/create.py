@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastgrad.dispatch import copy_into, fill
+from fastgrad.dispatch import copy_into, fill, is_number
 from fastgrad.ops.table import method
 from fastgrad.random import Generator, default_generator
 from fastgrad.recorder import drawn_from_python, refuse
@@ -155,7 +155,7 @@ def full(size: Sequence[int], fill_value: Any, *, dtype: Any = None, device: Any
         dtype = bool if isinstance(fill_value, builtins.bool | np.bool_) else \
             int64 if isinstance(fill_value, int | np.integer) else _get_default()
     x = empty_tensor((size,) if isinstance(size, int) else size, as_dtype(dtype))
-    if isinstance(fill_value, Tensor):  # a number that is an argument of a captured function
+    if is_number(fill_value):
         copy_into(x, fill_value)
     else:
         fill(x, fill_value)

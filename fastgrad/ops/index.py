@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.dispatch import copy_into
+from fastgrad.dispatch import copy_into, is_number
 from fastgrad.ops import shape as _shape
 from fastgrad.ops.create import arange, is_tensor, ones, ones_like, zeros
 from fastgrad.ops.elementwise import maximum, minimum, where
 from fastgrad.ops.shape import broadcast_tensors, clone, expand, ravel, reshape, unsqueeze
 from fastgrad.ops.table import composite, op
-from fastgrad.recorder import check_values
+from fastgrad.recorder import check_values, refuse
 from fastgrad.runtime import is_recording
-from fastgrad.tensor import Tensor, basic_index, bind, bool_, from_numpy, int64, normalize_dim
+from fastgrad.tensor import Tensor, TracedArray, basic_index, bind, bool_, from_numpy, int64, normalize_dim
 from fastgrad.tensor import as_tensor as _as_tensor
 
 Key = tuple
@@ -31,8 +31,8 @@ def _key(index: object) -> Key:
     return tuple(_key_part(part) for part in index)
 
 
-def _key_part(part: object) -> object:
-    if isinstance(part, Tensor):
+def _key_part(part: Any) -> object:
+    if isinstance(part, Tensor) or is_number(part):
         if part.dtype.name not in ("int64", "int32", "uint8", "bool"):
             raise IndexError(f"tensors used as indices must be long, int, byte or bool tensors, not {part.dtype.name}")
         if is_recording() and part.dtype.name.startswith("int"):
@@ -45,6 +45,10 @@ def _key_part(part: object) -> object:
         return np.asarray(part, dtype=None if len(part) else np.int64)
     if isinstance(part, np.ndarray):
         return part.copy()
+    if isinstance(part, slice) and is_recording() and builtins.any(
+            isinstance(n, Tensor) or is_number(n) for n in (part.start, part.stop, part.step)):  # fmt: skip
+        refuse("the bounds of a slice are values of a tensor or an array: a replay would not look again. Use "
+               "index_select() or gather(), say")  # fmt: skip
     if part is None or part is Ellipsis or isinstance(part, int | np.integer | np.bool_ | slice):
         return part
     raise IndexError(f"only integers, slices (`:`), ellipsis (`...`), None and long or bool tensors are valid "
@@ -189,7 +193,9 @@ def _(grad, key, value):
 
 def setitem(x: Tensor, key: object, value: object) -> None:
     """x[key] = value, with gradients to both."""
-    if not isinstance(value, Tensor | int | float | bool):
+    if isinstance(value, TracedArray):
+        value = from_numpy(value)
+    elif not (isinstance(value, Tensor | int | float | bool) or is_number(value)):
         value = np.asarray(value)
         if value.dtype.kind not in "biuf":
             raise TypeError(f"elements of type {value.dtype} cannot be assigned to a tensor of {x.dtype.name}")
