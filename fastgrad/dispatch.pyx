@@ -103,7 +103,7 @@ cdef uint32_t tensor_parameters(params, dict annotations) except? 0xffffffff:
     cdef int i
     for i in range(len(params)):
         kind = annotations.get(params[i], "")
-        if (kind is Tensor or str(kind).startswith(("Tensor", "fastgrad.tensor.Tensor"))):
+        if kind is Tensor or not {"Tensor", "fastgrad.tensor.Tensor"}.isdisjoint(str(kind).split(" | ")):
             mask |= <uint32_t>1 << i
     return mask
 

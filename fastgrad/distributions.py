@@ -238,7 +238,7 @@ class Categorical(Distribution):
         return ops.reshape(ops.transpose(drawn, 0, 1), self._extended(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        index = ops.unsqueeze(value.long(), -1)
+        index = ops.unsqueeze(ops.as_tensor(value).long(), -1)
         shape = ops.broadcast_shapes(index.shape[:-1], self.logits.shape[:-1])
         logits = ops.broadcast_to(self.logits, (*shape, self.logits.shape[-1]))
         return ops.gather(logits, -1, ops.broadcast_to(index, (*shape, 1))).squeeze(-1)

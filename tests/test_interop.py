@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import io
 import json
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 
 import fastgrad as fg
+import fastgrad.nn.functional as F
+from fastgrad import nn
 from fastgrad.interop import FUNCTIONS, UFUNCS
-from fastgrad.ops.table import TABLE
+from fastgrad.ops.table import COMPOSITES, TABLE
 
 
 def leaf(*shape, dtype="float64", seed=0):
@@ -153,6 +156,8 @@ import numpy as np
 import pytest
 
 import fastgrad as fg
+import fastgrad.nn.functional as F
+from fastgrad import nn
 
 theirs = jax.numpy.arange(6.0).reshape(2, 3)
 ours = fg.from_dlpack(theirs)
@@ -243,3 +248,64 @@ def test_damaged_files_are_refused():
     for content in bad:
         with pytest.raises(ValueError, match=r"safetensors|save"):
             fg.load(content)
+
+
+# What writes into its first argument, and (`gradient`) distances that are given as an array, which are no tensor's.
+NO_ARRAYS = {"assign", "copy_", "fill_", "gradient"}
+
+
+def arguments_of(entry):
+    for given in entry.sample(np.random.default_rng(0)):
+        args = list(given)
+        yield args, args.pop() if args and isinstance(args[-1], dict) else {}
+
+
+def as_tensors(thing):
+    if isinstance(thing, np.ndarray):
+        return fg.from_numpy(thing.copy())
+    if isinstance(thing, list | tuple) and any(isinstance(part, np.ndarray) for part in thing):
+        return type(thing)(as_tensors(part) for part in thing)
+    return {key: as_tensors(part) for key, part in thing.items()} if isinstance(thing, dict) else thing
+
+
+def told(result):
+    if isinstance(result, fg.Tensor):
+        return "tensor", str(result.dtype), tuple(result.shape), result.detach().numpy().tobytes()
+    return [told(part) for part in result] if isinstance(result, list | tuple) else repr(result)
+
+
+@pytest.mark.parametrize("name", [
+    name for name, entry in (*TABLE.items(), *COMPOSITES.items()) if entry.sample is not None and name not in NO_ARRAYS
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore")
+def test_arrays_stand_for_tensors(name):
+    function = TABLE[name] if name in TABLE else COMPOSITES[name].function
+    for args, keywords in arguments_of(TABLE.get(name) or COMPOSITES[name]):
+        fg.manual_seed(0)
+        try:
+            expected = told(function(*as_tensors(args), **as_tensors(keywords)))
+        except Exception:
+            continue
+        fg.manual_seed(0)
+        assert told(function(*copy.deepcopy(args), **copy.deepcopy(keywords))) == expected
+
+
+@pytest.mark.parametrize("make", [
+    lambda x: nn.Linear(4, 2)(x), lambda x: nn.Conv1d(2, 3, 2)(x[None, :2]), lambda x: nn.Flatten()(x), nn.Dropout(0.5),
+    lambda x: nn.GRU(4, 3)(x[:, None]), lambda x: nn.LSTM(4, 3)(x[:, None]), lambda x: nn.RNNCell(4, 3)(x),
+    lambda x: nn.LSTMCell(4, 3)(x), lambda x: nn.LayerNorm(4)(x), lambda x: nn.BatchNorm1d(4)(x), nn.Softmax(1),
+    lambda x: nn.MultiheadAttention(4, 2)(x[:, None], x[:, None], x[:, None]), lambda x: nn.Unflatten(1, (2, 2))(x),
+    lambda x: nn.CrossEntropyLoss()(x, x[:, :1].argmax(1)), lambda x: nn.MSELoss()(x, x), lambda x: nn.Embedding(9, 2)(
+        x[:, :1].argmax(1)), lambda x: F.dropout(x, 0.3), lambda x: F.one_hot(x.argmax(1)), lambda x: F.nll_loss(
+        fg.as_tensor(x), x[:, :1].argmax(1)), lambda x: F.binary_cross_entropy_with_logits(x, x),
+    lambda x: nn.utils.rnn.pad_sequence([x, x[:2]]), lambda x: fg.distributions.Normal(x, 1.0).log_prob(x),
+    lambda x: fg.distributions.Categorical(logits=fg.as_tensor(x)).log_prob(x[:, :1].argmax(1)), lambda x: fg.max(x, x),
+    lambda x: fg.lerp(x, x, x), lambda x: fg.atleast_2d(x), lambda x: fg.block_diag(x, x), lambda x: fg.stack([x, x]),
+])  # fmt: skip
+def test_modules_and_functions_take_arrays(make):
+    x = np.random.default_rng(0).random((3, 4), np.float32)
+    found = []
+    for given in (x, fg.from_numpy(x)):
+        fg.manual_seed(0)
+        found.append(told(make(given)))
+    assert found[0] == found[1]

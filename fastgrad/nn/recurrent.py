@@ -112,7 +112,7 @@ class _Cell(Module):
         return _STEPS[mode][0](ops.linear(input, self.weight_ih, self.bias_ih), state, self.weight_hh, self.bias_hh)
 
     def _zeros(self, input: Tensor) -> Tensor:
-        return input.new_zeros(*input.shape[:-1], self.hidden_size)
+        return ops.as_tensor(input).new_zeros(*input.shape[:-1], self.hidden_size)
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastgrad import return_types
-from fastgrad.ops.create import eye, zeros
+from fastgrad.ops.create import as_tensor, eye, zeros
 from fastgrad.ops.elementwise import abs, mul, square, where
 from fastgrad.ops.linalg import (
     LinAlgError,
@@ -445,7 +445,7 @@ def linalg_matmul(x: Tensor, y: Tensor) -> Tensor:
 @composite(methods=(), sample=lambda rng: [_uniform(rng, (2, 3), (3, 4), (4, 5)), _uniform(rng, (2, 3))])
 def chain_matmul(*matrices: Tensor) -> Tensor:
     """The product of matrices, from the left."""
-    return matrices[0] if len(matrices) == 1 else linalg_multi_dot(matrices)
+    return as_tensor(matrices[0]) if len(matrices) == 1 else linalg_multi_dot(matrices)
 
 
 @composite(sample=lambda rng: [_uniform(rng, (4, 3), (4, 3)), (*_uniform(rng, (3, 2), (3, 2)), {"dim": 0}),

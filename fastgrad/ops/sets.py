@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgrad.ops.create import zeros
+from fastgrad.ops.create import as_tensor, zeros
 from fastgrad.ops.shape import broadcast_to, cat, reshape, stack
 from fastgrad.ops.table import composite, op
 from fastgrad.tensor import Size, Tensor, from_numpy, normalize_dim
@@ -89,6 +89,7 @@ def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
     tuple(rng.uniform(-1, 1, s) for s in ((2, 3), (1, 2), (3,), ())), (rng.uniform(-1, 1, (2, 2, 2)),)])
 def block_diag(*tensors: Tensor) -> Tensor:
     """The matrix with the given ones on its diagonal, vectors as rows, and zeros elsewhere."""
+    tensors = tuple(as_tensor(t) for t in tensors)
     if any(t.ndim > 2 for t in tensors):
         raise RuntimeError("torch.block_diag: Input tensors must have 2 or fewer dimensions.")
     blocks = [t if t.ndim == 2 else reshape(t, (1, -1)) for t in tensors] or [zeros(1, 0)]

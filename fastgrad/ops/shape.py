@@ -339,8 +339,8 @@ def _shapes_up_to_three(rng: np.random.Generator) -> list[tuple]:
 
 def _each(function: Callable[[Tensor], Tensor], tensors: tuple[Any, ...]) -> Any:
     """The function of one tensor, or of each of several or of a sequence of them."""
-    if len(tensors) == 1 and isinstance(tensors[0], Tensor):
-        return function(tensors[0])
+    if len(tensors) == 1 and isinstance(tensors[0], Tensor | np.ndarray):
+        return function(*_tensor_list("atleast", tensors))
     given = tensors[0] if len(tensors) == 1 else tensors
     return tuple(function(x) for x in _tensor_list("atleast", given))
 
@@ -938,7 +938,7 @@ def rot90(x: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     (np.zeros(2), np.arange(2)), (np.zeros(2), {"indexing": "yx"})])
 def meshgrid(*tensors: Tensor | Sequence[Tensor], indexing: str = "ij") -> tuple[Tensor, ...]:
     """Vectors expanded to the grid of their combinations; "xy" exchanges the first two dimensions of the results."""
-    given = tensors[0] if len(tensors) == 1 and not isinstance(tensors[0], Tensor) else tensors
+    given = tensors[0] if len(tensors) == 1 and not isinstance(tensors[0], Tensor | np.ndarray) else tensors
     parts = _some("meshgrid", list(given))  # type: ignore[arg-type]
     if indexing not in ("ij", "xy"):
         raise RuntimeError(f'torch.meshgrid: indexing must be one of "xy" or "ij", but received: {indexing}')
@@ -957,10 +957,11 @@ def meshgrid(*tensors: Tensor | Sequence[Tensor], indexing: str = "ij") -> tuple
                                            (np.zeros((2, 2)), np.zeros(2))])
 def cartesian_prod(*tensors: Tensor) -> Tensor:
     """All combinations of the elements of vectors, a row each; of one vector, itself."""
-    for x in _some("cartesian_prod", tensors):
+    parts = _some("cartesian_prod", tensors)
+    for x in parts:
         if x.ndim != 1:
             raise RuntimeError(f"Expect a 1D vector, but got shape {list(x.shape)}")
-    return tensors[0] if len(tensors) == 1 else stack([ravel(grid) for grid in meshgrid(*tensors)], 1)
+    return parts[0] if len(parts) == 1 else stack([ravel(grid) for grid in meshgrid(*parts)], 1)
 
 
 @composite(methods=(), sample=_drawn((4,), (), (3,), (2, True), (1,), (5,), (-1,), (0,)))

@@ -39,7 +39,8 @@ def pack_padded_sequence(
     RuntimeError for a length below 1, or lengths that grow where `enforce_sorted`.
     """
     sizes = np.asarray(lengths.numpy() if isinstance(lengths, Tensor) else lengths, np.int64)
-    x = input.transpose(0, 1) if batch_first else input
+    x = ops.as_tensor(input)
+    x = x.transpose(0, 1) if batch_first else x
     if sizes.size != x.shape[1]:
         raise RuntimeError(f"Expected `len(lengths)` to be equal to batch_size, but got {sizes.size} ({x.shape[1]=})")
     if sizes.min() < 1:
@@ -99,7 +100,7 @@ def pad_sequence(
 
     What is missing on the "right" or the "left" becomes `padding_value`. RuntimeError for none at all, or another side.
     """
-    parts = list(sequences)
+    parts = [ops.as_tensor(part) for part in sequences]
     if not parts:
         raise RuntimeError("pad_sequence: received an empty list of sequences")
     if padding_side not in ("left", "right"):
