@@ -111,6 +111,26 @@ cdef TracedArray target_of(thing):
            "Give the result a new name, or make the array of the argument (np.zeros_like(x), x.copy())")
 
 
+cdef object asked_ufunc(ufunc, str method, tuple inputs, out, dict keywords):
+    """NEP 13, of arrays and numbers of a captured function, and of tensors beside them."""
+    function = ufunc if method == "__call__" else getattr(ufunc, method)
+    if has_tensor(inputs):
+        if out is not None:
+            keywords["out"] = out
+        return Tensor.__array_ufunc__(tensor_in(inputs), ufunc, method, *inputs, **keywords)
+    if method == "at":
+        call_numpy(function, inputs, keywords, target_of(inputs[0]))
+        return None
+    return into(function, inputs, keywords, out)
+
+
+cdef object asked_function(function, types, tuple args, dict keywords):
+    """NEP 18, of the same."""
+    if has_tensor(args) or has_tensor(keywords):
+        return Tensor.__array_function__(tensor_in((args, keywords)), function, types, args, keywords)
+    return called(function, args, keywords)
+
+
 cdef class Array(TracedArray):
     """An array, to Python."""
 
@@ -243,20 +263,10 @@ cdef class Array(TracedArray):
     # ------------------------------------------------------------------------------------------ what NumPy asks for
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **keywords):
-        if has_tensor(inputs):
-            if out is not None:
-                keywords["out"] = out
-            return Tensor.__array_ufunc__(tensor_in(inputs), ufunc, method, *inputs, **keywords)
-        function = ufunc if method == "__call__" else getattr(ufunc, method)
-        if method == "at":
-            call_numpy(function, inputs, keywords, target_of(inputs[0]))
-            return None
-        return into(function, inputs, keywords, out)
+        return asked_ufunc(ufunc, method, inputs, out, keywords)
 
     def __array_function__(self, function, types, args, keywords):
-        if has_tensor(args) or has_tensor(keywords):
-            return Tensor.__array_function__(tensor_in((args, keywords)), function, types, args, keywords)
-        return called(function, args, keywords)
+        return asked_function(function, types, args, keywords)
 
     # ------------------------------------------------------------------------------------------ operators
 
@@ -422,30 +432,16 @@ cdef TracedArray new_array(Tensor t):
     return array
 
 
-cdef object ufunc_of_numbers(self, ufunc, method, inputs, out, dict keywords):
-    function = ufunc if method == "__call__" else getattr(ufunc, method)
-    if has_tensor(inputs):
-        if out is not None:
-            keywords["out"] = out
-        return Tensor.__array_ufunc__(tensor_in(inputs), ufunc, method, *inputs, **keywords)
-    if method == "at":
-        call_numpy(function, inputs, keywords, target_of(inputs[0]))
-        return None
-    return into(function, inputs, keywords, out)
-
-
 class Number(Tensor):
     """A number of Python's or NumPy's, in a function that is being captured."""
 
     __slots__ = ()
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **keywords):
-        return ufunc_of_numbers(self, ufunc, method, inputs, out, keywords)
+        return asked_ufunc(ufunc, method, inputs, out, keywords)
 
     def __array_function__(self, function, types, args, keywords):
-        if has_tensor(args) or has_tensor(keywords):
-            return Tensor.__array_function__(tensor_in((args, keywords)), function, types, args, keywords)
-        return called(function, args, keywords)
+        return asked_function(function, types, args, keywords)
 
     def __divmod__(self, other):
         return call_numpy(divmod, (self, other), {})
