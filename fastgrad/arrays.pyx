@@ -15,7 +15,7 @@ from fastgrad.tensor cimport WRAPPED, Tensor, TracedArray, set_gather, set_numbe
 
 import numpy as np
 
-from fastgrad.recorder import element, refuse, values_leave
+from fastgrad.recorder import CONSTANT, element, refuse, values_leave
 from fastgrad.tensor import dtypes_by_code
 
 # Of arrays, in place.
@@ -433,9 +433,25 @@ cdef TracedArray new_array(Tensor t):
 
 
 class Number(Tensor):
-    """A number of Python's or NumPy's, in a function that is being captured."""
+    """A number of Python's or NumPy's, in a function that is being captured: it lies in a tensor, and has what the
+    number has."""
 
     __slots__ = ()
+
+    def __getattribute__(self, name):
+        if not name.startswith("__"):
+            kind = self.__class__
+            if not hasattr(kind, name):
+                raise AttributeError(f"'{kind.__name__}' object has no attribute '{name}'")
+            if kind is float and name not in ("real", "conjugate"):
+                refuse(f"{name} of a number that is an argument or comes of one was asked for: a replay would not ask "
+                       f"again. {CONSTANT}")
+        return Tensor.__getattribute__(self, name)
+
+    real = property(lambda self: self)
+
+    def conjugate(self):
+        return self
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **keywords):
         return asked_ufunc(ufunc, method, inputs, out, keywords)
@@ -462,7 +478,6 @@ class NumpyNumber(Number):
     itemsize = property(lambda self: self.dtype.itemsize)
     nbytes = itemsize
     T = property(lambda self: self)
-    real = property(lambda self: self)
     imag = property(lambda self: call_numpy("imag", (self,), {}))
 
     def __getitem__(self, key):

@@ -924,7 +924,8 @@ cdef object elementwise(Primitive op, PyObject **args, int n, Tensor target):
                     if operand[i] is NULL:
                         hooks.number(saved[i], i + 1)
                     elif op.name == "pow" and i == 1:
-                        hooks.refused(b"an exponent was computed from floats: pass it as an argument")
+                        hooks.refused(b"an exponent that is computed from numbers, or taken out of an array: make a "
+                                      b"tensor of it, fastgrad.tensor(p), or pass it as a float")
         go(op.kernel, dt - FLOAT32, &call, out.numel_ * op.cost, out, first,
            <Tensor>operand[1] if n > 1 and operand[1] is not NULL else None,
            <Tensor>operand[2] if n > 2 and operand[2] is not NULL else None)

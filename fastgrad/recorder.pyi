@@ -3,6 +3,8 @@ from typing import Any
 
 from fastgrad.tensor import TracedArray
 
+CONSTANT: str
+
 class CaptureError(RuntimeError): ...
 
 class paused:

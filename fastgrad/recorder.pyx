@@ -42,8 +42,8 @@ cdef extern from "Python.h":
 
 starting = []    # what is called before a recording begins
 
-cdef str CONSTANT = ("If it is the same at every call, let the function find it outside its arguments: as an "
-                     "attribute, in a closure, by functools.partial")
+CONSTANT = ("If it is the same at every call, let the function find it outside its arguments: as an "
+            "attribute, in a closure, by functools.partial")
 
 
 class CaptureError(RuntimeError):

@@ -622,7 +622,7 @@ cdef class Tensor:
         return given_away(self)
 
     def __array__(self, dtype=None, copy=None):
-        array = self.numpy()
+        array = Tensor.numpy(self)
         if dtype is not None and array.dtype != dtype:
             if copy is False:
                 raise ValueError(f"a copy is needed to convert {array.dtype} to {dtype}")
@@ -638,7 +638,7 @@ cdef class Tensor:
     def __index__(self):
         if self.dt >= FLOAT32 or self.numel_ != 1:
             raise TypeError("only integer tensors of a single element can be converted to an index")
-        return int(self.item())
+        return int(Tensor.item(self))
 
     def __complex__(self):
         return complex(only_item(self))
@@ -648,7 +648,7 @@ cdef class Tensor:
             raise RuntimeError("Boolean value of Tensor with no values is ambiguous")
         if self.numel_ != 1:
             raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous")
-        return bool(self.item())
+        return bool(Tensor.item(self))
 
     def __len__(self):
         if self.nd == 0:
@@ -667,7 +667,7 @@ cdef class Tensor:
 
     def __round__(self, ndigits=None):
         if self.flags & WRAPPED:
-            return round(self.item(), ndigits)
+            return round(Tensor.item(self), ndigits)
         raise TypeError(f"type {type(self).__name__} doesn't define __round__ method")
 
     def __hash__(self):
@@ -677,7 +677,7 @@ cdef class Tensor:
 
     def __format__(self, spec):
         if self.nd == 0 and (spec or type(self) is Tensor):
-            return format(self.item(), spec)
+            return format(Tensor.item(self), spec)
         return object.__format__(self, spec)  # TypeError for a format
 
     def __repr__(self):
@@ -868,7 +868,7 @@ cdef class Tensor:
 cdef object only_item(Tensor t):
     if t.numel_ != 1:
         raise ValueError("only one element tensors can be converted to Python scalars")
-    return t.item()
+    return Tensor.item(t)
 
 
 cdef object attributes_of(Tensor t):

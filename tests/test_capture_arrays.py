@@ -97,7 +97,8 @@ RIGHT = {
     "a_number_outlives_a_write_of_fastgrads": lambda x: (x[0, 0], fg.from_numpy(x).fill_(1), x[0, 0]),
     "numbers_have_what_numpys_have": lambda x: (
         x.mean().dtype == np.float64, x.mean().shape, x[0, 0].size, x.sum().T, x[0, 0].real, x.sum()[None], x[1, 1][()],
-        np.zeros(2, x[0, 0].dtype), np.ndim(x.mean()), isinstance(x.mean(), fg.Tensor), divmod(x.mean(), 0.3)),
+        np.zeros(2, x[0, 0].dtype), np.ndim(x.mean()), isinstance(x.mean(), fg.Tensor), divmod(x.mean(), 0.3),
+        hasattr(x.mean(), "backward"), hasattr(x[0, 0], "detach"), hasattr(x[0, 0], "astype")),
     "numbers_become_tensors": lambda x: (fg.tensor([x[0, 0], x[1, 1]]), fg.as_tensor([x[0], x[1]]),
                                          fg.tensor([x.mean(), 2]),
                                          fg.abs(x.mean()), fg.full((2,), x.mean()), ensure(x.mean())),

@@ -36,7 +36,7 @@ def _key_part(part: Any) -> object:
         if part.dtype.name not in ("int64", "int32", "uint8", "bool"):
             raise IndexError(f"tensors used as indices must be long, int, byte or bool tensors, not {part.dtype.name}")
         if is_recording() and part.dtype.name.startswith("int"):
-            return clone(part.detach())  # looked at by the op itself, at each replay
+            return clone(Tensor.detach(part))  # looked at by the op itself, at each replay
         array = part.detach().numpy()
         if array.dtype.kind in "bu":  # bytes are a mask, as in PyTorch
             return array.astype(np.bool_)
