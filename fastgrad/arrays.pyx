@@ -15,7 +15,7 @@ from fastgrad.tensor cimport WRAPPED, Tensor, TracedArray, set_gather, set_numbe
 
 import numpy as np
 
-from fastgrad.recorder import CONSTANT, element, refuse, values_leave
+from fastgrad.recorder import CONSTANT, element, number_leaves, refuse, values_leave
 from fastgrad.tensor import dtypes_by_code
 
 # Of arrays, in place.
@@ -37,6 +37,10 @@ cdef str AS_INDEX = ("an index: index a tensor with it, fastgrad.from_numpy(tabl
                      "over numbers of Python")
 cdef str AS_ITEM = ("float(): return it and look at it outside, or compute with it as it is. To fill an array piece by "
                     "piece, begin with np.zeros_like(x), or use np.stack()")
+cdef frozenset tensors_alone = frozenset((
+    "__len__", "__iter__", "__contains__", "__getitem__", "__setitem__", "__matmul__", "__index__", "__invert__",
+    "__array__", "__dlpack__",
+))
 cdef tuple containers = (list, tuple, type({}.values()))
 
 
@@ -438,8 +442,18 @@ class Number(Tensor):
 
     __slots__ = ()
 
+    # A tensor has these, and numbers have not: collections.abc looks for them.
+    __iter__ = None
+    __len__ = None
+    __contains__ = None
+
+    def __new__(cls, *args, **keywords):
+        refuse("the type of a number that is an argument or comes of one was called: it is none of Python's or NumPy's")
+        kind = float    # a name, for Cython takes the call for one with a single argument
+        return kind(*args, **keywords)
+
     def __getattribute__(self, name):
-        if not name.startswith("__"):
+        if not name.startswith("__") or name in tensors_alone:
             kind = self.__class__
             if not hasattr(kind, name):
                 raise AttributeError(f"'{kind.__name__}' object has no attribute '{name}'")
@@ -452,6 +466,31 @@ class Number(Tensor):
 
     def conjugate(self):
         return self
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __repr__(self):
+        return repr(number_leaves(self, "repr()"))
+
+    def __str__(self):
+        return str(number_leaves(self, "str()"))
+
+    def __format__(self, spec):
+        return format(number_leaves(self, "format()"), spec)
+
+    def __hash__(self):
+        return hash(number_leaves(self, "hash(), in a dict or set, say"))
+
+    def __round__(self, ndigits=None):
+        number = number_leaves(self, "round()")
+        return round(number) if ndigits is None else round(number, ndigits)
+
+    def __reduce_ex__(self, protocol):
+        return number_leaves(self, "a pickle").__reduce_ex__(protocol)
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **keywords):
         return asked_ufunc(ufunc, method, inputs, out, keywords)

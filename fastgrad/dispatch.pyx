@@ -186,7 +186,7 @@ cdef class Primitive(Op):
         if self.is_plain_unary and type(a) is Tensor and plain(<Tensor>a):
             return plain_unary(self, <Tensor>a)
         args[0] = <PyObject *>a
-        if recording and is_pythons(self, a, a):
+        if is_pythons(self, a, a):
             return of_numbers(self, args, 1)
         return self.run(args, 1, None)
 
@@ -198,7 +198,7 @@ cdef class Primitive(Op):
                 return out
         args[0] = <PyObject *>a
         args[1] = <PyObject *>b
-        if recording and is_pythons(self, a, b):
+        if is_pythons(self, a, b):
             return of_numbers(self, args, 2)
         return self.run(args, 2, None)
 
@@ -208,7 +208,7 @@ cdef class Primitive(Op):
             return a
         args[0] = <PyObject *>a
         args[1] = <PyObject *>b
-        if recording and is_pythons(self, a, b):
+        if is_pythons(self, a, b):
             return of_numbers(self, args, 2)
         return self.run(args, 2, a)
 
@@ -1193,7 +1193,7 @@ cdef object of_numbers(Primitive op, PyObject **args, int n):
     cdef int i, kind = OF_PYTHON
     for i in range(n):
         kind = max(kind, kind_of(<object>args[i]))
-    if kind > OF_NUMPY or not in_doubles(op, <object>args[n - 1]):
+    if kind > OF_NUMPY or not in_doubles(op, <object>args[n - 1]) or not recording or recorder_pool() is NULL:
         return call_numpy(_OPERATORS[op.name], tuple([<object>args[i] for i in range(n)]), {})
     out = new_tensor(FLOAT64, 0, NULL)
     call.ptr[0] = out.ptr

@@ -38,7 +38,7 @@ from fastgrad.runtime cimport (
 from fastgrad.tape cimport hooks_of, packer
 from fastgrad.tensor cimport (
     ARGUMENT, CONTIGUOUS, ELEMENT, LEAF_REQUIRES_GRAD, NARROW, OF_NUMPY, OF_PYTHON, WRAPPED, Tensor, TracedArray, alias,
-    array_over, as_number, copy_data, default_dt, new_tensor, requires_grad, tensor_of,
+    array_over, as_number, copy_data, default_dt, instance_of, new_tensor, requires_grad, tensor_of,
 )
 
 import numpy as np
@@ -104,8 +104,14 @@ cdef list to_arguments(Recorder recorder, list leaves, set converted, list passe
                 raise refused(recorder.function, f"argument of type {type(thing).__name__} cannot be captured: its "
                                                  f"class may compute otherwise than arrays do. Pass numpy.asarray() "
                                                  f"of it")
+        elif type(thing) is not Tensor:
+            if getattr(thing, "__dict__", None):
+                raise refused(recorder.function, f"an argument of class {type(thing).__name__} with attributes cannot "
+                                                 f"be captured: they may change. Pass them as arguments of their own")
+        a.value = type(thing)
         try:
-            t = alias(<Tensor>thing) if a.array is None else tensor_of(thing, True)
+            t = tensor_of(thing, True) if a.array is not None else alias(<Tensor>thing) if type(thing) is Tensor \
+                else instance_of(type(thing), <Tensor>thing)
         except (TypeError, RuntimeError):
             raise refused(recorder.function, f"an array argument of dtype {thing.dtype} and {thing.ndim} dimensions "
                                              f"cannot be captured: no tensor can be that. Convert it outside") from None
@@ -372,6 +378,7 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
         if out.place is not None:
             out.place.n_uses += 1
     t = found = None    # they count a block
+    check_lent(recorder)
     check_overlaps(recorder, program)
     settle(recorder, program)
     # Memory of the program that somebody else holds: a tensor was stored where a replay would not store it.
@@ -472,13 +479,9 @@ cdef int finish(Program program, Recorder recorder, list arguments, object resul
     return 0
 
 
-cdef int check_overlaps(Recorder recorder, Program program) except -1:
-    """Passes rely on this, and so does where a pointer is noted to lie: places share no memory, unless they are only
-    read, and stay. (Tensors over one array may share.)"""
+cdef int check_lent(Recorder recorder) except -1:
+    """Has the function changed an argument of which another one was a copy?"""
     cdef Place place, other
-    cdef Guard g
-    cdef list among = [(<size_t>place.start, n) for n, place in enumerate(recorder.places)
-                       if place.block.owner is not NULL and place.argument < 0 and not place.own]
     cdef int i, k
     for i in range(len(recorder.arguments)):
         place = <Place>recorder.arguments[i]
@@ -488,6 +491,17 @@ cdef int check_overlaps(Recorder recorder, Program program) except -1:
                     and place.lies() < other.lies() + other.nbytes and other.lies() < place.lies() + place.nbytes:
                 raise refused(recorder.function, "two arguments of a captured function share memory, and it changes "
                                                  "one of them; pass a clone() of one")
+    return 0
+
+
+cdef int check_overlaps(Recorder recorder, Program program) except -1:
+    """Passes rely on this, and so does where a pointer is noted to lie: places share no memory, unless they are only
+    read, and stay. (Tensors over one array may share.)"""
+    cdef Place place, other
+    cdef Guard g
+    cdef list among = [(<size_t>place.start, n) for n, place in enumerate(recorder.places)
+                       if place.block.owner is not NULL and place.argument < 0 and not place.own]
+    cdef int i, k
     if len(among) < 2:
         return 0
     among.sort()

@@ -129,7 +129,7 @@ cdef class Program:
                 if thing is not a.value and not same_constant(thing, a.value):
                     return False
             elif a.array is None:
-                if not isinstance(thing, Tensor):
+                if type(thing) is not a.value or (a.value is not Tensor and getattr(thing, "__dict__", None)):
                     return False
                 t = <Tensor>thing
                 if t.dt != a.dt or t.nd != a.nd or requires_grad(t) or (a.place.written and t.block.readonly):

@@ -263,8 +263,9 @@ cdef class Recorder:
         cdef Tensor t
         if isinstance(thing, Tensor):
             t = alias(<Tensor>thing)
-            t.flags |= (<Tensor>thing).flags & (WRAPPED | ARGUMENT)
-            t.number_kind = (<Tensor>thing).number_kind
+            t.flags |= (<Tensor>thing).flags & ARGUMENT
+            if (<Tensor>thing).flags & WRAPPED:
+                t = as_number(t, (<Tensor>thing).number_kind)
             self.held.append(t)
             return t
         if isinstance(thing, TracedArray):
@@ -581,6 +582,8 @@ cdef tuple of_shapes = (np.shape, np.ndim, np.size, np.result_type, np.iscomplex
 
 cdef object hollow(thing):
     """Arrays and numbers of that shape and dtype, without values."""
+    if isinstance(thing, Tensor) and (<Tensor>thing).number_kind == OF_PYTHON:
+        return 0.0
     if isinstance(thing, TracedArray) or (isinstance(thing, Tensor) and (<Tensor>thing).flags & WRAPPED):
         return np.broadcast_to(np.empty((), thing.dtype), thing.shape)
     if type(thing) is list or type(thing) is tuple:
@@ -623,6 +626,8 @@ cdef object adopted(Recorder recorder, object thing, list inputs):
             raise TypeError("computes with a NumPy float among the arguments that is neither float64 nor float32")
         inputs.append(thing)
     elif isinstance(thing, np.ndarray):
+        if type(thing) is not np.ndarray and type(thing) is not np.memmap:
+            raise TypeError(f"is given {type(thing).__name__}, whose class may compute otherwise than arrays do,")
         inputs.append(tensor_of(thing, True))
         return traced(inputs[-1])
     elif type(thing) is tuple or type(thing) is list:
@@ -826,6 +831,12 @@ def element(TracedArray array, tuple key):
     t = new_tensor(array.tensor.dt, 0, NULL)
     copy_data(t, make_view(array.tensor, <char *>cnp.PyArray_DATA(<cnp.ndarray>view), 0, NULL, NULL))
     return as_number(t, ELEMENT)
+
+
+def number_leaves(Tensor of, str what):
+    """The same of a number."""
+    on_leaves(<PyObject *>of, what.encode())
+    return number_of(of)
 
 
 def values_leave(TracedArray array, str what):

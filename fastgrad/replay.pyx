@@ -15,12 +15,12 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_INCREF, PyObject
 from libc.stddef cimport size_t
 
-from fastgrad.finish cimport check_arguments, finish, strange_among, to_arguments
+from fastgrad.finish cimport check_arguments, check_lent, finish, strange_among, to_arguments
 from fastgrad.program cimport Argument, Guard, Output, Program, flatten, rebuild, same_template
 from fastgrad.recorder cimport OpCall, Recorder, as_arrays, enlist, refused, strike_off
 from fastgrad.runtime cimport fg_pool, recorder_pool, recording, set_recorder_pool
 from fastgrad.tape cimport looks_for_nan
-from fastgrad.tensor cimport Tensor, array_over
+from fastgrad.tensor cimport Tensor, TracedArray, array_over
 from fastgrad.watch cimport Watch
 
 import numpy as np
@@ -85,6 +85,15 @@ cdef object as_usable(cnp.ndarray array):
     copy = np.array(array, array.dtype.newbyteorder("="))
     copy.flags.writeable = False
     return copy
+
+
+cdef bint shares(array, list leaves, int position):
+    """May an argument share memory with another one?"""
+    for i, other in enumerate(leaves):
+        if i != position and isinstance(other, (Tensor, np.ndarray)) and np.may_share_memory(
+                array, array_over(<Tensor>other) if isinstance(other, Tensor) else other):
+            return True
+    return False
 
 
 cdef bint usable(cnp.ndarray array):
@@ -197,7 +206,14 @@ cdef class Captured:
         leaves = []
         template = (flatten(args, leaves), flatten(kwargs, leaves))
         for i in range(len(leaves)):
-            if isinstance(leaves[i], np.ndarray) and not usable(leaves[i]):
+            if isinstance(leaves[i], (Tensor, TracedArray)):
+                leaves[i] = as_arrays(leaves[i])    # what a call that broke has stored
+            elif isinstance(leaves[i], np.ndarray) and not usable(leaves[i]):
+                if shares(leaves[i], leaves, i):
+                    if self.on_break == "eager":
+                        return run_plainly(self.function, args, kwargs)
+                    raise refused(self.function, "an argument shares memory with another one, and has negative "
+                                                 "strides, another byte order, or is not aligned: pass a copy()")
                 leaves[i] = as_usable(leaves[i])
                 converted = {i} if converted is None else converted | {i}
         flat = fg_items(leaves)
@@ -313,6 +329,7 @@ cdef class Captured:
                     result = self.function(*given, **keywords)
                     ran = True
                 except Exception:
+                    check_lent(recorder)
                     if recorder.error is not None and not recorder.raised and not recorder.lenient:
                         raise recorder.error    # NumPy may have made another of it
                     raise

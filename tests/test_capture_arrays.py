@@ -2,6 +2,7 @@
 bit; what cannot be repeated is refused."""
 
 import copy
+from collections.abc import Iterable, Sized
 
 import numpy as np
 import pytest
@@ -98,6 +99,8 @@ RIGHT = {
     "numbers_have_what_numpys_have": lambda x: (
         x.mean().dtype == np.float64, x.mean().shape, x[0, 0].size, x.sum().T, x[0, 0].real, x.sum()[None], x[1, 1][()],
         np.zeros(2, x[0, 0].dtype), np.ndim(x.mean()), isinstance(x.mean(), fg.Tensor), divmod(x.mean(), 0.3),
+        isinstance(x.mean(), Iterable | Sized), hasattr(x.sum(), "__len__"), copy.copy(x.mean()),
+        copy.deepcopy(x.mean()),
         hasattr(x.mean(), "backward"), hasattr(x[0, 0], "detach"), hasattr(x[0, 0], "astype")),
     "numbers_become_tensors": lambda x: (fg.tensor([x[0, 0], x[1, 1]]), fg.as_tensor([x[0], x[1]]),
                                          fg.tensor([x.mean(), 2]),
@@ -251,6 +254,10 @@ REFUSED = {
     "an_index_of_an_array_made_inside": lambda x: np.eye(9)[x.astype(int)],
     "slice_of_a_tensor": lambda x: WEIGHT[: x.argmax()],
     "slice_of_a_tensor_by_a_tensor": lambda x: WEIGHT[: fg.as_tensor(x).argmax()],
+    "a_masked_array_from_outside": lambda x: (x[0] + MASKED).sum(),
+    "the_type_of_a_number": lambda x: type(x[0, 0])(3),
+    "a_number_in_a_set": lambda x: x[0, 0] in {1.0, 2.0},
+    "a_number_rounded": lambda x: round(x[0, 0], 1),
     "a_shape_that_is_set": lambda x: setattr(x, "shape", (3, 5)),
     "stored": lambda x: STORE.append(x + 1),
     "stored_as_it_is": lambda x: STORE.append(x),
@@ -258,6 +265,7 @@ REFUSED = {
     "hashed": lambda x: hash(x[0, 0]),
 }
 STORE: list = []
+MASKED = np.ma.array([1.0, 2.0, 3.0], mask=[0, 1, 0])
 
 
 def into(total, x):
@@ -433,7 +441,7 @@ def test_captured_functions_that_call_each_other():
     "W.clamp(a, b).sum()", "[a, (b, a + b)]",
 ])  # fmt: skip
 def test_numbers_among_the_arguments(expression, kind):
-    function = eval(f"lambda a, b: {expression}", {"np": np, "fg": fg, "W": WEIGHT})
+    function = eval(f"lambda a, b: {expression}", {"np": np, "fg": fg, "W": WEIGHT.detach(), "Iterable": Iterable})
     captured = fg.capture(function)
     for i in range(4):
         given = kind(1.7 + i), kind(0.3 + i * 1.1)
@@ -506,6 +514,67 @@ def test_arguments_that_are_only_read_may_share_memory(part, tensors):
     given = a[0], (fg.from_numpy(b) if tensors else b)
     assert bits(captured(*given)) == bits(function(*given))
     assert sum(program.replays for _, program in captured.programs) >= 2
+
+
+def test_arguments_that_share_memory_where_one_is_a_copy():
+    def step(x, y):
+        x += 1
+        return y * 1
+
+    for other in (lambda x: x[::-1], lambda x: x.view(">f8")):
+        captured, eager = fg.capture(step), fg.capture(step, on_break="eager")
+        for function in (captured, eager):
+            assert function(np.ones(3), np.ones(3)).tolist() == [1, 1, 1]
+        x = np.ones(3)
+        with pytest.raises(fg.CaptureError, match="shares memory"):
+            captured(x, other(x))
+        x, y = np.ones(3), np.ones(3)
+        assert bits(eager(x, other(x))) == bits(step(y, other(y)))
+        assert x.tolist() == y.tolist() == [2, 2, 2]
+
+
+def test_a_write_to_shared_memory_before_an_exception():
+    def step(x, y):
+        y += 1
+        raise ValueError("no")
+
+    x = np.ones(4)
+    with pytest.raises(fg.CaptureError, match="share memory"):
+        fg.capture(step)(x[:3], x[1:])
+
+
+def test_classes_derived_from_tensor_among_the_arguments():
+    class Kind(fg.Tensor):
+        unit = 2.0
+
+    captured = fg.capture(lambda t: t * getattr(t, "unit", 3.0) + isinstance(t, Kind))
+    for _ in range(2):
+        assert captured(Kind([1.0])).tolist() == [3]
+        assert captured(fg.tensor([1.0])).tolist() == [3]
+    tagged = Kind([1.0])
+    tagged.tag = 1
+    with pytest.raises(fg.CaptureError, match="attributes"):
+        captured(tagged)
+
+
+def test_what_a_call_that_broke_has_stored():
+    class State:
+        mean = 0.0
+
+    def step(state, x):
+        state.mean = 0.9 * state.mean + 0.1 * x.mean()
+        state.last = x
+        return f"{state.mean:.6f} {state.mean} {round(state.mean, 3)} {float(x[0, 0]) in {1.0: 2}}"
+
+    ours, theirs = State(), State()
+    captured = fg.capture(lambda x: step(ours, x), on_break="eager")
+    with pytest.warns(UserWarning, match="runs eagerly"):
+        assert captured(drawn(0, "float64")) == step(theirs, drawn(0, "float64"))
+    second = fg.capture(lambda x: x * 2)
+    assert bits(second(ours.last)) == bits(theirs.last * 2)
+    for seed in range(1, 4):
+        assert captured(drawn(seed, "float64")) == step(theirs, drawn(seed, "float64"))
+    assert bits(ours.mean) == bits(theirs.mean)
 
 
 def test_tokens_of_a_language_model():
