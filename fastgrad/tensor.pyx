@@ -74,6 +74,7 @@ cdef extern from *:
     static inline int fg_mul_overflow(int64_t a, int64_t b, int64_t *out) { return __builtin_mul_overflow(a, b, out); }
     """
     void fg_set_type(PyTypeObject *type, PyTypeObject *meta)
+    bint PyType_IsSubtype(PyTypeObject *a, PyTypeObject *b)
     PyObject *fg_type_dict(PyTypeObject *type)
     ctypedef void (*fg_destructor)(PyObject *) noexcept
     void fg_revive(PyObject *self)
@@ -317,7 +318,10 @@ cdef class TensorMeta(type):
     def __instancecheck__(cls, thing):
         if cls is Tensor and isinstance(thing, Tensor):
             return not (<Tensor>thing).flags & WRAPPED
-        return type.__instancecheck__(cls, thing)
+        if PyType_IsSubtype(Py_TYPE(<PyObject *>thing), <PyTypeObject *>cls):
+            return True
+        kind = thing.__class__    # which may be another one, of a mock say
+        return kind is not type(thing) and isinstance(kind, type) and issubclass(kind, cls)
 
 
 cdef class TracedArray:
