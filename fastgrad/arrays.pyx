@@ -44,26 +44,18 @@ cdef frozenset tensors_alone = frozenset((
 cdef tuple containers = (list, tuple, type({}.values()))
 
 
-cdef bint has_tensor(thing):
-    """Is there a tensor among them? (Numbers of a captured function are none.)"""
+cdef object tensor_in(thing):
+    """The first tensor in there, or None. (Numbers of a captured function are none.)"""
     if isinstance(thing, Tensor):
-        return not (<Tensor>thing).flags & WRAPPED
+        return None if (<Tensor>thing).flags & WRAPPED else thing
     if isinstance(thing, dict):
         thing = thing.values()
     if isinstance(thing, containers):
         for part in thing:
-            if has_tensor(part):
-                return True
-    return False
-
-
-cdef object tensor_in(thing):
-    """The first tensor in there."""
-    if isinstance(thing, Tensor):
-        return thing
-    for part in thing.values() if isinstance(thing, dict) else thing:
-        if has_tensor(part):
-            return tensor_in(part)
+            found = tensor_in(part)
+            if found is not None:
+                return found
+    return None
 
 
 cdef int by_values(str what) except -1:
@@ -74,7 +66,7 @@ cdef int by_values(str what) except -1:
 cdef object binary(function, ufunc, Array self, other):
     if type(other) is Tensor and not (<Tensor>other).flags & WRAPPED:
         return NotImplemented    # fastgrad's operator, which is what NumPy would ask for
-    if has_tensor(other):
+    if tensor_in(other) is not None:
         return Tensor.__array_ufunc__(other, ufunc, "__call__", self, other)
     return call_numpy(function, (self, other), {})
 
@@ -84,7 +76,7 @@ cdef object reflected(function, Array self, other):
 
 
 cdef object in_place(function, ufunc, Array self, other):
-    if has_tensor(other):
+    if tensor_in(other) is not None:
         return Tensor.__array_ufunc__(other, ufunc, "__call__", self, other, out=(self,))    # TypeError
     return call_numpy(function, (self, other), {}, self)
 
@@ -118,10 +110,11 @@ cdef TracedArray target_of(thing):
 cdef object asked_ufunc(ufunc, str method, tuple inputs, out, dict keywords):
     """NEP 13, of arrays and numbers of a captured function, and of tensors beside them."""
     function = ufunc if method == "__call__" else getattr(ufunc, method)
-    if has_tensor(inputs):
+    tensor = tensor_in(inputs)
+    if tensor is not None:
         if out is not None:
             keywords["out"] = out
-        return Tensor.__array_ufunc__(tensor_in(inputs), ufunc, method, *inputs, **keywords)
+        return Tensor.__array_ufunc__(tensor, ufunc, method, *inputs, **keywords)
     if method == "at":
         call_numpy(function, inputs, keywords, target_of(inputs[0]))
         return None
@@ -130,8 +123,9 @@ cdef object asked_ufunc(ufunc, str method, tuple inputs, out, dict keywords):
 
 cdef object asked_function(function, types, tuple args, dict keywords):
     """NEP 18, of the same."""
-    if has_tensor(args) or has_tensor(keywords):
-        return Tensor.__array_function__(tensor_in((args, keywords)), function, types, args, keywords)
+    tensor = tensor_in((args, keywords))
+    if tensor is not None:
+        return Tensor.__array_function__(tensor, function, types, args, keywords)
     return called(function, args, keywords)
 
 
@@ -212,7 +206,7 @@ cdef class Array(TracedArray):
         return call_numpy(operator.getitem, (self, key), {})
 
     def __setitem__(self, key, value):
-        if has_tensor(value):
+        if tensor_in(value) is not None:
             refuse("an item of an array is set to a tensor's values: a replay would not set it again. Change a tensor "
                    "over it instead: fastgrad.from_numpy(array)[i] = value")
             value = np.asarray(value)

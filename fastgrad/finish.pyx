@@ -38,7 +38,8 @@ from fastgrad.runtime cimport (
 from fastgrad.tape cimport hooks_of, packer
 from fastgrad.tensor cimport (
     ARGUMENT, CONTIGUOUS, ELEMENT, LEAF_REQUIRES_GRAD, NARROW, OF_NUMPY, OF_PYTHON, WRAPPED, Tensor, TracedArray, alias,
-    array_over, as_number, copy_data, default_dt, instance_of, new_tensor, requires_grad, tensor_of,
+    array_over, as_number, copy_data, default_dt, instance_of, new_tensor, requires_grad, set_number,
+    tensor_of,
 )
 
 import numpy as np
@@ -77,10 +78,7 @@ cdef list to_arguments(Recorder recorder, list leaves, set converted, list passe
             a.number = as_number(a.number, OF_NUMPY if isinstance(thing, np.float64) else OF_PYTHON
                                  if PyFloat_Check(thing) else ELEMENT if single else NARROW)
             a.value = type(thing)
-            if single:
-                (<float *>a.number.ptr)[0] = thing
-            else:
-                (<double *>a.number.ptr)[0] = thing
+            set_number(a.number, thing)
             passed.append(a.number)
             continue
         if isinstance(thing, Tensor) and requires_grad(thing):

@@ -22,13 +22,13 @@ from posix.unistd cimport usleep
 from fastgrad.dispatch cimport compute
 from fastgrad.recorder cimport OpCall, Place, as_arrays, changes, parts_of, same_attributes
 from fastgrad.runtime cimport (
-    FLOAT64, RELEASE_GIL_ABOVE, block_decref, block_incref, block_new, count_recorders_anew, fg_block, fg_call,
+    RELEASE_GIL_ABOVE, block_decref, block_incref, block_new, count_recorders_anew, fg_block, fg_call,
     free_pool, grad_enabled, itemsize_of, make_common, next_stamp, run_merged, set_grad_enabled, thread_limit,
 )
 from fastgrad.tape cimport hooks_of, looks_for_nan, packer
 from fastgrad.tensor cimport (
     CONTIGUOUS, LEAF_REQUIRES_GRAD, Tensor, alias, array_over, copy_data, default_dt, new_tensor, number_of,
-    requires_grad, same_sizes, sizes_list, tensor_of,
+    requires_grad, same_sizes, set_number, sizes_list, tensor_of,
 )
 
 import numpy as np
@@ -336,10 +336,7 @@ cdef class Program:
             thing = <object>args[i]
             i += 1
             if a.number is not None:
-                if a.number.dt == FLOAT64:
-                    (<double *>a.number.ptr)[0] = PyFloat_AsDouble(thing)
-                else:
-                    (<float *>a.number.ptr)[0] = <float>PyFloat_AsDouble(thing)
+                set_number(a.number, PyFloat_AsDouble(thing))
                 if self.returns_numbers:
                     self.give_back(a, thing)
             elif a.place is not None and a.same is None:

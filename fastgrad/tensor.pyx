@@ -670,13 +670,9 @@ cdef class Tensor:
         return bool((array_of(self) == (array_of(value) if isinstance(value, Tensor) else value)).any())
 
     def __round__(self, ndigits=None):
-        if self.flags & WRAPPED:
-            return round(Tensor.item(self), ndigits)
         raise TypeError(f"type {type(self).__name__} doesn't define __round__ method")
 
     def __hash__(self):
-        if recording and self.flags & WRAPPED:
-            hooks.refused(b"a float that is an argument is looked up in a dict or set: pass an integer or a string")
         return <Py_ssize_t><PyObject *>self >> 4
 
     def __format__(self, spec):
